@@ -1,0 +1,54 @@
+# `make demo` and `make test` need only Python 3.11 to 3.13 and make; each sets its environment up first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LATEST := .venv-latest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-latest lint format sync bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV): $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml constraints/kaggle.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"hpa-kit needs Python 3.11 to 3.13, found {v[0]}.{v[1]}: make PYTHON=/path/to/python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints/kaggle.txt --editable '.[dev]'
+	@touch $@
+
+# The newest release of everything; torch and torchvision are shared with .venv, which saves gigabytes.
+$(LATEST)/ready: pyproject.toml $(VENV)/ready
+	$(PYTHON) -m venv $(LATEST)
+	$(BIN)/python -m pip freeze --exclude-editable | grep -iE '^(torch|torchvision|triton|nvidia[a-z0-9-]*|cuda[a-z0-9-]*)==' > $(LATEST)/torch.txt
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' > $$($(LATEST)/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/zz_shared_torch.pth
+	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --constraint $(LATEST)/torch.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/ready  ## set up, then the whole job on simulated fields
+	$(BIN)/hpa-kit demo --out demo
+
+test: $(VENV)/ready lint  ## set up, then lint, types and tests
+	$(BIN)/python -m pytest
+
+test-latest: $(LATEST)/ready  ## the tests with the newest release of everything
+	$(LATEST)/bin/python -m pytest
+
+lint: $(VENV)/ready  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/ready  ## ruff, with changes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+sync: $(VENV)/ready  ## bring each notebook's .ipynb in step with its .py
+	$(BIN)/jupytext --sync notebooks/*.py
+
+bench: $(VENV)/ready  ## benchmarks against the usual way
+	$(BIN)/python -m pytest tests/benchmarks -s --override-ini addopts= -q
+
+clean:  ## remove environments and outputs
+	rm -rf $(VENV) $(LATEST) demo dist build

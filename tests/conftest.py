@@ -1,0 +1,33 @@
+"""What all tests share: where reference data lies, and how a test that needs it skips."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# The one place that says where the reference data is: its folder has `reference/` and `real/`.
+REFERENCE_SETTING = "HPA_KIT_REFERENCE"
+REFERENCE_DEFAULT = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data; tests that ask for it skip where there is none."""
+    folder = Path(os.environ.get(REFERENCE_SETTING) or REFERENCE_DEFAULT)
+    if folder.name == "reference":
+        folder = folder.parent
+    if not (folder / "reference").is_dir():
+        pytest.skip(f"no reference data at {folder}; set {REFERENCE_SETTING} to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference(shared: Path) -> Path:
+    """Answers of implementations that this project did not write."""
+    return shared / "reference"
+
+
+@pytest.fixture(scope="session")
+def real(shared: Path) -> Path:
+    """Real HPA images, masks and tables."""
+    return shared / "real"
