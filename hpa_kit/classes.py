@@ -64,7 +64,9 @@ def parse_label(text: str, where: str = "label") -> tuple[int, ...]:
     found = [part for part in parts if part]
     for part in found:
         if not (part.isascii() and part.isdigit() and int(part) < N_CLASSES):
-            raise InputError(f"{where}: {part!r} is no location class; expected 0 to {N_CLASSES - 1} joined by |")
+            raise InputError(
+                f"{where}: {part!r} is no location class; expected 0 to {N_CLASSES - 1} joined by |"
+            )
     if not found:
         raise InputError(f"{where}: the label is empty; expected classes 0 to {N_CLASSES - 1} joined by |")
     return tuple(sorted({int(part) for part in found}))

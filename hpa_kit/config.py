@@ -21,9 +21,14 @@ def _split(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
 
 
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+
+
 ClassIndex = Annotated[int, Field(ge=0, lt=N_CLASSES)]
 Classes = Annotated[tuple[ClassIndex, ...], BeforeValidator(_split)]
 FieldSide = Annotated[int, Field(ge=64, le=3072)]
+Stride = Annotated[Literal[8, 16, 32], BeforeValidator(_whole)]
 Rule = Literal["cam_share", "mean_logit", "copied"]
 Split = Literal["train", "test"]
 SegmenterName = Literal["auto", "classical"]
@@ -32,7 +37,9 @@ SegmenterName = Literal["auto", "classical"]
 class Settings(BaseModel):
     """Base of all settings: unknown keys refused, values checked, no change after making."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class SimulateSettings(Settings):
@@ -66,8 +73,10 @@ class TrainSettings(Settings):
     pretrained: Path | Literal["download"] | None = Field(
         None, description="local weights file of the backbone, or the word download"
     )
-    stride: Literal[8, 16, 32] = Field(32, description="input pixels per map pixel")
-    stride_by: Literal["cut", "dilate"] = Field("cut", description="how strides 8 and 16 are had: last stages left out, or dilated")
+    stride: Stride = Field(32, description="input pixels per map pixel")
+    stride_by: Literal["cut", "dilate"] = Field(
+        "cut", description="how strides 8 and 16 are had: last stages left out, or dilated"
+    )
     size: int = Field(512, ge=32, description="side to which fields are resized")
     epochs: int = Field(25, ge=1, description="passes over the training fields")
     batch: int = Field(40, ge=1, description="fields per step")
@@ -86,6 +95,12 @@ class TrainSettings(Settings):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
     amp: bool = Field(True, description="half precision on a GPU")
 
+    @model_validator(mode="after")
+    def _fold_exists(self) -> Self:
+        if self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} is not one of {self.folds} folds, which count from 0")
+        return self
+
 
 class SegmentSettings(Settings):
     """``hpa-kit segment``: label maps of all fields, kept."""
@@ -101,7 +116,9 @@ class InferSettings(Settings):
     """``hpa-kit infer``: class maps x label maps -> submission.csv."""
 
     data: Path = Field(description="competition folder, or a folder of images")
-    members: tuple[Path, ...] = Field(description="run folders or checkpoints; all weigh the same", min_length=1)
+    members: tuple[Path, ...] = Field(
+        description="run folders or checkpoints; all weigh the same", min_length=1
+    )
     out: Path = Field(description="submission CSV to write")
     split: Split = Field("test", description="which images of a competition folder")
     masks: Path | None = Field(None, description="folder of ID.npz or ID.png label maps")
@@ -113,6 +130,21 @@ class InferSettings(Settings):
     workers: int = Field(2, ge=0, description="data loading processes")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
     amp: bool = Field(True, description="half precision on a GPU")
+
+
+class DemoSettings(Settings):
+    """``hpa-kit demo``: the whole job on simulated fields, in minutes on two cores."""
+
+    out: Path = Field(Path("demo"), description="folder to write")
+    train: int = Field(400, ge=10, description="training fields")
+    test: int = Field(100, ge=1, description="test fields")
+    size: FieldSide = Field(128, description="side of a field in pixels")
+    classes: Classes = Field((0, 1, 2, 7, 13, 14), description="location classes to show")
+    backbone: str = Field("resnet18", description="timm model name")
+    stride: Stride = Field(8, description="input pixels per map pixel")
+    epochs: int = Field(10, ge=1, description="passes over the training fields")
+    lr: float = Field(2e-3, gt=0, description="peak learning rate of adamw")
+    seed: int = Field(0, ge=0, description="seed of everything")
 
 
 S = TypeVar("S", bound=Settings)

@@ -1,0 +1,85 @@
+import pytest
+
+from hpa_kit.config import (
+    InferSettings,
+    SimulateSettings,
+    TrainSettings,
+    make_settings,
+    read_yaml,
+    write_yaml,
+)
+from hpa_kit.errors import InputError
+
+
+def test_an_unknown_setting_names_the_nearest_known_one():
+    with pytest.raises(InputError, match=r"run\.yaml: unknown setting 'backbon'; did you mean 'backbone'\?"):
+        make_settings(TrainSettings, {"data": "d", "out": "o", "backbon": "resnet18"}, source="run.yaml")
+
+
+def test_a_setting_unlike_any_other_lists_the_known_ones():
+    with pytest.raises(InputError, match=r"unknown setting 'zzz'; known are .*backbone.*epochs"):
+        make_settings(TrainSettings, {"zzz": 1})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 0}, r"epochs: .*greater than or equal to 1.*found 0"),
+        ({"epochs": "many"}, r"epochs: .*integer.*found 'many'"),
+        ({"stride": 7}, r"stride: .*8, 16 or 32.*found 7"),
+        ({"lr": "inf"}, r"lr: .*finite.*found"),
+        ({"fold": 5, "folds": 5}, r"fold 5 is not one of 5 folds"),
+    ],
+)
+def test_a_bad_value_is_one_line_with_its_name_and_what_was_found(values, message):
+    with pytest.raises(InputError, match=message) as caught:
+        make_settings(TrainSettings, {"data": "d", "out": "o"} | values)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_setting_is_named():
+    with pytest.raises(InputError, match="out: .*required.*found nothing"):
+        make_settings(TrainSettings, {"data": "d"})
+
+
+def test_settings_come_back_from_yaml_as_they_went(tmp_path):
+    settings = make_settings(
+        InferSettings, {"data": "d", "members": ["a", "b"], "out": "s.csv", "rule": "mean_logit"}
+    )
+    write_yaml(settings, tmp_path / "infer.yaml")
+    assert make_settings(InferSettings, read_yaml(tmp_path / "infer.yaml")) == settings
+
+
+def test_later_layers_win():
+    settings = make_settings(TrainSettings, {"data": "d", "out": "o", "epochs": 3}, {"epochs": "5"})
+    assert settings.epochs == 5
+
+
+def test_text_from_a_command_line_is_converted():
+    settings = make_settings(
+        SimulateSettings, {"out": "o", "classes": "0,2,7", "size": "64", "square": False}
+    )
+    assert settings.classes == (0, 2, 7)
+    assert make_settings(TrainSettings, {"data": "d", "out": "o", "stride": "8"}).stride == 8
+
+
+@pytest.mark.parametrize("classes", ["", "0,19", "x", "0,,2"])
+def test_classes_that_do_not_exist_are_refused(classes):
+    with pytest.raises(InputError, match="classes"):
+        make_settings(SimulateSettings, {"out": "o", "classes": classes})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"- 1\n- 2\n", "holds a list"), (b"a: [", "is no YAML"), (b"\xff\xfe\x00", "is no YAML"),
+     (b"a: !!python/object/apply:os.system ['true']", "is no YAML")],
+)  # fmt: skip
+def test_a_file_that_holds_no_settings_is_refused(tmp_path, content, message):
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_yaml(tmp_path / "bad.yaml")
+
+
+def test_a_missing_settings_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.yaml is missing"):
+        read_yaml(tmp_path / "none.yaml")
