@@ -1,0 +1,94 @@
+"""Weights of the published cell networks: read safely, converted once."""
+
+from pathlib import Path
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hpa_kit.cells.dpn_unet import DPNUnet
+from hpa_kit.cells.pickles import read_pickled_tensors
+from hpa_kit.errors import InputError
+from hpa_kit.files import atomic_path
+
+HAD_FROM = "Zenodo record 4665863 (dpn_unet_nuclei_v1.pth and dpn_unet_cell_3ch_v1.pth)"
+# The same files go by the first names on Zenodo and by the second on Kaggle.
+PUBLISHED_NAMES = {
+    "nuclei": ("dpn_unet_nuclei_v1", "nuclei-model"),
+    "cells": ("dpn_unet_cell_3ch_v1", "cell-model"),
+}
+SUFFIXES = (".safetensors", ".pth", ".pt")
+
+
+def load_published_network(path: str | Path) -> DPNUnet:
+    """Read a network of HPA-Cell-Segmentation from its weights file, running nothing of the file.
+
+    Args:
+        path: the published ``.pth`` (a pickled module, in DataParallel or not, zip or legacy format), a plain
+            state dict, or what :func:`convert_weights` wrote. Nothing is ever downloaded.
+
+    Returns:
+        The network in evaluation mode, float32, on the CPU.
+
+    Raises:
+        InputError: the file is missing, damaged, asks to run code, or holds other weights.
+    """
+    return DPNUnet.from_published_state(_read(Path(path)), source=f"weights: {path}")
+
+
+def convert_weights(path: str | Path, out: str | Path) -> Path:
+    """Write a network's weights as safetensors, a format that cannot hold code.
+
+    Args:
+        path: any file that :func:`load_published_network` reads.
+        out: the ``.safetensors`` file to write.
+
+    Raises:
+        InputError: ``path`` cannot be used, or ``out`` is not named ``.safetensors``.
+    """
+    out = Path(out)
+    if out.suffix != ".safetensors":
+        raise InputError(f"weights: {out} should be named .safetensors")
+    state = load_published_network(path).state_dict()
+    with atomic_path(out) as temporary:
+        save_file(
+            state, temporary, metadata={"network": "HPA-Cell-Segmentation DPNUnet", "source": Path(path).name}
+        )
+    return out
+
+
+def find_weights(folder: str | Path) -> dict[str, Path]:
+    """The two networks' files in a folder, by their published names.
+
+    Returns:
+        ``{"nuclei": path, "cells": path}``; safetensors before pickles.
+
+    Raises:
+        InputError: one is missing; the message says what was looked for and where the files are to be had.
+    """
+    folder = Path(folder)
+    found = {}
+    for network, names in PUBLISHED_NAMES.items():
+        candidates = [folder / f"{name}{suffix}" for suffix in SUFFIXES for name in names]
+        present = [path for path in candidates if path.is_file()]
+        if not present:
+            raise InputError(
+                f"weights: no {network} network in {folder}; expected {names[0]}.pth, {names[1]}.pth or the "
+                f"same as .safetensors, to be had from {HAD_FROM}; nothing is downloaded"
+            )
+        found[network] = present[0]
+    return found
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"weights: {path} is missing; to be had from {HAD_FROM}; nothing is downloaded")
+    with path.open("rb") as file:
+        head = file.read(9)
+    # safetensors opens with the length of its header and then the header, which is JSON.
+    if path.suffix == ".safetensors" or (len(head) == 9 and head[8:] == b"{"):
+        try:
+            return load_file(path)
+        except safetensors.SafetensorError as error:
+            raise InputError(f"weights: {path} is no whole safetensors file ({error})") from None
+    return read_pickled_tensors(path)
