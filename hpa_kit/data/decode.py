@@ -1,0 +1,239 @@
+"""One channel's file -> one plane: png, jpg and tif of any depth and colour, checked before it is decoded.
+
+OpenCV decodes: of what Kaggle's image has it is the fastest for grey png, and it lets other threads run
+meanwhile (``tests/benchmarks/test_bench_decode.py`` measures it). It is not asked about files that it would answer
+with a wrong picture: half a jpg, the first page of many, separate planes of a 16-bit tif.
+"""
+
+import io
+import struct
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hpa_kit.errors import InputError
+
+# Four times the largest field of the competition (4096 x 4096). A header that claims more is not believed.
+MAX_PIXELS = 2**26
+AGAIN = "download or copy it again"
+KINDS = "expected a png, jpg or tif"
+
+Plane = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+class Header(NamedTuple):
+    """What a file says of itself before anything is decoded."""
+
+    kind: Literal["png", "jpg", "tif"]
+    height: int
+    width: int
+
+
+def read_header(stream: BinaryIO, where: str) -> Header:
+    """Kind and size of an image from its first bytes; what it is called plays no part.
+
+    Args:
+        stream: the file, open for reading bytes, or its bytes in memory.
+        where: what to call the file in an error.
+
+    Raises:
+        InputError: neither png, jpg nor tif, a damaged header, more than one page, or a size beyond belief.
+    """
+    start = stream.read(32)
+    if not start:
+        raise InputError(f"{where} is empty (0 bytes); {AGAIN}")
+    try:
+        if start.startswith(b"\x89PNG\r\n\x1a\n"):
+            header = _png_header(start)
+        elif start.startswith(b"\xff\xd8\xff"):
+            header = _jpg_header(stream)
+        elif start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            header = _tif_header(stream, where)
+        else:
+            raise InputError(f"{where} is {_guess(start)}; {KINDS}")
+    except struct.error:
+        raise InputError(f"{where} is truncated: it ends inside its header; {AGAIN}") from None
+    if header.height < 1 or header.width < 1 or header.height * header.width > MAX_PIXELS:
+        raise InputError(
+            f"{where} claims {header.width} x {header.height} pixels; expected 1 to {MAX_PIXELS}; {AGAIN}"
+        )
+    return header
+
+
+def decode_plane(data: bytes, where: str) -> Plane:
+    """The signal of one channel's file, whatever plane of it carries the signal.
+
+    Colour files of HPA show a channel in its own colour (yellow in red and green), so the value of a pixel is
+    the maximum over its colour planes. A weighted grey would keep 11 % of a blue one. Alpha is no signal.
+
+    Args:
+        data: the file's bytes.
+        where: what to call the file in an error.
+
+    Returns:
+        (H, W), uint8, or uint16 where the file has 16 bits.
+
+    Raises:
+        InputError: the file is no whole png, jpg or single-page tif of 8 or 16 bits.
+    """
+    header = read_header(io.BytesIO(data), where)
+    if not _is_whole(data, header.kind):
+        raise InputError(f"{where} is truncated: its end is missing; {AGAIN}")
+    pixels = _decode_tif(data, where) if header.kind == "tif" else _decode_cv2(data)
+    if pixels is None or pixels.shape[:2] != (header.height, header.width):
+        raise InputError(f"{where} is damaged: a {header.kind} that cannot be decoded; {AGAIN}")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{where} holds {pixels.dtype} values; expected whole numbers of 8 or 16 bits")
+    return _largest_plane(pixels)
+
+
+def to_8_bits(plane: Plane) -> tuple[NDArray[np.uint8], int]:
+    """A plane as uint8 and the depth in bits from which it was scaled.
+
+    16 bits become 8 by / 256. Cameras of fewer bits are stored in 16-bit files too: a plane that holds at
+    most 4095 is scaled by the bits that its maximum needs (12 bits by / 16, 9 bits by / 2), because / 256
+    would leave at most 16 grey levels of it. The file alone decides, so a field reads the same everywhere.
+    """
+    if plane.dtype == np.uint8:
+        return plane.astype(np.uint8, copy=False), 8
+    peak = int(plane.max())
+    bits = 16 if peak > 4095 else max(peak.bit_length(), 8)
+    return (plane >> (bits - 8)).astype(np.uint8), bits
+
+
+def _png_header(start: bytes) -> Header:
+    if start[12:16] != b"IHDR":
+        raise struct.error
+    width, height = struct.unpack(">II", start[16:24])
+    return Header("png", height, width)
+
+
+def _jpg_header(stream: BinaryIO) -> Header:
+    """Walk the markers to the frame header; there alone a jpg says its size."""
+    at = 2
+    while True:
+        stream.seek(at)
+        mark, kind, length = struct.unpack(">BBH", stream.read(4))
+        if mark != 0xFF:
+            raise struct.error
+        if kind == 0xFF:  # a fill byte
+            at += 1
+        elif 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            _, height, width = struct.unpack(">BHH", stream.read(5))
+            return Header("jpg", height, width)
+        else:
+            at += 2 + length
+
+
+def _tif_header(stream: BinaryIO, where: str) -> Header:
+    page = _tif_page(stream, where)
+    return Header("tif", page.imagelength, page.imagewidth)
+
+
+def _tif_page(stream: BinaryIO, where: str) -> Any:
+    """The only page of a tif, its strips all inside the file, its values of a kind that a channel has."""
+    import tifffile  # here: a tenth of a second that only readers of tif should pay
+
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    try:
+        with tifffile.TiffFile(stream) as tif:
+            pages = len(tif.pages)
+            page: Any = tif.pages[0]
+            strips = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    except Exception as error:  # tifffile lets through whatever a damaged directory trips over
+        raise InputError(
+            f"{where} is damaged: no readable tif ({' '.join(str(error).split())}); {AGAIN}"
+        ) from None
+    if pages != 1:
+        raise InputError(f"{where} holds {pages} pages; expected one page per channel")
+    if page.dtype not in (np.uint8, np.uint16, np.bool_):
+        raise InputError(
+            f"{where} holds {page.dtype or 'unreadable'} values; expected whole numbers of 8 or 16 bits"
+        )
+    if not strips or any(count < 1 or offset + count > size for offset, count in strips):
+        raise InputError(f"{where} is truncated: its end is missing; {AGAIN}")
+    return page
+
+
+def _is_whole(data: bytes, kind: str) -> bool:
+    """Whether the end mark is there. OpenCV fills up what is missing of a jpg; old ones do it for a png."""
+    if kind == "png":
+        return data.rfind(b"IEND") > 0
+    if (
+        kind == "jpg"
+    ):  # an end mark cannot occur inside the scan, but thumbnails before it have one of their own
+        return data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) > 0
+    return True
+
+
+def _decode_cv2(data: bytes) -> NDArray[Any] | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+
+
+def _decode_tif(data: bytes, where: str) -> NDArray[Any] | None:
+    """OpenCV for grey, palette and RGB; it mixes up separate 16-bit planes and multiplies by alpha."""
+    page = _tif_page(io.BytesIO(data), where)
+    white_is_zero = int(page.photometric) == 0
+    if page.samplesperpixel in (1, 3) and (page.samplesperpixel == 1 or int(page.planarconfig) == 1):
+        pixels = _decode_cv2(data)
+        return ~pixels if pixels is not None and white_is_zero and pixels.dtype == np.uint16 else pixels
+    return _decode_tif_planes(data, where)
+
+
+def _decode_tif_planes(data: bytes, where: str) -> NDArray[Any]:
+    """Every sample as stored, planes last, blue first and alpha last as OpenCV has it."""
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as tif:
+        page: Any = tif.pages[0]
+        samples, separate, photometric = (
+            page.samplesperpixel,
+            int(page.planarconfig) == 2,
+            int(page.photometric),
+        )
+        if samples not in (2, 3, 4) or photometric not in (1, 2) or (samples == 2) != (photometric == 1):
+            raise InputError(
+                f"{where} has {samples} samples per pixel; expected grey or RGB, with or without alpha"
+            )
+        try:
+            pixels = page.asarray()
+        except Exception as error:
+            what = " ".join(str(error).split())
+            raise InputError(
+                f"{where} is a tif that cannot be decoded ({what}); save it as grey png"
+            ) from None
+    return np.moveaxis(pixels, 0, -1) if separate else pixels
+
+
+def _largest_plane(pixels: NDArray[Any]) -> Plane:
+    """Maximum over colour planes: (H, W), or (H, W, 2 or 4) with alpha last, or (H, W, 3)."""
+    if pixels.ndim == 2:
+        return pixels
+    colours = pixels.shape[2] - (pixels.shape[2] in (2, 4))
+    largest = cv2.extractChannel(np.ascontiguousarray(pixels), 0)
+    for index in range(1, colours):
+        largest = cv2.max(largest, cv2.extractChannel(np.ascontiguousarray(pixels), index))
+    return largest
+
+
+def _guess(start: bytes) -> str:
+    """What a file of another kind looks like, for the error."""
+    head = start.lstrip().lower()
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page"
+    for magic, name in (
+        (b"GIF8", "a GIF"),
+        (b"BM", "a BMP"),
+        (b"RIFF", "a WebP"),
+        (b"PK", "a zip"),
+        (b"\x1f\x8b", "a gzip"),
+    ):
+        if start.startswith(magic):
+            return name
+    return f"no image (it starts with {start[:8]!r})"

@@ -1,0 +1,206 @@
+"""A field of view: find it, read its four channels, resize it."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hpa_kit.data.decode import decode_plane, read_header, to_8_bits
+from hpa_kit.errors import InputError
+
+CHANNELS = ("red", "green", "blue", "yellow")
+# In the order of preference where a channel is there twice: what lost nothing first.
+ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+
+Field = NDArray[np.uint8]
+
+
+def find_fields(folder: str | Path) -> list[str]:
+    """IDs of all fields of which a folder holds at least one channel, sorted.
+
+    A channel's file is ``ID_red``, ``_green``, ``_blue`` or ``_yellow`` and an ending of :data:`ENDINGS` in
+    any letter case. Hidden files (``._ID_red.png``) and folders are passed over.
+
+    Raises:
+        InputError: the folder is missing, or is a file.
+    """
+    return sorted({id for _, id, _ in _channel_files(Path(folder))})
+
+
+def read_field(folder: str | Path, id: str) -> Field:
+    """Read the four channels of a field, in parallel.
+
+    Where a channel is there in two formats the first of :data:`ENDINGS` counts. Of colour files the maximum
+    over the colour planes is taken; 16 bits are scaled as :func:`hpa_kit.data.decode.to_8_bits` says, and a
+    ``UserWarning`` says so where a 16-bit file holds fewer.
+
+    Args:
+        folder: holds the images, such as ``train/`` of the competition.
+        id: the field's ID; the files are ``ID_red.png`` and so on.
+
+    Returns:
+        uint8 (4, H, W), C-contiguous: red, green, blue, yellow.
+
+    Raises:
+        InputError: a channel is missing or cannot be read, or the channels differ in size.
+    """
+    paths = _channel_paths(Path(folder), id)
+    with ThreadPoolExecutor(min(len(CHANNELS), _cpus())) as pool:
+        planes = list(pool.map(_read_channel, paths, CHANNELS, [id] * len(CHANNELS)))
+    sizes = {plane.shape for plane, _ in planes}
+    if len(sizes) > 1:
+        found = ", ".join(
+            f"{channel} {p.shape[1]} x {p.shape[0]}" for channel, (p, _) in zip(CHANNELS, planes, strict=True)
+        )
+        raise InputError(
+            f"fields: the channels of ID {id} in {folder} differ in size: {found}; expected one size"
+        )
+    for bits in sorted({bits for _, bits in planes if bits not in (8, 16)}):
+        # The same text for every field of a folder, so Python shows it once.
+        warnings.warn(
+            f"fields: 16-bit files in {folder} hold {bits} bits; scaled by what each holds", stacklevel=2
+        )
+    return np.stack([plane for plane, _ in planes])
+
+
+def field_size(folder: str | Path, id: str) -> tuple[int, int]:
+    """Height and width of a field, from the header of the first channel that has a readable one.
+
+    Raises:
+        InputError: no channel is there, or none has a readable header.
+    """
+    folder = Path(folder)
+    check_id(id)
+    failure = None
+    for channel in CHANNELS:
+        path = _find_channel(folder, id, channel)
+        if path is None:
+            continue
+        try:
+            with path.open("rb") as stream:
+                _, height, width = read_header(stream, _where(path, channel, id))
+            return height, width
+        except (OSError, InputError) as error:
+            failure = failure or error
+    if isinstance(failure, InputError):
+        raise failure
+    raise InputError(str(failure) if failure else _missing(folder, id, [None] * len(CHANNELS)))
+
+
+def resize_field(field: Field, size: int) -> Field:
+    """A field as a square of ``size`` pixels: bilinear, the aspect ratio is lost.
+
+    Args:
+        field: uint8 (4, H, W).
+        size: side of the result in pixels.
+
+    Returns:
+        uint8 (4, size, size), C-contiguous.
+
+    Raises:
+        InputError: the field has another dtype or shape, or the size is below 1.
+    """
+    if field.dtype != np.uint8 or field.ndim != 3 or 0 in field.shape:
+        raise InputError(f"field: expected uint8 (4, H, W), found {field.dtype} {field.shape}")
+    if size < 1:
+        raise InputError(f"field: cannot be resized to {size} pixels; expected 1 or more")
+    if field.shape[1:] == (size, size):
+        return field.copy()
+    resized = [cv2.resize(plane, (size, size), interpolation=cv2.INTER_LINEAR) for plane in field]
+    return np.stack(resized)
+
+
+def check_id(id: object) -> None:
+    """Refuse what cannot name a field's files.
+
+    Raises:
+        InputError: the ID is no text, is empty, or would lead out of its folder.
+    """
+    if not isinstance(id, str):
+        raise InputError(
+            f"fields: an ID is text, found {type(id).__name__} {id!r}; read tables with read_labels"
+        )
+    if not id or "/" in id or "\\" in id or "\0" in id:
+        raise InputError(f"fields: {id!r} is no ID; expected text without / and \\")
+
+
+def _channel_files(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Name, ID and channel of every channel file, in one pass over the folder."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                stem, ending = os.path.splitext(entry.name)  # noqa: PTH122 - a Path for each of 87,000 files is slow
+                id, _, channel = stem.rpartition("_")
+                if (
+                    not id
+                    or channel not in CHANNELS
+                    or ending.lower() not in ENDINGS
+                    or entry.name.startswith(".")
+                ):
+                    continue
+                if not entry.is_dir():
+                    yield entry.name, id, channel
+    except FileNotFoundError:
+        raise InputError(
+            f"fields: {folder} is missing; expected a folder with ID_red.png and so on"
+        ) from None
+    except NotADirectoryError:
+        raise InputError(f"fields: {folder} is a file; expected a folder with ID_red.png and so on") from None
+    except OSError as error:
+        raise InputError(f"fields: {folder} cannot be read: {error.strerror}") from None
+
+
+def _channel_paths(folder: Path, id: str) -> list[Path]:
+    check_id(id)
+    paths = [_find_channel(folder, id, channel) for channel in CHANNELS]
+    found = [path for path in paths if path is not None]
+    if len(found) < len(CHANNELS):
+        raise InputError(_missing(folder, id, paths))
+    return found
+
+
+def _find_channel(folder: Path, id: str, channel: str) -> Path | None:
+    """A channel's file by asking for its likely names; the folder is only listed when none is there."""
+    stem = f"{id}_{channel}"
+    for ending in ENDINGS:
+        for name in (stem + ending, stem + ending.upper()):
+            path = folder / name
+            if path.is_file():
+                return path
+    names = [name for name, *parts in _channel_files(folder) if parts == [id, channel]]
+    order = {os.path.splitext(name)[1].lower(): name for name in sorted(names)}  # noqa: PTH122
+    return next((folder / order[ending] for ending in ENDINGS if ending in order), None)
+
+
+def _missing(folder: Path, id: str, paths: list[Path | None]) -> str:
+    """One line that names every channel file that is not there."""
+    ending = next((path.suffix for path in paths if path), ".png")
+    names = [f"{id}_{channel}{ending}" for channel, path in zip(CHANNELS, paths, strict=True) if path is None]
+    if len(names) == len(CHANNELS):
+        return f"fields: {folder} has no image of ID {id}; expected {id}_red.png, _green, _blue and _yellow"
+    listed = " and ".join(str(folder / name) for name in names)
+    verb = "is" if len(names) == 1 else "are"
+    return f"fields: {listed} {verb} missing; ID {id} needs red, green, blue and yellow"
+
+
+def _read_channel(path: Path, channel: str, id: str) -> tuple[Field, int]:
+    where = _where(path, channel, id)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{where} cannot be read: {error.strerror}") from None
+    return to_8_bits(decode_plane(data, where))
+
+
+def _where(path: Path, channel: str, id: str) -> str:
+    return f"fields: {path} ({channel} of ID {id})"
+
+
+def _cpus() -> int:
+    """Processors that this process may use; fewer than the machine has in a container."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,147 @@
+"""Multi-label folds: made once from the image labels, stored, and the same ever after."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hpa_kit.classes import CLASSES, multi_hot, parse_label
+from hpa_kit.data.tables import read_table
+from hpa_kit.errors import InputError
+from hpa_kit.files import atomic_path
+
+COLUMNS = ("ID", "Label", "fold")
+
+
+def make_folds(labels: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
+    """Divide fields into folds that hold every class in like shares.
+
+    Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011), the implementation of
+    iterative-stratification. The order of the rows plays no part. Fewer fields than folds make fewer folds; a
+    ``UserWarning`` says so, and another names the classes that are too rare to be in every fold.
+
+    Args:
+        labels: columns ``ID`` and ``Label``, as :func:`hpa_kit.data.read_labels` gives.
+        n_folds: how many, 1 or more; one fold holds everything.
+        seed: of the shuffling.
+
+    Returns:
+        Columns ``ID``, ``Label`` and ``fold`` (int64, from 0), in the order of ``labels``.
+
+    Raises:
+        InputError: there is no field, fewer than one fold is asked for, or a label cannot be read.
+    """
+    n_folds = _possible_folds(len(labels), n_folds)
+    hot = multi_hot(
+        parse_label(label, f"labels: ID {id}")
+        for id, label in zip(labels["ID"], labels["Label"], strict=True)
+    )
+    # In the order of the IDs, so that the same fields get the same folds however their table is sorted.
+    order = np.argsort(labels["ID"].to_numpy(dtype=object), kind="stable")
+    folds = np.zeros(len(labels), dtype=np.int64)
+    folds[order] = _stratify(hot[order], n_folds, seed)
+    _say_rare(hot, folds, n_folds)
+    return pd.DataFrame({"ID": labels["ID"].to_numpy(), "Label": labels["Label"].to_numpy(), "fold": folds})
+
+
+def load_folds(path: str | Path, labels: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
+    """The folds stored in a CSV, made and stored there first where the file is missing.
+
+    Stored folds are never changed behind the user's back: a field that moved from training to validation would
+    make every later score too good. So a file that does not fit is an error; deleting it makes new folds. The
+    seed counts only when the file is made.
+
+    Args:
+        path: the CSV with columns ``ID``, ``Label``, ``fold``.
+        labels: columns ``ID`` and ``Label``; the same IDs as in the file, in any order.
+        n_folds: how many.
+        seed: of the shuffling.
+
+    Returns:
+        Columns ``ID``, ``Label`` (of ``labels``) and ``fold`` (int64), in the order of ``labels``.
+
+    Raises:
+        InputError: as :func:`make_folds`; or the file holds other fields or another number of folds, or is no
+            table of folds.
+    """
+    path = Path(path)
+    if not path.exists():
+        table = make_folds(labels, n_folds, seed)
+        with atomic_path(path) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
+        return table
+    stored = _read_folds(path)
+    _check_fit(path, stored, labels, _possible_folds(len(labels), n_folds))
+    folds = stored.loc[labels["ID"]].to_numpy(dtype=np.int64)
+    return pd.DataFrame({"ID": labels["ID"].to_numpy(), "Label": labels["Label"].to_numpy(), "fold": folds})
+
+
+def _possible_folds(n_fields: int, n_folds: int) -> int:
+    if n_fields == 0:
+        raise InputError("folds: there is no field to divide; expected labels of one field or more")
+    if n_folds < 1:
+        raise InputError(f"folds: {n_folds} folds cannot be made; expected 1 or more")
+    if n_fields < n_folds:
+        warnings.warn(f"folds: {n_fields} fields make {n_fields} folds, not {n_folds}", stacklevel=3)
+    return min(n_folds, n_fields)
+
+
+def _stratify(hot: NDArray[np.float32], n_folds: int, seed: int) -> NDArray[np.int64]:
+    """The fold of each row of a multi-hot table."""
+    folds = np.zeros(len(hot), dtype=np.int64)
+    if n_folds == 1:
+        return folds
+    # Here, because scikit-learn takes a second to import.
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+
+    splitter: Any = MultilabelStratifiedKFold(n_splits=n_folds, shuffle=True, random_state=seed)
+    for fold, (_, held_out) in enumerate(splitter.split(hot, hot.astype(np.int64))):
+        folds[held_out] = fold
+    return folds
+
+
+def _say_rare(hot: NDArray[np.float32], folds: NDArray[np.int64], n_folds: int) -> None:
+    """Name every class that occurs, but not in every fold: its validation says nothing there."""
+    rare = []
+    for place in CLASSES:
+        with_class = folds[hot[:, place.index] > 0]
+        lacking = sorted(set(range(n_folds)) - set(with_class.tolist()))
+        if len(with_class) and lacking:
+            listed = ", ".join(map(str, lacking))
+            rare.append(f"{place.index} {place.name} ({len(with_class)} fields, none in fold {listed})")
+    if rare:
+        warnings.warn(f"folds: classes too rare for every fold: {'; '.join(rare)}", stacklevel=3)
+
+
+def _read_folds(path: Path) -> pd.Series:
+    """Fold by ID."""
+    table = read_table(path, COLUMNS)
+    bad = ~table["fold"].str.fullmatch(r"-?[0-9]{1,4}").astype(bool)
+    if bad.any():
+        row = bad.idxmax()
+        raise InputError(
+            f"folds: {path}, ID {table['ID'][row]}: fold is {table['fold'][row]!r}; expected a whole number"
+        )
+    if table["ID"].duplicated().any():
+        twice = table["ID"][table["ID"].duplicated()].iloc[0]
+        raise InputError(f"folds: {path} holds ID {twice} more than once; delete it to make new folds")
+    return pd.Series(table["fold"].astype("int64").to_numpy(), index=table["ID"])
+
+
+def _check_fit(path: Path, stored: pd.Series, labels: pd.DataFrame, n_folds: int) -> None:
+    new = labels["ID"][~labels["ID"].isin(stored.index)]
+    gone = stored.index[~stored.index.isin(labels["ID"])]
+    if len(new) or len(gone):
+        example = new.iloc[0] if len(new) else gone[0]
+        raise InputError(
+            f"folds: {path} was made for other fields: {len(new)} are not in it, {len(gone)} are in it only "
+            f"(such as {example}); delete it to make new folds"
+        )
+    found = int(stored.max()) + 1
+    if found != n_folds:
+        raise InputError(
+            f"folds: {path} holds {found} folds; expected {n_folds}; delete it to make new folds"
+        )

@@ -1,0 +1,114 @@
+"""Where things lie in a data folder: the competition's, a simulated one, or just images."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from hpa_kit.data.fields import find_fields
+from hpa_kit.data.tables import read_labels, read_sample
+from hpa_kit.errors import InputError
+
+SPLITS = ("train", "test")
+
+
+class SplitFields(NamedTuple):
+    """The fields of a split, and how its table and its images differ."""
+
+    ids: list[str]  # the rows to work on
+    missing: list[str]  # in the table, no image on disk
+    extra: list[str]  # on disk, not in the table
+
+
+class DataFolder:
+    """A folder with ``train/`` and ``test/`` and their tables, or a plain folder of images.
+
+    A plain folder, one with neither ``train/`` nor ``test/``, is its own split whatever split is asked for.
+
+    Args:
+        root: the folder.
+
+    Raises:
+        InputError: it is missing, or is a file.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            found = "is a file" if self.root.exists() else "is missing"
+            raise InputError(
+                f"data: {self.root} {found}; expected a folder with train/ and test/, or with images"
+            )
+
+    def images(self, split: str) -> Path:
+        """The folder of a split's images.
+
+        Raises:
+            InputError: the split is unknown, or has no folder.
+        """
+        _check_split(split)
+        folder = self.root / split
+        if folder.is_dir():
+            return folder
+        others = [name for name in SPLITS if (self.root / name).is_dir()]
+        if others:
+            raise InputError(f"data: {folder} is missing; {self.root} has {others[0]}/ only")
+        return self.root
+
+    def labels(self) -> Path:
+        """The table of image labels, ``train.csv``.
+
+        Raises:
+            InputError: it is missing.
+        """
+        path = self.root / "train.csv"
+        if not path.is_file():
+            raise InputError(f"data: {path} is missing; expected the table of image labels (ID, Label)")
+        return path
+
+    def sample(self) -> Path | None:
+        """The sample submission, ``sample_submission.csv``, or None where there is none."""
+        return _if_there(self.root / "sample_submission.csv")
+
+    def truth(self, split: str) -> Path | None:
+        """The truth of every cell that simulated data has, or None where there is none.
+
+        Raises:
+            InputError: the split is unknown.
+        """
+        _check_split(split)
+        return _if_there(self.root / ("truth.csv" if split == "test" else "truth_train.csv"))
+
+    def fields(self, split: str) -> SplitFields:
+        """The IDs to work on, and what differs between the split's table and its images.
+
+        The rows of a submission are the sample's: Kaggle puts another sample and other images in place when
+        it scores, so ``ids`` of a test split with a sample are the sample's, in its order, images or not.
+        Without one, and in training, they are the fields found, sorted.
+
+        Raises:
+            InputError: the split is unknown or has no folder, or its table cannot be read.
+        """
+        found = find_fields(self.images(split))
+        listed = self._listed(split)
+        if listed is None:
+            return SplitFields(found, [], [])
+        on_disk, in_table = set(found), set(listed)
+        missing = [id for id in listed if id not in on_disk]
+        extra = [id for id in found if id not in in_table]
+        return SplitFields(listed if split == "test" else found, missing, extra)
+
+    def _listed(self, split: str) -> list[str] | None:
+        """The IDs in a split's table, in its order, or None where it has no table."""
+        if split == "test":
+            sample = self.sample()
+            return None if sample is None else read_sample(sample)["ID"].tolist()
+        labels = _if_there(self.root / "train.csv")
+        return None if labels is None else read_labels(labels)["ID"].tolist()
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise InputError(f"data: unknown split {split!r}; expected train or test")
+
+
+def _if_there(path: Path) -> Path | None:
+    return path if path.is_file() else None
