@@ -1,8 +1,8 @@
 """One channel's file -> one plane: png, jpg and tif of any depth and colour, checked before it is decoded.
 
 OpenCV decodes: of what Kaggle's image has it is the fastest for grey png, and it lets other threads run
-meanwhile (``tests/benchmarks/test_bench_decode.py`` measures it). It is not asked about files that it would answer
-with a wrong picture: half a jpg, the first page of many, separate planes of a 16-bit tif.
+meanwhile (``tests/benchmarks/test_bench_decode.py`` measures it). It is not asked about files that it would
+answer with a wrong picture: half a jpg, the first page of many, separate planes of a 16-bit tif.
 """
 
 import io
@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from hpa_kit.errors import InputError
 
@@ -19,6 +20,8 @@ from hpa_kit.errors import InputError
 MAX_PIXELS = 2**26
 AGAIN = "download or copy it again"
 KINDS = "expected a png, jpg or tif"
+# Photometric interpretations of tif: white is 0, black is 0, RGB, palette, YCbCr.
+TIF_COLOURS = (0, 1, 2, 3, 6)
 
 Plane = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -177,38 +180,30 @@ def _decode_cv2(data: bytes) -> NDArray[Any] | None:
 
 
 def _decode_tif(data: bytes, where: str) -> NDArray[Any] | None:
-    """OpenCV for grey, palette and RGB; it mixes up separate 16-bit planes and multiplies by alpha."""
+    """OpenCV for 16 bits (it multiplies 8 bits by alpha), Pillow for 8 (it knows no RGB of 16)."""
     page = _tif_page(io.BytesIO(data), where)
-    white_is_zero = int(page.photometric) == 0
-    if page.samplesperpixel in (1, 3) and (page.samplesperpixel == 1 or int(page.planarconfig) == 1):
-        pixels = _decode_cv2(data)
-        return ~pixels if pixels is not None and white_is_zero and pixels.dtype == np.uint16 else pixels
-    return _decode_tif_planes(data, where)
-
-
-def _decode_tif_planes(data: bytes, where: str) -> NDArray[Any]:
-    """Every sample as stored, planes last, blue first and alpha last as OpenCV has it."""
-    import tifffile
-
-    with tifffile.TiffFile(io.BytesIO(data)) as tif:
-        page: Any = tif.pages[0]
-        samples, separate, photometric = (
-            page.samplesperpixel,
-            int(page.planarconfig) == 2,
-            int(page.photometric),
+    samples, photometric = page.samplesperpixel, int(page.photometric)
+    if photometric not in TIF_COLOURS or samples > 4:
+        raise InputError(
+            f"{where} has {samples} samples of {page.photometric!s}; expected grey, palette or RGB"
         )
-        if samples not in (2, 3, 4) or photometric not in (1, 2) or (samples == 2) != (photometric == 1):
-            raise InputError(
-                f"{where} has {samples} samples per pixel; expected grey or RGB, with or without alpha"
-            )
-        try:
-            pixels = page.asarray()
-        except Exception as error:
-            what = " ".join(str(error).split())
-            raise InputError(
-                f"{where} is a tif that cannot be decoded ({what}); save it as grey png"
-            ) from None
-    return np.moveaxis(pixels, 0, -1) if separate else pixels
+    if page.dtype != np.uint16:
+        return _decode_pillow(data)
+    if samples == 2 or (samples > 1 and int(page.planarconfig) == 2):  # OpenCV mixes these up
+        raise InputError(
+            f"{where} is a 16-bit tif with separate planes or grey alpha; save it as grey tif or png"
+        )
+    pixels = _decode_cv2(data)
+    return ~pixels if pixels is not None and photometric == 0 else pixels
+
+
+def _decode_pillow(data: bytes) -> NDArray[Any] | None:
+    modes = {"1": "L", "P": "RGB", "PA": "RGB", "YCbCr": "RGB"}
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert(modes.get(image.mode, image.mode)))
+    except Exception:  # Pillow raises many kinds on damaged files; all mean the same here
+        return None
 
 
 def _largest_plane(pixels: NDArray[Any]) -> Plane:

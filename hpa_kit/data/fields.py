@@ -69,14 +69,14 @@ def read_field(folder: str | Path, id: str) -> Field:
 
 
 def field_size(folder: str | Path, id: str) -> tuple[int, int]:
-    """Height and width of a field, from the header of the first channel that has a readable one.
+    """Height and width of a field, from the header of one channel, any that has a readable one.
 
     Raises:
         InputError: no channel is there, or none has a readable header.
     """
     folder = Path(folder)
     check_id(id)
-    failure = None
+    failure = InputError(_missing(folder, id, [None] * len(CHANNELS)))
     for channel in CHANNELS:
         path = _find_channel(folder, id, channel)
         if path is None:
@@ -85,11 +85,11 @@ def field_size(folder: str | Path, id: str) -> tuple[int, int]:
             with path.open("rb") as stream:
                 _, height, width = read_header(stream, _where(path, channel, id))
             return height, width
-        except (OSError, InputError) as error:
-            failure = failure or error
-    if isinstance(failure, InputError):
-        raise failure
-    raise InputError(str(failure) if failure else _missing(folder, id, [None] * len(CHANNELS)))
+        except OSError as error:
+            failure = InputError(f"{_where(path, channel, id)} cannot be read: {error.strerror}")
+        except InputError as error:
+            failure = error
+    raise failure
 
 
 def resize_field(field: Field, size: int) -> Field:
@@ -170,7 +170,7 @@ def _find_channel(folder: Path, id: str, channel: str) -> Path | None:
     for ending in ENDINGS:
         for name in (stem + ending, stem + ending.upper()):
             path = folder / name
-            if path.is_file():
+            if os.path.isfile(path):  # noqa: PTH113 - False, not an error, where the name is too long
                 return path
     names = [name for name, *parts in _channel_files(folder) if parts == [id, channel]]
     order = {os.path.splitext(name)[1].lower(): name for name in sorted(names)}  # noqa: PTH122

@@ -1,5 +1,6 @@
 """Multi-label folds: made once from the image labels, stored, and the same ever after."""
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,9 @@ def make_folds(labels: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
 def load_folds(path: str | Path, labels: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
     """The folds stored in a CSV, made and stored there first where the file is missing.
 
-    Stored folds are never changed behind the user's back: a field that moved from training to validation would
-    make every later score too good. So a file that does not fit is an error; deleting it makes new folds. The
-    seed counts only when the file is made.
+    Stored folds are never changed behind the user's back: a field that moved from training to validation
+    would make every later score too good. So a file that does not fit is an error; deleting it makes new
+    folds. The seed counts only when the file is made.
 
     Args:
         path: the CSV with columns ``ID``, ``Label``, ``fold``.
@@ -119,12 +120,9 @@ def _say_rare(hot: NDArray[np.float32], folds: NDArray[np.int64], n_folds: int) 
 def _read_folds(path: Path) -> pd.Series:
     """Fold by ID."""
     table = read_table(path, COLUMNS)
-    bad = ~table["fold"].str.fullmatch(r"-?[0-9]{1,4}").astype(bool)
-    if bad.any():
-        row = bad.idxmax()
-        raise InputError(
-            f"folds: {path}, ID {table['ID'][row]}: fold is {table['fold'][row]!r}; expected a whole number"
-        )
+    for id, fold in zip(table["ID"], table["fold"], strict=True):
+        if not re.fullmatch(r"-?[0-9]{1,4}", fold):
+            raise InputError(f"folds: {path}, ID {id}: fold is {fold!r}; expected a whole number")
     if table["ID"].duplicated().any():
         twice = table["ID"][table["ID"].duplicated()].iloc[0]
         raise InputError(f"folds: {path} holds ID {twice} more than once; delete it to make new folds")

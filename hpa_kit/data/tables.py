@@ -1,5 +1,7 @@
 """The competition's tables, every column as text: an ID such as ``1e5`` or ``00123`` is no number."""
 
+import re
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -14,12 +16,12 @@ def read_labels(path: str | Path) -> pd.DataFrame:
     """Image labels, one row per field, in the file's order.
 
     Returns:
-        Columns ``ID`` (text) and ``Label`` (text; classes rising, each once, such as ``0|5|8``). Other columns
-        of the file are left out.
+        Columns ``ID`` (text) and ``Label`` (text; classes rising, each once, such as ``0|5|8``). Other
+        columns of the file are left out.
 
     Raises:
-        InputError: the file is missing, empty or no table, lacks a column, holds an ID twice, or a label cannot
-            be read; the ID is named.
+        InputError: the file is missing, empty or no table, lacks a column, holds an ID twice, or a label
+            cannot be read; the ID is named.
     """
     table = read_table(path, ("ID", "Label"))
     _check_ids(table["ID"], path)
@@ -44,15 +46,12 @@ def read_sample(path: str | Path) -> pd.DataFrame:
     table = read_table(path, SAMPLE_COLUMNS)
     _check_ids(table["ID"], path)
     for column in ("ImageWidth", "ImageHeight"):
-        sizes = table[column].str.strip()
-        bad = ~(sizes.str.fullmatch(r"[0-9]{1,9}").astype(bool) & (sizes.str.strip("0") != ""))
-        if bad.any():
-            row = bad.idxmax()
-            raise InputError(
-                f"sample: {path}, ID {table['ID'][row]}: {column} is {table[column][row]!r}; "
-                "expected a positive whole number of pixels"
-            )
-        table[column] = sizes.astype("int64")
+        for id, size in zip(table["ID"], table[column], strict=True):
+            if not re.fullmatch(r" *0*[1-9][0-9]{0,5} *", size):
+                raise InputError(
+                    f"sample: {path}, ID {id}: {column} is {size!r}; expected a number of pixels above 0"
+                )
+        table[column] = table[column].astype("int64")
     return table[list(SAMPLE_COLUMNS)]
 
 
@@ -68,9 +67,18 @@ def read_table(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
     """
     path = Path(path)
     try:
-        table = pd.read_csv(
-            path, dtype=object, keep_default_na=False, na_filter=False, index_col=False, encoding="utf-8-sig"
-        )
+        with warnings.catch_warnings():  # a row longer than the header only earns a warning, and is cut
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path,
+                dtype=object,
+                keep_default_na=False,
+                na_filter=False,
+                index_col=False,
+                encoding="utf-8-sig",
+            )
+    except pd.errors.ParserWarning:
+        raise InputError(f"tables: {path} has rows with more values than its header names columns") from None
     except FileNotFoundError:
         raise InputError(
             f"tables: {path} is missing; expected a CSV with the columns {', '.join(columns)}"
@@ -94,8 +102,8 @@ def read_table(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
 
 def _check_ids(ids: pd.Series, path: str | Path) -> None:
     if (ids.str.strip() == "").any():
-        row = int((ids.str.strip() == "").idxmax())
-        raise InputError(f"tables: {path} has a row without an ID (row {row + 1} below the header)")
+        row = ids.str.strip().tolist().index("") + 1
+        raise InputError(f"tables: {path} has no ID in row {row} below the header")
     twice = ids[ids.duplicated()]
     if len(twice):
         raise InputError(f"tables: {path} holds ID {twice.iloc[0]} more than once; expected one row per ID")
