@@ -86,7 +86,7 @@ def _possible_folds(n_fields: int, n_folds: int) -> int:
     if n_folds < 1:
         raise InputError(f"folds: {n_folds} folds cannot be made; expected 1 or more")
     if n_fields < n_folds:
-        warnings.warn(f"folds: {n_fields} fields make {n_fields} folds, not {n_folds}", stacklevel=3)
+        warnings.warn(f"folds: {n_folds} folds asked for, {n_fields} made: one per field", stacklevel=3)
     return min(n_folds, n_fields)
 
 
@@ -112,7 +112,9 @@ def _say_rare(hot: NDArray[np.float32], folds: NDArray[np.int64], n_folds: int) 
         lacking = sorted(set(range(n_folds)) - set(with_class.tolist()))
         if len(with_class) and lacking:
             listed = ", ".join(map(str, lacking))
-            rare.append(f"{place.index} {place.name} ({len(with_class)} fields, none in fold {listed})")
+            rare.append(
+                f"{place.index} {place.name} ({len(with_class)} of {len(folds)} fields, none in fold {listed})"
+            )
     if rare:
         warnings.warn(f"folds: classes too rare for every fold: {'; '.join(rare)}", stacklevel=3)
 

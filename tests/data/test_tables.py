@@ -1,0 +1,134 @@
+"""Tables: IDs and labels are text whatever they look like."""
+
+import pytest
+
+from hpa_kit.data import read_labels, read_sample
+from hpa_kit.errors import InputError
+
+ODD_IDS = [
+    "1e5",
+    "00123",
+    "0123e45",
+    "1e400",
+    "NA",
+    "None",
+    "nan",
+    "null",
+    "True",
+    "inf",
+    "-",
+    "1.0",
+    "2021-01-01",
+]
+
+
+def written(tmp_path, text, encoding="utf-8"):
+    path = tmp_path / "table.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_ids_that_look_like_numbers_or_nothing_stay_text(tmp_path, end):
+    table = read_labels(written(tmp_path, end.join(["ID,Label", *(f"{id},5" for id in ODD_IDS), ""])))
+    assert list(table.columns) == ["ID", "Label"]
+    assert table["ID"].tolist() == ODD_IDS
+    assert set(table["Label"]) == {"5"}
+
+
+def test_a_table_of_numbers_only_is_still_text(tmp_path):
+    table = read_labels(written(tmp_path, "ID,Label\n1,0\n02,1\n"))
+    assert table["ID"].tolist() == ["1", "02"]
+    assert table["Label"].tolist() == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("label", "read"),
+    [("8|5|0", "0|5|8"), ("17|17", "17"), ("0|16|", "0|16"), (" 5 ", "5"), ("05", "5"), ("10|9", "9|10")],
+)
+def test_labels_are_read_with_their_classes_rising_each_once(tmp_path, label, read):
+    assert read_labels(written(tmp_path, f"ID,Label\na,{label}\n"))["Label"].tolist() == [read]
+
+
+@pytest.mark.parametrize("label", ["19", "x", "", " ", "|", "-1", "1.0", "5;6"])
+def test_a_label_that_cannot_be_read_names_its_id_and_file(tmp_path, label):
+    path = written(tmp_path, f"ID,Label\ngood,1\n0a1b,{label}\n")
+    with pytest.raises(InputError, match=r"ID 0a1b") as caught:
+        read_labels(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_byte_order_mark_quotes_blanks_and_other_columns_do_no_harm(tmp_path):
+    path = written(tmp_path, 'Cells, Label ,ID\n3,8|5,"a,b"\n4,1,"é"\n', "utf-8-sig")
+    table = read_labels(path)
+    assert table["ID"].tolist() == ["a,b", "é"]
+    assert table["Label"].tolist() == ["5|8", "1"]
+
+
+def test_a_table_without_rows_has_its_columns(tmp_path):
+    assert list(read_labels(written(tmp_path, "ID,Label\n")).columns) == ["ID", "Label"]
+    sample = read_sample(written(tmp_path, "ID,ImageWidth,ImageHeight,PredictionString\n"))
+    assert sample.shape == (0, 4)
+    assert sample["ImageWidth"].dtype == "int64"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("ID;Label\na;1\n", "lacks the column ID, Label"),
+        ("id,Label\na,1\n", "lacks the column ID"),
+        ("ID,Label\na,1\nb,2\na,3\n", "ID a more than once"),
+        ("ID,Label\na,1\n,2\n", "no ID in row 2"),
+        ("ID,Label\na,0,5\n", "more values"),
+        ("ID,Label\na,1\nb,1,2,3\n", "cannot be read as a CSV"),
+        ('ID,Label\n"a,1\n', "cannot be read as a CSV"),
+    ],
+)
+def test_what_is_no_table_of_labels_is_refused(tmp_path, text, why):
+    path = written(tmp_path, text)
+    with pytest.raises(InputError, match=why) as caught:
+        read_labels(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_a_folder_and_another_encoding_are_refused(tmp_path):
+    with pytest.raises(InputError, match="is missing"):
+        read_labels(tmp_path / "none.csv")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_labels(tmp_path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_labels(written(tmp_path, "ID,Label\né,1\n", "utf-16"))
+
+
+def test_a_sample_keeps_its_order_its_sizes_and_empty_predictions(tmp_path):
+    path = written(
+        tmp_path,
+        "ID,ImageWidth,ImageHeight,PredictionString\n1e5,3072,2048,\n00123,40, 24 ,0 1 eNoLCAgIMAEABJkBdQ\n",
+    )
+    sample = read_sample(path)
+    assert list(sample.columns) == ["ID", "ImageWidth", "ImageHeight", "PredictionString"]
+    assert sample["ID"].tolist() == ["1e5", "00123"]
+    assert sample["ImageWidth"].tolist() == [3072, 40]
+    assert sample["ImageHeight"].tolist() == [2048, 24]
+    assert sample["PredictionString"].tolist() == ["", "0 1 eNoLCAgIMAEABJkBdQ"]
+    assert sample["ImageWidth"].dtype == sample["ImageHeight"].dtype == "int64"
+
+
+@pytest.mark.parametrize("size", ["", "0", "-5", "x", "2048.5", "1e3", "9999999"])
+def test_a_size_that_is_none_names_its_id(tmp_path, size):
+    path = written(tmp_path, f"ID,ImageWidth,ImageHeight,PredictionString\n0a1b,2048,{size},\n")
+    with pytest.raises(InputError, match="ID 0a1b: ImageHeight"):
+        read_sample(path)
+
+
+def test_the_competitions_own_tables_are_read(real):
+    labels = read_labels(real / "tables" / "train.csv")
+    assert len(labels) == 21_806
+    assert labels["Label"][0] == "0|5|8"
+    sample = read_sample(real / "tables" / "sample_submission.csv")
+    assert len(sample) == 559
+    assert sample["ImageWidth"].min() >= 1728
