@@ -57,7 +57,7 @@ def read_header(stream: BinaryIO, where: str) -> Header:
         else:
             raise InputError(f"{where} is {_guess(start)}; {KINDS}")
     except struct.error:
-        raise InputError(f"{where} is truncated: it ends inside its header; {AGAIN}") from None
+        raise InputError(f"{where} is truncated or damaged inside its header; {AGAIN}") from None
     if header.height < 1 or header.width < 1 or header.height * header.width > MAX_PIXELS:
         raise InputError(
             f"{where} claims {header.width} x {header.height} pixels; expected 1 to {MAX_PIXELS}; {AGAIN}"

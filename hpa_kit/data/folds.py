@@ -112,9 +112,8 @@ def _say_rare(hot: NDArray[np.float32], folds: NDArray[np.int64], n_folds: int) 
         lacking = sorted(set(range(n_folds)) - set(with_class.tolist()))
         if len(with_class) and lacking:
             listed = ", ".join(map(str, lacking))
-            rare.append(
-                f"{place.index} {place.name} ({len(with_class)} of {len(folds)} fields, none in fold {listed})"
-            )
+            shown = f"{len(with_class)} of {len(folds)} fields"
+            rare.append(f"{place.index} {place.name} ({shown}, none in fold {listed})")
     if rare:
         warnings.warn(f"folds: classes too rare for every fold: {'; '.join(rare)}", stacklevel=3)
 

@@ -85,16 +85,19 @@ class DataFolder:
         Without one, and in training, they are the fields found, sorted.
 
         Raises:
-            InputError: the split is unknown or has no folder, or its table cannot be read.
+            InputError: the split is unknown, has no folder or no field, or its table cannot be read.
         """
-        found = find_fields(self.images(split))
-        listed = self._listed(split)
+        folder = self.images(split)
+        found, listed = find_fields(folder), self._listed(split)
+        ids = listed if listed is not None and split == "test" else found
+        if not ids:
+            raise InputError(f"data: {folder} holds no field to work on; expected ID_red.png and so on")
         if listed is None:
-            return SplitFields(found, [], [])
+            return SplitFields(ids, [], [])
         on_disk, in_table = set(found), set(listed)
         missing = [id for id in listed if id not in on_disk]
         extra = [id for id in found if id not in in_table]
-        return SplitFields(listed if split == "test" else found, missing, extra)
+        return SplitFields(ids, missing, extra)
 
     def _listed(self, split: str) -> list[str] | None:
         """The IDs in a split's table, in its order, or None where it has no table."""

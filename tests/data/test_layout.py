@@ -75,6 +75,8 @@ def test_what_is_no_data_folder_is_refused(tmp_path):
         DataFolder(tmp_path / "none")
     with pytest.raises(InputError, match="file is a file"):
         DataFolder(tmp_path / "file")
+    with pytest.raises(InputError, match="no field to work on"):
+        DataFolder(tmp_path).fields("test")
     with pytest.raises(InputError, match=r"train\.csv is missing"):
         DataFolder(tmp_path).labels()
     with pytest.raises(InputError, match="unknown split 'valid'"):
