@@ -53,7 +53,7 @@ def read_header(stream: BinaryIO, where: str) -> Header:
         elif start.startswith(b"\xff\xd8\xff"):
             header = _jpg_header(stream)
         elif start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            header = _tif_header(stream, where)
+            header = Header("tif", *_tif_page(stream, where)[:2])
         else:
             raise InputError(f"{where} is {_guess(start)}; {KINDS}")
     except struct.error:
@@ -130,12 +130,16 @@ def _jpg_header(stream: BinaryIO) -> Header:
             at += 2 + length
 
 
-def _tif_header(stream: BinaryIO, where: str) -> Header:
-    page = _tif_page(stream, where)
-    return Header("tif", page.imagelength, page.imagewidth)
+class _TifPage(NamedTuple):
+    height: int
+    width: int
+    dtype: str
+    samples: int
+    photometric: int
+    separate: bool  # each sample a plane of its own
 
 
-def _tif_page(stream: BinaryIO, where: str) -> Any:
+def _tif_page(stream: BinaryIO, where: str) -> _TifPage:
     """The only page of a tif, its strips all inside the file, its values of a kind that a channel has."""
     import tifffile  # here: a tenth of a second that only readers of tif should pay
 
@@ -144,18 +148,24 @@ def _tif_page(stream: BinaryIO, where: str) -> Any:
     try:
         with tifffile.TiffFile(stream) as tif:
             pages = len(tif.pages)
-            page: Any = tif.pages[0]
-            strips = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+            first: Any = tif.pages[0]
+            strips = [(int(n), int(m)) for n, m in zip(first.dataoffsets, first.databytecounts, strict=True)]
+            page = _TifPage(
+                height=int(first.imagelength),
+                width=int(first.imagewidth),
+                dtype=str(first.dtype),
+                samples=int(first.samplesperpixel),
+                photometric=int(first.photometric),
+                separate=int(first.planarconfig) == 2,
+            )
     except Exception as error:  # tifffile lets through whatever a damaged directory trips over
         raise InputError(
             f"{where} is damaged: no readable tif ({' '.join(str(error).split())}); {AGAIN}"
         ) from None
     if pages != 1:
         raise InputError(f"{where} holds {pages} pages; expected one page per channel")
-    if page.dtype not in (np.uint8, np.uint16, np.bool_):
-        raise InputError(
-            f"{where} holds {page.dtype or 'unreadable'} values; expected whole numbers of 8 or 16 bits"
-        )
+    if page.dtype not in ("uint8", "uint16", "bool"):
+        raise InputError(f"{where} holds {page.dtype} values; expected whole numbers of 8 or 16 bits")
     if not strips or any(count < 1 or offset + count > size for offset, count in strips):
         raise InputError(f"{where} is truncated: its end is missing; {AGAIN}")
     return page
@@ -182,19 +192,17 @@ def _decode_cv2(data: bytes) -> NDArray[Any] | None:
 def _decode_tif(data: bytes, where: str) -> NDArray[Any] | None:
     """OpenCV for 16 bits (it multiplies 8 bits by alpha), Pillow for 8 (it knows no RGB of 16)."""
     page = _tif_page(io.BytesIO(data), where)
-    samples, photometric = page.samplesperpixel, int(page.photometric)
-    if photometric not in TIF_COLOURS or samples > 4:
-        raise InputError(
-            f"{where} has {samples} samples of {page.photometric!s}; expected grey, palette or RGB"
-        )
-    if page.dtype != np.uint16:
+    if page.photometric not in TIF_COLOURS or page.samples > 4:
+        found = f"{page.samples} samples of photometric kind {page.photometric}"
+        raise InputError(f"{where} has {found}; expected grey, palette or RGB, with or without alpha")
+    if page.dtype != "uint16":
         return _decode_pillow(data)
-    if samples == 2 or (samples > 1 and int(page.planarconfig) == 2):  # OpenCV mixes these up
+    if page.samples == 2 or (page.samples > 1 and page.separate):  # OpenCV mixes these up
         raise InputError(
             f"{where} is a 16-bit tif with separate planes or grey alpha; save it as grey tif or png"
         )
     pixels = _decode_cv2(data)
-    return ~pixels if pixels is not None and photometric == 0 else pixels
+    return ~pixels if pixels is not None and page.photometric == 0 else pixels
 
 
 def _decode_pillow(data: bytes) -> NDArray[Any] | None:
