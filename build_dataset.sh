@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Builds dist/: the Kaggle dataset with hpa_kit and the wheels that Kaggle's image lacks. The work is done by
+# hpa_kit/kaggle/bundle.py; arguments, if any, go there (--help lists them).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+python=.venv/bin/python
+[ -x "$python" ] || python=python3
+exec "$python" -m hpa_kit.kaggle.bundle "$@"

@@ -1,0 +1,131 @@
+"""Where Kaggle puts what is attached to a notebook, found by what it holds, not by its path.
+
+The same dataset appears as ``/kaggle/input/<slug>``, ``/kaggle/input/datasets/<owner>/<slug>`` or one level
+deeper, and a competition as ``/kaggle/input/<slug>`` or ``/kaggle/input/competitions/<slug>``.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+
+from hpa_kit.errors import InputError
+
+COMPETITION = "hpa-single-cell-image-classification"
+INPUTS = (Path("/kaggle/input"),)
+WORKING = Path("/kaggle/working")
+MEMBER = "best.safetensors"
+
+DEPTH = 8  # a model's mount: models/owner/model/framework/variation/version, and a run folder in it
+ENTRIES = 2000  # a folder of more entries holds images; nothing is looked for inside it
+
+
+def find_mounts(sentinel: str, roots: Iterable[str | Path] = INPUTS) -> list[Path]:
+    """All folders under ``roots`` that hold a file, the shallowest first, then by name.
+
+    Args:
+        sentinel: relative path of the file that gives a folder away, such as ``train.csv``.
+        roots: folders to look in; one that is missing holds nothing.
+
+    A folder inside one that holds the file is not looked at.
+    """
+    found: list[Path] = []
+    level = [Path(root) for root in roots if Path(root).is_dir()]
+    for _ in range(DEPTH):
+        holding = [folder for folder in level if (folder / sentinel).is_file()]
+        found += holding
+        level = [child for folder in level if folder not in holding for child in _subfolders(folder)]
+    return found
+
+
+def find_mount(sentinel: str, roots: Iterable[str | Path] = INPUTS) -> Path | None:
+    """The first of :func:`find_mounts`, or None."""
+    return next(iter(find_mounts(sentinel, roots)), None)
+
+
+def find_competition(override: str | Path | None = None, roots: Sequence[str | Path] = INPUTS) -> Path:
+    """The competition's folder: a table (``sample_submission.csv`` or ``train.csv``) beside images.
+
+    Args:
+        override: the folder, where it is known; nothing is looked for then.
+        roots: folders to look in.
+
+    Raises:
+        InputError: ``override`` is no folder; nothing is found; several are, and none is the competition's.
+    """
+    if override:
+        return _existing(Path(override), "data")
+    tables = {*find_mounts("sample_submission.csv", roots), *find_mounts("train.csv", roots)}
+    found = sorted(
+        folder for folder in tables if any((folder / split).is_dir() for split in ("train", "test"))
+    )
+    found = [folder for folder in found if COMPETITION in folder.parts] or found
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(
+            f"data: several folders look like the competition: {_listed(found)}; set data to the one to use"
+        )
+    raise InputError(
+        f"data: no folder under {_listed(roots)} holds sample_submission.csv or train.csv beside train/ or "
+        f"test/; attach the competition {COMPETITION}, or set data to its folder"
+    )
+
+
+def find_members(
+    override: str | Path | Iterable[str | Path] | None = None, roots: Sequence[str | Path] = INPUTS
+) -> tuple[Path, ...]:
+    """The run folders of an ensemble's members: all folders that hold ``best.safetensors``.
+
+    Args:
+        override: run folders or checkpoints, or one of them; nothing is looked for then.
+        roots: folders to look in.
+
+    Raises:
+        InputError: a path of ``override`` is missing; nothing is found.
+    """
+    if override:
+        given = [override] if isinstance(override, str | Path) else override
+        return tuple(_existing(Path(path), "members", folder=False) for path in given)
+    found = find_mounts(MEMBER, roots)
+    if not found:
+        raise InputError(
+            f"members: no folder under {_listed(roots)} holds {MEMBER}; attach the dataset (or the training "
+            "notebook's output) with your run folders, or set members to them"
+        )
+    return tuple(found)
+
+
+def output_path(name: str, override: str | Path | None = None, working: str | Path = WORKING) -> Path:
+    """Where a result goes: ``override``, else ``name`` in Kaggle's working folder.
+
+    Raises:
+        InputError: there is neither.
+    """
+    if override:
+        return Path(override)
+    if not Path(working).is_dir():
+        raise InputError(
+            f"out: {working} is missing, so this is not Kaggle; set out to where {name} shall go"
+        )
+    return Path(working) / name
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        first = list(islice(entries, ENTRIES + 1))
+    if len(first) > ENTRIES:
+        return []
+    return sorted(Path(entry.path) for entry in first if entry.is_dir())
+
+
+def _existing(path: Path, setting: str, folder: bool = True) -> Path:
+    if folder and not path.is_dir():
+        raise InputError(f"{setting}: {path} is no folder; set {setting} to one, or to None to look for it")
+    if not path.exists():
+        raise InputError(f"{setting}: {path} is missing; expected a run folder or a checkpoint")
+    return path
+
+
+def _listed(paths: Iterable[str | Path]) -> str:
+    return ", ".join(str(path) for path in paths)

@@ -1,0 +1,118 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Cell scores for the test fields
+#
+# Cells are found, members' class maps are laid over them, and each cell gets a confidence per location class
+# and its mask: `submission.csv`. Attach the competition, the `hpa-kit` dataset and your run folders. It is
+# `hpa-kit infer` step by step; every variable here is an option of that command and may be set by papermill.
+
+# %% tags=["parameters"]
+inputs = "/kaggle/input"  # where attached data lies
+working = "/kaggle/working"  # where results go
+data = None  # competition folder; None looks for it under inputs
+members = None  # run folders or checkpoints; None looks for best.safetensors under inputs
+out = None  # submission CSV; None is working/submission.csv
+split = "test"
+masks = None  # folder of ID.npz or ID.png label maps; None finds the cells here
+segmenter = "auto"
+rule = "cam_share"  # or mean_logit: how a cell's confidence is formed
+views = "flips"  # test-time views of each field
+batch = 8
+workers = 2
+device = "auto"
+settings = {}  # any other option of `hpa-kit infer`, such as {"map_size": 256}
+
+# %% [markdown]
+# The kit comes from the attached dataset, however Kaggle has unpacked it, or from the checkout this notebook
+# lies in. What it needs and the image lacks is installed from the dataset's wheels, without a network.
+
+# %%
+import os
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+
+def find_kit(inputs):
+    """The folder that holds hpa_kit: attached (at any depth, or still a zip), else the checkout."""
+    level = [Path(inputs)] if Path(inputs).is_dir() else []
+    while level:
+        for folder in level:
+            if (folder / "hpa_kit" / "__init__.py").is_file():
+                return folder
+            for bundle in map(zipfile.ZipFile, folder.glob("hpa*kit*.zip")):
+                if "hpa_kit/__init__.py" in bundle.namelist():
+                    unpacked = tempfile.mkdtemp(prefix="hpa-kit-")
+                    bundle.extractall(unpacked)
+                    return Path(unpacked)
+        inside = [folder for folder in level if folder.name not in ("train", "test")]
+        level = sorted(
+            Path(entry.path) for folder in inside for entry in os.scandir(folder) if entry.is_dir()
+        )
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "hpa_kit" / "__init__.py").is_file():
+            return folder
+    raise FileNotFoundError(f"hpa_kit is neither under {inputs} nor beside this notebook; attach its dataset")
+
+
+sys.path.insert(0, str(find_kit(inputs)))
+from hpa_kit import kaggle
+
+kaggle.bootstrap()
+
+# %% [markdown]
+# What this machine has. Each GPU is tried with a tiny operation, because a card that today's torch no longer
+# supports is still reported as available.
+
+# %%
+environment = kaggle.environment_report()
+print(environment)
+
+# %% [markdown]
+# What goes in: the competition as it is mounted now, and every run folder that is attached. A public run
+# covers the 559 public fields only; when Kaggle scores the notebook it mounts the larger hidden test set in
+# their place, and the rows are those of the sample file it mounts beside it.
+
+# %%
+from hpa_kit.config import InferSettings
+from hpa_kit.data import DataFolder
+
+chosen = kaggle.notebook_settings(
+    InferSettings,
+    globals(),
+    data=kaggle.find_competition(data, [inputs]),
+    members=kaggle.find_members(members, [inputs]),
+    out=kaggle.output_path("submission.csv", out, working),
+    device=environment.device(device),
+)
+fields = DataFolder(chosen.data).fields(chosen.split)
+print(f"{len(fields.ids)} fields in {chosen.data}")
+print(f"{len(fields.missing)} of them have no image, {len(fields.extra)} images have no row")
+print("members:", *chosen.members, sep="\n  ")
+
+# %% [markdown]
+# Inference, field by field: cells, class maps, cell scores, masks.
+
+# %%
+from hpa_kit.inference import infer
+
+submission = infer(chosen)
+
+# %% [markdown]
+# The check finds what Kaggle would reject, against the sample file that is mounted now.
+
+# %%
+from hpa_kit.submission import check_submission
+
+sample = DataFolder(chosen.data).sample()
+faults = check_submission(submission, sample) if sample and chosen.split == "test" else []
+print(*faults, sep="\n")
+print(f"{submission}: {len(faults)} faults" if sample else f"{submission}: no sample file to check against")

@@ -1,0 +1,122 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Train a CAM classifier
+#
+# From image labels to a classifier whose logits are the mean of its maps, so that the maps say *where* in the
+# field a location class shows. Attach the competition and the `hpa-kit` dataset, choose a GPU, run all. It is
+# `hpa-kit train` step by step; every variable here is an option of that command and may be set by papermill.
+
+# %% tags=["parameters"]
+inputs = "/kaggle/input"  # where attached data lies
+working = "/kaggle/working"  # where results go
+data = None  # competition folder; None looks for it under inputs
+out = None  # run folder; None is working/run
+backbone = "resnet50"  # timm model name
+pretrained = None  # weights file of the backbone, such as one in an attached dataset
+stride = 32  # input pixels per map pixel: 8, 16 or 32
+size = 512  # side to which fields are resized
+epochs = 25
+batch = 40
+optimiser = "sgd"
+lr = 0.5
+fold = 0  # the fold kept for validation
+seed = 42
+workers = 2
+device = "auto"
+settings = {}  # any other option of `hpa-kit train`, such as {"stride_by": "dilate", "ema": 0.999}
+
+# %% [markdown]
+# The kit comes from the attached dataset, however Kaggle has unpacked it, or from the checkout this notebook
+# lies in. What it needs and the image lacks is installed from the dataset's wheels, without a network.
+
+# %%
+import os
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+
+def find_kit(inputs):
+    """The folder that holds hpa_kit: attached (at any depth, or still a zip), else the checkout."""
+    level = [Path(inputs)] if Path(inputs).is_dir() else []
+    while level:
+        for folder in level:
+            if (folder / "hpa_kit" / "__init__.py").is_file():
+                return folder
+            for bundle in map(zipfile.ZipFile, folder.glob("hpa*kit*.zip")):
+                if "hpa_kit/__init__.py" in bundle.namelist():
+                    unpacked = tempfile.mkdtemp(prefix="hpa-kit-")
+                    bundle.extractall(unpacked)
+                    return Path(unpacked)
+        inside = [folder for folder in level if folder.name not in ("train", "test")]
+        level = sorted(
+            Path(entry.path) for folder in inside for entry in os.scandir(folder) if entry.is_dir()
+        )
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "hpa_kit" / "__init__.py").is_file():
+            return folder
+    raise FileNotFoundError(f"hpa_kit is neither under {inputs} nor beside this notebook; attach its dataset")
+
+
+sys.path.insert(0, str(find_kit(inputs)))
+from hpa_kit import kaggle
+
+kaggle.bootstrap()
+
+# %% [markdown]
+# What this machine has. Each GPU is tried with a tiny operation, because a card that today's torch no longer
+# supports is still reported as available.
+
+# %%
+environment = kaggle.environment_report()
+print(environment)
+
+# %% [markdown]
+# The data and its folds: how many fields of each location class lie in each fold.
+
+# %%
+import pandas as pd
+
+from hpa_kit.classes import CLASSES, multi_hot, parse_label
+from hpa_kit.config import TrainSettings
+from hpa_kit.data import DataFolder, load_folds, read_labels
+
+chosen = kaggle.notebook_settings(
+    TrainSettings,
+    globals(),
+    data=kaggle.find_competition(data, [inputs]),
+    out=kaggle.output_path("run", out, working),
+    device=environment.device(device),
+)
+labels = read_labels(DataFolder(chosen.data).labels())
+folds = load_folds(chosen.out / "folds.csv", labels, chosen.folds, chosen.seed)
+print(f"{len(folds)} fields in {chosen.data}, {chosen.folds} folds kept in {chosen.out / 'folds.csv'}")
+names = [f"{place.index} {place.name}" for place in CLASSES]
+hot = pd.DataFrame(multi_hot(map(parse_label, folds["Label"])), columns=names).astype(int)
+hot.groupby(folds["fold"]).sum().T
+
+# %% [markdown]
+# Training. A run folder that already holds a checkpoint is taken up where it stopped.
+
+# %%
+from hpa_kit.training import train
+
+run = train(chosen)
+
+# %% [markdown]
+# The curve, from the run folder's `metrics.csv`. Attach this notebook's output (or a dataset with the run
+# folder) to the inference notebook, which finds it by its `best.safetensors`.
+
+# %%
+metrics = pd.read_csv(run / "metrics.csv")
+metrics.plot(x="epoch", subplots=True, figsize=(8, 2 * len(metrics.columns)), marker=".")
+print(f"The run lies in {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
+metrics.tail(3)

@@ -1,0 +1,153 @@
+"""One command makes the Kaggle dataset, the same bytes each time."""
+
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from hpa_kit import __version__
+from hpa_kit.errors import InputError
+from hpa_kit.kaggle.bundle import build_bundle, dataset_faults, main
+from hpa_kit.kaggle.manifest import check_manifest
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A tiny checkout with one wheel, its pin, and things that do not belong into a bundle."""
+    root = tmp_path / "checkout"
+    for name in ("hpa_kit/data/__pycache__", "hpa_kit/.mypy_cache", "wheels", "constraints"):
+        (root / name).mkdir(parents=True)
+    for name in ("hpa_kit/__init__.py", "hpa_kit/py.typed", "hpa_kit/data/fields.py", "LICENSE"):
+        (root / name).write_text(f"# {name}\n")
+    for junk in ("data/__pycache__/fields.cpython-312.pyc", ".mypy_cache/x.json", "data/fields.py~"):
+        (root / "hpa_kit" / junk).write_text("junk")
+    (root / "constraints" / "kaggle.txt").write_text("numpy==2.0.2\n")
+    wheel = root / "wheels" / "tiny-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("tiny/__init__.py", "")
+        archive.writestr("tiny-1.0.dist-info/METADATA", "Name: tiny\n\n")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (root / "wheels" / "requirements.txt").write_text(f"tiny==1.0 --hash=sha256:{digest}\n")
+    return root
+
+
+def test_the_zip_holds_the_package_the_wheels_and_a_manifest_of_both(checkout, tmp_path):
+    bundle = build_bundle(tmp_path / "dist", source=checkout)
+    with zipfile.ZipFile(bundle.path) as archive:
+        names = archive.namelist()
+        manifest = json.loads(archive.read("manifest.json"))
+        digests = {name: hashlib.sha256(archive.read(name)).hexdigest() for name in names}
+    expected = [
+        "LICENSE",
+        "hpa_kit/__init__.py",
+        "hpa_kit/data/fields.py",
+        "hpa_kit/py.typed",
+        "manifest.json",
+    ]
+    assert names == [*expected, "wheels/requirements.txt", "wheels/tiny-1.0-py3-none-any.whl"]
+    assert manifest["files"] == {name: digest for name, digest in digests.items() if name != "manifest.json"}
+    assert (manifest["version"], manifest["target_python"]) == (__version__, "3.12")
+    assert manifest["wheels"] == {"tiny": "1.0"}
+    assert bundle.size == bundle.path.stat().st_size
+
+
+def test_the_same_input_gives_the_same_bytes_whatever_the_file_times(checkout, tmp_path):
+    first = build_bundle(tmp_path / "one", source=checkout).path.read_bytes()
+    for path in checkout.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+        path.chmod(0o755)
+    assert build_bundle(tmp_path / "two", source=checkout).path.read_bytes() == first
+
+
+def test_the_metadata_takes_its_owner_from_the_notebooks_metadata(checkout, tmp_path, capsys):
+    build_bundle(tmp_path / "dist", source=checkout)
+    assert "owner is still 'your-name'" in capsys.readouterr().out
+    (checkout / "kernel-metadata.json").write_text('{"id": "jane-doe/hpa-kit-infer"}')
+    build_bundle(tmp_path / "dist", source=checkout)
+    metadata = json.loads((tmp_path / "dist" / "dataset-metadata.json").read_text())
+    assert metadata["id"] == "jane-doe/hpa-kit"
+    assert metadata["licenses"] == [{"name": "apache-2.0"}]
+    assert dataset_faults(metadata) == []
+    assert "owner is still" not in capsys.readouterr().out
+    assert build_bundle(tmp_path / "dist", owner="other", source=checkout).dataset == "other/hpa-kit"
+
+
+def test_the_printed_commands_zip_folders_and_quote_the_path(checkout, tmp_path, capsys):
+    build_bundle(tmp_path / "my dist", source=checkout)
+    printed = capsys.readouterr().out
+    assert f"kaggle datasets create -p '{tmp_path}/my dist' -r zip" in printed
+    assert f"kaggle datasets version -p '{tmp_path}/my dist' -r zip -m 'hpa-kit {__version__}'" in printed
+
+
+def test_what_else_lies_in_the_folder_is_named_because_it_would_be_uploaded(checkout, tmp_path, capsys):
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "old.zip").touch()
+    build_bundle(tmp_path / "dist", source=checkout)
+    assert "also holds old.zip" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["data/a@b.py", "data/a&b.yaml", "a b.py", "é.py"])
+def test_names_that_kaggle_refuses_are_refused_before_the_upload(checkout, tmp_path, name):
+    (checkout / "hpa_kit" / name).touch()
+    with pytest.raises(InputError, match="rename it"):
+        build_bundle(tmp_path / "dist", source=checkout)
+    assert not (tmp_path / "dist").exists()
+
+
+def test_a_bad_owner_and_a_folder_that_is_no_checkout_are_refused(checkout, tmp_path):
+    with pytest.raises(InputError, match="Jane@x"):
+        build_bundle(tmp_path / "dist", owner="Jane@x", source=checkout)
+    with pytest.raises(InputError, match="no checkout"):
+        build_bundle(tmp_path / "dist", source=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"title": "short"},
+        {"title": "x" * 51},
+        {"id": "no-owner"},
+        {"id": "me/tiny"},
+        {"id": "datasets/me/hpa-kit"},
+        {"id": "me/hpa@kit"},
+        {"licenses": []},
+        {"licenses": [{"name": "apache-2.0"}, {"name": "other"}]},
+        {"licenses": ["apache-2.0"]},
+    ],
+)
+def test_dataset_metadata_that_the_client_refuses_is_a_fault(change):
+    good = {"title": "hpa-kit", "id": "me/hpa-kit", "licenses": [{"name": "apache-2.0"}]}
+    assert dataset_faults(good) == []
+    assert len(dataset_faults({**good, **change})) == 1
+
+
+def test_a_changed_or_lost_file_of_a_mounted_bundle_is_noticed(checkout, tmp_path):
+    mount = tmp_path / "mount"
+    assert check_manifest(checkout) is None
+    with zipfile.ZipFile(build_bundle(tmp_path / "dist", source=checkout).path) as archive:
+        archive.extractall(mount)
+    assert check_manifest(mount) == []
+    (mount / "hpa_kit" / "py.typed").write_text("changed")
+    (mount / "LICENSE").unlink()
+    assert check_manifest(mount) == ["LICENSE: missing", "hpa_kit/py.typed: not as it was built"]
+    (mount / "manifest.json").write_text("{")
+    assert len(check_manifest(mount) or []) == 1
+
+
+def test_a_wheel_that_kaggle_has_unpacked_still_counts_as_there(checkout, tmp_path):
+    mount = tmp_path / "mount"
+    with zipfile.ZipFile(build_bundle(tmp_path / "dist", source=checkout).path) as archive:
+        archive.extractall(mount)
+    wheel = mount / "wheels" / "tiny-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(mount / "wheels" / "tiny-1.0-py3-none-any")
+    wheel.unlink()
+    assert check_manifest(mount) == []
+
+
+def test_the_command_prints_one_line_for_bad_input(tmp_path, capsys):
+    assert main([str(tmp_path / "dist"), "--owner", "Jane@x"]) == 1
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

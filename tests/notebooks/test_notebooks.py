@@ -1,0 +1,183 @@
+"""The notebooks: pairs that agree, find the kit in every form of mount, and do the whole job."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from hpa_kit.config import InferSettings, SimulateSettings, TrainSettings
+from hpa_kit.kaggle.bundle import build_bundle
+
+jupytext = pytest.importorskip("jupytext")
+nbformat = pytest.importorskip("nbformat")
+nbclient = pytest.importorskip("nbclient")
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+NAMES = ("train", "infer")
+
+
+def content(notebook: Any) -> list[tuple[str, str, list[str]]]:
+    return [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
+
+
+def parameters_of(name: str) -> dict[str, Any]:
+    notebook = jupytext.read(NOTEBOOKS / f"{name}.py")
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    values: dict[str, Any] = {}
+    exec(cell.source, values)
+    values.pop("__builtins__")
+    return values
+
+
+def with_parameters(name: str, **parameters: Any) -> Any:
+    """The notebook with a cell of other values after its parameters cell, as papermill puts it."""
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    place = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
+    source = "\n".join(f"{key} = {value!r}" for key, value in parameters.items())
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(source))
+    return notebook
+
+
+def execute(notebook: Any, folder: Path) -> str:
+    """Run all cells with ``folder`` as working folder; everything they printed."""
+    client = nbclient.NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    )
+    client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "".join(output.get("text", "") for output in outputs if output.output_type == "stream")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_files_of_a_pair_hold_the_same_cells_and_no_outputs(name):
+    script = jupytext.read(NOTEBOOKS / f"{name}.py")
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    assert content(script) == content(notebook), "run `make sync`"
+    assert script.metadata.kernelspec == notebook.metadata.kernelspec
+    assert notebook.metadata.kernelspec.language == "python"
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
+    nbformat.validate(notebook)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("train", TrainSettings), ("infer", InferSettings)])
+def test_the_parameters_cell_holds_the_commands_own_defaults(name, kind):
+    parameters = parameters_of(name)
+    own = {"inputs", "working", "settings"}
+    found = {"data", "out", "members"}  # None: looked for
+    assert own <= parameters.keys()
+    assert {parameters[key] for key in found & parameters.keys()} == {None}
+    for key in parameters.keys() - own - found:
+        assert parameters[key] == kind.model_fields[key].default, key
+
+
+def test_both_notebooks_find_the_kit_with_the_same_cell():
+    cells = [{source for _, source, _ in content(jupytext.read(NOTEBOOKS / f"{name}.py"))} for name in NAMES]
+    assert [source for source in cells[0] & cells[1] if "def find_kit" in source]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The zip made of a small checkout whose kit only says where it was imported from."""
+    root = tmp_path_factory.mktemp("bundle")
+    checkout = root / "checkout"
+    for room in ("kaggle", "errors.py", "files.py", "__init__.py"):
+        source = NOTEBOOKS.parent / "hpa_kit" / room
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        (checkout / "hpa_kit").mkdir(parents=True, exist_ok=True)
+        copy(source, checkout / "hpa_kit" / room)
+    for name in ("wheels", "constraints"):
+        (checkout / name).mkdir()
+        (checkout / name / ("kaggle.txt" if name == "constraints" else "requirements.txt")).touch()
+    (checkout / "LICENSE").touch()
+    return build_bundle(root / "dist", source=checkout).path
+
+
+@pytest.mark.parametrize("form", ["zip", "unpacked"])
+@pytest.mark.parametrize(
+    "mount", ["hpa-kit", "datasets/jane/hpa-kit", "hpa-kit/hpa-kit", "datasets/jane/hpa-kit/hpa_kit/hpa-kit"]
+)
+def test_the_kit_is_found_however_kaggle_mounts_its_dataset(bundle, tmp_path, form, mount):
+    (tmp_path / "inputs" / "competitions" / "c" / "test").mkdir(parents=True)
+    folder = tmp_path / "inputs" / mount
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(folder.parent / "hpa-kit-members.zip", "w") as other:
+        other.writestr("run/best.safetensors", "")
+    if form == "zip":
+        shutil.copy(bundle, folder)
+    else:
+        with zipfile.ZipFile(bundle) as archive:
+            archive.extractall(folder)
+    cells = content(jupytext.read(NOTEBOOKS / "infer.py"))
+    (source,) = [source for _, source, _ in cells if "def find_kit" in source]
+    code = f"inputs = {str(tmp_path / 'inputs')!r}\n{source}\nprint(sys.path[0])"
+    (tmp_path / "elsewhere").mkdir()
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path / "elsewhere", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "as it was built" in done.stdout
+    if form == "unpacked":
+        assert done.stdout.splitlines()[-1] == str(folder)
+
+
+def test_without_a_mount_or_a_checkout_the_notebook_says_what_to_attach(tmp_path):
+    cells = content(jupytext.read(NOTEBOOKS / "infer.py"))
+    (source,) = [source for _, source, _ in cells if "def find_kit" in source]
+    code = f"inputs = {str(tmp_path / 'none')!r}\n{source}"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "attach its dataset" in done.stderr.splitlines()[-1]
+
+
+def test_the_notebooks_do_the_whole_job_on_a_simulated_competition(tmp_path):
+    from hpa_kit.data.simulate import simulate
+
+    inputs, working = tmp_path / "inputs", tmp_path / "working"
+    competition = inputs / "competitions" / "hpa-single-cell-image-classification"
+    working.mkdir()
+    simulate(
+        SimulateSettings(out=competition, train=12, test=4, size=64, classes=(0, 7, 16), seed=3, workers=1)
+    )
+    common = {"inputs": str(inputs), "working": str(working), "batch": 4, "workers": 0, "device": "cpu"}
+
+    training = with_parameters(
+        "train", **common, backbone="resnet10t", size=64, epochs=1, lr=0.01, settings={"folds": 3}
+    )
+    execute(training, NOTEBOOKS)
+    assert json.dumps(training.cells).count("image/png") == 1
+    run = working / "run"
+    assert {"best.safetensors", "last.safetensors", "metrics.csv", "folds.csv"} <= {
+        p.name for p in run.iterdir()
+    }
+    run.rename(inputs / "my-run")
+
+    # A hidden test set with other rows than the one before.
+    sample = pd.read_csv(competition / "sample_submission.csv", dtype=str, keep_default_na=False)
+    sample.iloc[[2, 0, 1]].to_csv(competition / "sample_submission.csv", index=False)
+    printed = execute(with_parameters("infer", **common, views="none", settings={"map_size": 64}), NOTEBOOKS)
+    assert str(inputs / "my-run") in printed
+    assert re.search(r"submission\.csv: 0 faults", printed)
+    written = pd.read_csv(working / "submission.csv", dtype=str, keep_default_na=False)
+    assert written["ID"].tolist() == sample["ID"].iloc[[2, 0, 1]].tolist()
+    assert written["PredictionString"].str.len().min() > 0
+
+
+def test_a_misspelt_setting_stops_the_notebook_and_names_the_nearest(tmp_path):
+    from hpa_kit.errors import InputError
+    from hpa_kit.kaggle import notebook_settings
+
+    variables = {"epochs": 3, "unrelated": 1, "settings": {"epochz": 1}}
+    with pytest.raises(InputError, match="did you mean 'epochs'"):
+        notebook_settings(TrainSettings, variables, data="x", out="y")
+    chosen = notebook_settings(
+        TrainSettings, {"epochs": 3, "seed": 9, "settings": {"seed": 1}}, data="x", out="y"
+    )
+    assert (chosen.epochs, chosen.seed) == (3, 1)
