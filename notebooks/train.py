@@ -97,11 +97,11 @@ chosen = kaggle.notebook_settings(
     device=environment.device(device),
 )
 labels = read_labels(DataFolder(chosen.data).labels())
-folds = load_folds(chosen.out / "folds.csv", labels, chosen.folds, chosen.seed)
-print(f"{len(folds)} fields in {chosen.data}, {chosen.folds} folds kept in {chosen.out / 'folds.csv'}")
+divided = load_folds(chosen.out / "folds.csv", labels, chosen.folds, chosen.seed)
+print(f"{len(divided)} fields in {chosen.data}, {chosen.folds} folds kept in {chosen.out / 'folds.csv'}")
 names = [f"{place.index} {place.name}" for place in CLASSES]
-hot = pd.DataFrame(multi_hot(map(parse_label, folds["Label"])), columns=names).astype(int)
-hot.groupby(folds["fold"]).sum().T
+hot = pd.DataFrame(multi_hot(map(parse_label, divided["Label"])), columns=names).astype(int)
+hot.groupby(divided["fold"]).sum().T
 
 # %% [markdown]
 # Training. A run folder that already holds a checkpoint is taken up where it stopped.

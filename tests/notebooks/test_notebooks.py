@@ -1,6 +1,8 @@
 """The notebooks: pairs that agree, find the kit in every form of mount, and do the whole job."""
 
+import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -77,6 +79,15 @@ def test_the_parameters_cell_holds_the_commands_own_defaults(name, kind):
         assert parameters[key] == kind.model_fields[key].default, key
 
 
+@pytest.mark.parametrize(("name", "kind"), [("train", TrainSettings), ("infer", InferSettings)])
+def test_no_later_cell_reuses_a_settings_name_so_cells_can_be_run_again(name, kind):
+    for kind_of_cell, source, tags in content(jupytext.read(NOTEBOOKS / f"{name}.py")):
+        if kind_of_cell == "code" and "parameters" not in tags:
+            stored = {node.id for node in ast.walk(ast.parse(source))
+                      if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}  # fmt: skip
+            assert not stored & kind.model_fields.keys()
+
+
 def test_both_notebooks_find_the_kit_with_the_same_cell():
     cells = [{source for _, source, _ in content(jupytext.read(NOTEBOOKS / f"{name}.py"))} for name in NAMES]
     assert [source for source in cells[0] & cells[1] if "def find_kit" in source]
@@ -119,7 +130,10 @@ def test_the_kit_is_found_however_kaggle_mounts_its_dataset(bundle, tmp_path, fo
     code = f"inputs = {str(tmp_path / 'inputs')!r}\n{source}\nprint(sys.path[0])"
     (tmp_path / "elsewhere").mkdir()
     command = [sys.executable, "-P", "-c", code]
-    done = subprocess.run(command, cwd=tmp_path / "elsewhere", capture_output=True, text=True, check=False)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "as it was built" in done.stdout
     if form == "unpacked":
