@@ -1,7 +1,7 @@
 """The 19 location classes of the competition, and image labels such as ``8|5|0``."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from hpa_kit.errors import InputError
 
 
-class LocationClass(NamedTuple):
+@dataclass(frozen=True)
+class LocationClass:
     """One place a protein can be: its index in the competition, its name, its colour in pictures."""
 
     index: int

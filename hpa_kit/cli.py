@@ -8,6 +8,7 @@ import argparse
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -193,6 +194,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 when it went well, 1 when ``check`` or ``metadata`` found faults, 2 for input that cannot be used.
     """
+    # One plain line per warning: where in the kit it was raised tells a user nothing.
+    warnings.showwarning = lambda message, *_: print(f"hpa-kit: {message}", file=sys.stderr)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     arguments = _parser().parse_args(argv)
     try:
