@@ -1,0 +1,118 @@
+"""Pretrained weights of a timm network, read without running code and fitted to four channels."""
+
+import pickle
+import sys
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import timm
+import torch
+from safetensors import SafetensorError
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+from hpa_kit.errors import InputError
+
+Weights: TypeAlias = Path | str | Literal["download"] | None
+State: TypeAlias = dict[str, Tensor]
+_BLUE = 2
+
+
+def load_backbone_weights(network: nn.Module, name: str, in_channels: int, pretrained: Path | str) -> None:
+    """Put pretrained three-channel weights into a timm network of ``in_channels`` channels, in place.
+
+    The stem's filters of a fourth channel are copies of those of the third; nothing is rescaled. Weights of
+    a classifier are left out. A file that already has ``in_channels`` channels is taken as it is.
+
+    Args:
+        network: built by timm without classifier.
+        name: its timm name, for downloads and errors.
+        in_channels: channels that the network reads.
+        pretrained: path of a safetensors file or of a state dict saved by torch, or ``"download"``.
+
+    Raises:
+        InputError: the file is missing, is no weights file, or its keys or shapes do not fit; all are listed.
+    """
+    source = f"timm's weights of {name}" if str(pretrained) == "download" else str(pretrained)
+    found = _download(name) if str(pretrained) == "download" else read_state_dict(pretrained)
+    fitted = _fit_keys(found, network)
+    for stem in _names(network, "first_conv"):
+        key = f"{stem}.weight"
+        if key in fitted and fitted[key].ndim == 4 and fitted[key].shape[1] == 3 and in_channels == 4:
+            fitted[key] = torch.cat([fitted[key], fitted[key][:, _BLUE : _BLUE + 1]], dim=1)
+    _refuse_mismatches(fitted, network, source)
+    network.load_state_dict(fitted, strict=False)
+
+
+def read_state_dict(path: Path | str) -> State:
+    """The named tensors of a safetensors file, or of a file saved by torch, wrapped in the usual ways or not.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds more than tensors.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"pretrained: {path} is missing; give a local weights file or the word download")
+    try:
+        state: Any = load_state_dict(str(path), weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        AttributeError,
+    ) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"pretrained: {path} cannot be read as named tensors: {reason}") from None
+    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise InputError(f"pretrained: {path} holds no named tensors")
+    return tensors
+
+
+def _download(name: str) -> State:
+    try:
+        return dict(timm.create_model(name, pretrained=True).state_dict())
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"pretrained: timm's weights of {name} cannot be had: {reason}") from None
+
+
+def _fit_keys(found: State, network: nn.Module) -> State:
+    """Drop the classifier; rename where the file is another project's and timm knows how."""
+    wanted = network.state_dict().keys()
+    heads = tuple(f"{head}." for head in _names(network, "classifier"))
+    fitted = {key: value for key, value in found.items() if key in wanted or not key.startswith(heads)}
+    rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if fitted.keys() == wanted or rename is None:
+        return fitted
+    try:
+        renamed = rename(dict(found), network)
+    except (KeyError, AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+        # Not the other project's file either: its mismatches are listed by their own names.
+        return fitted
+    return {key: value for key, value in renamed.items() if key in wanted or not key.startswith(heads)}
+
+
+def _names(network: nn.Module, entry: str) -> tuple[str, ...]:
+    """What timm's notes on a network call its first convolution or its classifier: one name or several."""
+    config: Any = getattr(network, "pretrained_cfg", None) or {}
+    value = config.get(entry)
+    return () if value is None else (value,) if isinstance(value, str) else tuple(value)
+
+
+def _refuse_mismatches(fitted: State, network: nn.Module, source: str) -> None:
+    wanted = network.state_dict()
+    # Files older than torch 0.4.1 lack this counter, which nothing computes with.
+    missing = [key for key in wanted if key not in fitted and not key.endswith("num_batches_tracked")]
+    unknown = [key for key in fitted if key not in wanted]
+    shapes = [
+        f"{key} {tuple(fitted[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in fitted and fitted[key].shape != wanted[key].shape
+    ]
+    parts = [("missing", missing), ("unknown", unknown), ("of another shape", shapes)]
+    listed = [f"{what}: {', '.join(keys)}" for what, keys in parts if keys]
+    if listed:
+        raise InputError(f"pretrained: {source} does not fit the backbone; {'; '.join(listed)}")
