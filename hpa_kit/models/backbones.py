@@ -57,9 +57,8 @@ def check_name(name: str) -> None:
         raise InputError(f"backbone: {name!r} is a place, not a timm model name such as 'resnet50'")
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        raise InputError(
-            f"backbone: timm {timm.__version__} has no model {name!r}{nearest(architecture, timm.list_models())}"
-        )
+        hint = nearest(architecture, timm.list_models())
+        raise InputError(f"backbone: timm {timm.__version__} has no model {name!r}{hint}")
     # Deprecated names carry no tags of their own, so a tag is looked up only where it is given.
     if tag:
         known = timm.list_pretrained(f"{architecture}.*")
@@ -76,7 +75,7 @@ def _create(name: str, output_stride: int | None, in_channels: int) -> nn.Module
         return timm.create_model(name, pretrained=False, output_stride=output_stride, **options)
     except (AssertionError, TypeError, ValueError, NotImplementedError):
         raise InputError(
-            f"backbone: {name} cannot be dilated to stride {output_stride}; use stride_by cut, or another backbone"
+            f"backbone: {name} cannot be dilated to stride {output_stride}; use stride_by cut"
         ) from None
 
 
@@ -169,7 +168,7 @@ def _stage_strides(network: nn.Module) -> list[int]:
 
 
 def _checked_features(maps: nn.Module, network: nn.Module, name: str, stride: int, in_channels: int) -> int:
-    """Run zeros through the maps: their number of features, after checking that they are maps of that stride."""
+    """The number of features of the maps, after running zeros to check their stride."""
     config: Any = getattr(network, "pretrained_cfg", None) or {}
     side = config["input_size"][-1] if config.get("fixed_input_size") else 4 * stride
     was_training = maps.training
@@ -185,7 +184,6 @@ def _checked_features(maps: nn.Module, network: nn.Module, name: str, stride: in
     expected = -(-side // stride)
     if not isinstance(out, Tensor) or out.ndim != 4 or out.shape[2:] != (expected, expected):
         found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise InputError(
-            f"backbone: {name} gives {found} for a {side}² input; expected {expected}² maps for stride {stride}"
-        )
+        wanted = f"{expected}² maps for stride {stride}"
+        raise InputError(f"backbone: {name} gives {found} for a {side}² input; expected {wanted}")
     return int(out.shape[1])

@@ -50,6 +50,7 @@ class CamClassifier(nn.Module):
         backbone: str = "resnet50",
         stride: int = 32,
         stride_by: StrideBy = "cut",
+        *,
         in_channels: int = 4,
         n_classes: int = N_CLASSES,
         pretrained: Weights = None,

@@ -23,12 +23,11 @@ def focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
     classes is what the learning rates of the 15th-place solution hang on.
     """
     if logits.shape != targets.shape or logits.ndim != 2:
-        raise ValueError(
-            f"focal_loss: logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must be (B, classes)"
-        )
+        found = f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)}"
+        raise ValueError(f"focal_loss: {found} must both be (B, classes)")
     logits = logits.float()
     targets = targets.to(logits.dtype)
-    # -log p_t for hard targets; 1 - p_t = 1 - exp(-bce) loses digits near 0, the sigmoid of the other side does not.
+    # 1 - p_t as the sigmoid of the other side: it keeps its digits near 0, where 1 - exp(-bce) loses them.
     bce = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     wrong = torch.sigmoid(logits * (1 - 2 * targets))
     return (bce * wrong**gamma).sum(dim=1).mean()
