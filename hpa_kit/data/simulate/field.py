@@ -1,0 +1,112 @@
+"""One synthetic field: layout, channels, protein, camera."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hpa_kit.classes import NEGATIVE
+from hpa_kit.data.simulate.channels import microtubules, nuclei, reticulum
+from hpa_kit.data.simulate.draw import Canvas, blur, smooth_noise
+from hpa_kit.data.simulate.layout import Layout, field_unit, make_layout
+from hpa_kit.data.simulate.patterns import PATTERNS
+from hpa_kit.data.simulate.plan import FieldPlan, cell_classes, mitotic_part
+from hpa_kit.data.simulate.scene import Scene, make_scene
+
+MICROTUBULES = 10
+
+
+class Truth(NamedTuple):
+    """What is known of a synthetic field."""
+
+    cells: NDArray[np.int32]  # label maps of the field's size
+    nuclei: NDArray[np.int32]
+    shows: NDArray[np.bool_]  # (n, 19)
+
+
+class Prepared(NamedTuple):
+    """A field that is laid out but not drawn."""
+
+    truth: Truth
+    layout: Layout  # at the size it is drawn at
+    zoom: int  # how many times larger it is drawn
+    rng: np.random.Generator
+
+
+def prepare(plan: FieldPlan) -> Prepared:
+    """Lay a field out and decide what each cell shows: all of the truth, cheap beside drawing."""
+    rng = np.random.default_rng(plan.seed)
+    side = np.sqrt(plan.height * plan.width)
+    zoom = 4 if side < 96 else 2 if side < 320 else 1
+    unit = zoom * field_unit(plan.height, plan.width)
+    part = mitotic_part(plan.classes, rng)
+    layout = make_layout(plan.height * zoom, plan.width * zoom, part, rng, unit)
+    shows = cell_classes(plan.classes, layout.outlines.mitotic, rng)
+    middle = np.s_[zoom // 2 :: zoom, zoom // 2 :: zoom]
+    cells, inner = (np.ascontiguousarray(labels[middle]) for labels in (layout.cells, layout.nuclei))
+    return Prepared(Truth(cells, inner, shows), layout, zoom, rng)
+
+
+def draw(prepared: Prepared) -> NDArray[np.uint8]:
+    """Draw a prepared field: uint8 (4, H, W), red green blue yellow."""
+    rng = prepared.rng
+    scene = make_scene(prepared.layout, rng)
+    mitotic = prepared.layout.outlines.mitotic
+    red = microtubules(scene, rng)
+    green = _protein(scene, prepared.truth.shows, red, rng)
+    channels = [
+        red * scene.per_cell(_levels(scene.count, 0.3, rng)),
+        green,
+        nuclei(scene, rng) * scene.per_cell(_levels(scene.count, 0.2, rng) * (1 + 0.4 * mitotic)),
+        reticulum(scene, rng) * scene.per_cell(_levels(scene.count, 0.3, rng)),
+    ]
+    return _photograph(channels, prepared.zoom, scene.unit / prepared.zoom, rng)
+
+
+def _levels(count: int, sigma: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    return np.minimum(rng.lognormal(0, sigma, count), 2)
+
+
+def _protein(scene: Scene, shows: NDArray[np.bool_], red: Canvas, rng: np.random.Generator) -> Canvas:
+    """Green: the patterns of each cell's classes at the cell's own level, over a faint unspecific haze."""
+    level = _levels(scene.count, 0.3, rng)
+    haze = np.where(scene.layout.nuclei > 0, 0.7, 1).astype(np.float32) * scene.thick
+    green = haze * scene.per_cell(rng.uniform(0.02, 0.06, scene.count))
+    for index in np.flatnonzero(shows.any(axis=0)):
+        if index == NEGATIVE:
+            continue
+        members = np.flatnonzero(shows[:, index]) + 1
+        canvas = 0.8 * red if index == MICROTUBULES else PATTERNS[int(index)](scene, members, rng)
+        amount = level * rng.lognormal(0, 0.15, scene.count) * shows[:, index]
+        green = green + canvas * scene.per_cell(amount)
+    return green
+
+
+def _photograph(
+    channels: list[Canvas], zoom: int, unit: float, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Optics and camera: bleed, blur, uneven light, reduction to the field's size, noise, 8 bit."""
+    red, green, blue, yellow = channels
+    bleed = rng.uniform(0, 0.05, 4)
+    mixed = [
+        red + bleed[0] * yellow,
+        green + bleed[1] * yellow,
+        blue + bleed[2] * green,
+        yellow + bleed[3] * red + rng.choice([0, 0.12], p=[0.9, 0.1]) * blue,
+    ]
+    gains = (rng.uniform(90, 190), rng.uniform(90, 230), rng.uniform(90, 210), rng.uniform(110, 230))
+    grain = rng.uniform(0.3, 1.6)
+    shape = mixed[0].shape[0] // zoom, mixed[0].shape[1] // zoom
+    light = np.clip(1 + 0.08 * smooth_noise(shape, 0.6 * max(shape), rng), 0.75, 1.2)
+    field = np.zeros((4, *shape), dtype=np.uint8)
+    for plane, canvas, gain in zip(field, mixed, gains, strict=True):
+        sharp = blur(canvas.astype(np.float32), 0.9 * unit * zoom)
+        if zoom > 1:
+            sharp = cv2.resize(sharp, shape[::-1], interpolation=cv2.INTER_AREA)
+        signal = np.maximum(sharp * light * np.float32(gain), 0)
+        noise = rng.standard_normal(shape, dtype=np.float32)
+        signal += noise * np.sqrt(signal * np.float32(grain) + 0.6) + np.float32(rng.uniform(-0.5, 1))
+        np.clip(np.rint(signal), 0, 255, out=signal)
+        plane[:] = signal
+    return field

@@ -1,0 +1,142 @@
+"""Writing a synthetic competition in the real folder layout."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from hpa_kit.classes import format_label
+from hpa_kit.config import SimulateSettings, Split
+from hpa_kit.data.simulate.claim import claim, field_files
+from hpa_kit.data.simulate.field import Truth, draw, prepare
+from hpa_kit.data.simulate.plan import SPLITS, FieldPlan, plan_fields
+from hpa_kit.files import atomic_path, atomic_text
+from hpa_kit.submission import encode_label_map
+
+PLACEHOLDER = "0 1 eNoLCAgIMAEABJkBdQ=="
+# Fewer pixels than this are drawn before a second process has started.
+_SMALL_WORK = 8 * 512**2
+
+
+class Job(NamedTuple):
+    """One field to write."""
+
+    plan: FieldPlan
+    folder: Path
+    keep: bool  # leave files that an interrupted run wrote
+
+
+class Row(NamedTuple):
+    """What the tables say of a field."""
+
+    plan: FieldPlan
+    label: str
+    truth: str
+
+
+def simulate(settings: SimulateSettings) -> Path:
+    """Write a synthetic competition with the truth of every cell.
+
+    The folder gets ``train.csv``, ``sample_submission.csv``, ``train/`` and ``test/`` with four 8-bit PNG files per
+    field, ``truth_train.csv`` and ``truth.csv`` (pairs of class and mask), and ``masks/ID.npz`` with the int32
+    label maps ``cells`` and ``nuclei``. The same settings give the same bytes, with any number of workers. A run
+    that was interrupted goes on where it was; an earlier simulation with other settings is replaced.
+
+    Args:
+        settings: what to write and where.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: the folder holds something other than a simulation.
+    """
+    folder = settings.out
+    keep = claim(settings)
+    jobs = [Job(plan, folder, keep) for split in SPLITS for plan in plan_fields(settings, split)]
+    for part in (*SPLITS, "masks"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    pixels = sum(max(job.plan.height * job.plan.width, 256**2) for job in jobs)
+    with _mapper(1 if pixels <= _SMALL_WORK else settings.workers) as run:
+        rows = list(tqdm(run(_write_field, jobs), total=len(jobs), desc="simulate", unit="field"))
+    _write_tables(folder, rows)
+    return folder
+
+
+@contextmanager
+def _mapper(workers: int) -> Iterator[Callable[[Callable[[Job], Row], list[Job]], Iterable[Row]]]:
+    """``map`` in this process, or over several; results keep the order of the jobs."""
+    if workers == 1:
+        yield map
+        return
+    # Spawned, not forked: this process may hold threads of numba or torch.
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
+    ) as pool:
+        try:
+            yield lambda function, jobs: pool.map(function, jobs)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _write_field(job: Job) -> Row:
+    prepared = prepare(job.plan)
+    truth = prepared.truth
+    *images, masks = field_files(job.folder, job.plan.split, job.plan.id)
+    if not (job.keep and all(path.is_file() and path.stat().st_size for path in (*images, masks))):
+        for path, channel in zip(images, draw(prepared), strict=True):
+            _write_png(path, channel)
+        with atomic_path(masks) as temporary:
+            np.savez_compressed(temporary, cells=truth.cells, nuclei=truth.nuclei)
+    return Row(job.plan, format_label(_shown(truth)), _truth_string(truth))
+
+
+def _write_png(path: Path, channel: np.ndarray) -> None:
+    done, data = cv2.imencode(".png", channel, [cv2.IMWRITE_PNG_COMPRESSION, 2])
+    if not done:
+        raise OSError(f"{path}: the PNG encoder failed")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def _shown(truth: Truth) -> list[int]:
+    """The image label: all that the cells show; Negative only where nothing else is."""
+    shown = [int(index) for index in np.flatnonzero(truth.shows[:, :-1].any(axis=0))]
+    return shown or [truth.shows.shape[1] - 1]
+
+
+def _truth_string(truth: Truth) -> str:
+    masks = encode_label_map(truth.cells)
+    return " ".join(
+        f"{index} {masks[cell]}"
+        for cell, row in enumerate(truth.shows, start=1)
+        for index in np.flatnonzero(row)
+    )
+
+
+def _write_tables(folder: Path, rows: list[Row]) -> None:
+    by_split: dict[Split, list[Row]] = {
+        split: [row for row in rows if row.plan.split == split] for split in SPLITS
+    }
+    labels = [f"{row.plan.id},{row.label}" for row in by_split["train"]]
+    _write_csv(folder / "train.csv", "ID,Label", labels)
+    header = "ID,ImageWidth,ImageHeight,PredictionString"
+    for name, split in (("truth_train.csv", "train"), ("truth.csv", "test")):
+        _write_csv(folder / name, header, [_size_row(row, row.truth) for row in by_split[split]])  # type: ignore[index]
+    sample = [_size_row(row, PLACEHOLDER) for row in by_split["test"]]
+    _write_csv(folder / "sample_submission.csv", header, sample)
+
+
+def _size_row(row: Row, text: str) -> str:
+    return f"{row.plan.id},{row.plan.width},{row.plan.height},{text}"
+
+
+def _write_csv(path: Path, header: str, lines: list[str]) -> None:
+    atomic_text(path, "\n".join([header, *lines]) + "\n")

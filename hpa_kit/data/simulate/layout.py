@@ -1,0 +1,224 @@
+"""Where the cells of a synthetic field lie: label maps of cells and nuclei.
+
+Each cell is a star-shaped outline around its nucleus. A pixel goes to the cell in whose outline it lies deepest,
+so neighbours that meet share a border, as in a crowded culture, and lonely cells keep their own outline.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from skimage.measure import label as connected
+
+from hpa_kit.data.simulate.draw import Canvas, smooth_noise
+
+# Lengths are given in pixels of a 2048 field and multiplied by the field's unit.
+_DIRECTIONS = 256
+
+
+class CellLine(NamedTuple):
+    """How the cells of one culture look."""
+
+    count: tuple[int, int]  # cells of a full field
+    nucleus: float  # mean radius of a nucleus
+    reach: float  # radius of a cell over that of its nucleus
+    stretch: float  # length over width of a cell
+    ragged: float  # unevenness of the outline
+    tails: int  # most protrusions of a cell
+    aligned: float  # 1: all cells point the same way
+    crowd: float  # 0: evenly spread, 1: in groups
+
+
+CELL_LINES = (
+    CellLine((14, 26), 86, 2.5, 1.25, 0.16, 3, 0.2, 0.15),  # spread out, as U-2 OS
+    CellLine((20, 34), 78, 2.2, 1.15, 0.08, 1, 0.2, 0.3),  # cobbles, as A-431
+    CellLine((28, 46), 66, 2.0, 1.1, 0.06, 0, 0.1, 0.0),  # confluent, as HaCaT
+    CellLine((12, 24), 80, 2.1, 2.1, 0.10, 2, 0.8, 0.2),  # spindles, as fibroblasts
+    CellLine((8, 18), 72, 1.75, 1.1, 0.10, 1, 0.0, 0.8),  # small round ones in groups, as HAP1
+    CellLine((8, 15), 98, 2.7, 1.4, 0.18, 4, 0.3, 0.2),  # large and flat, as U-251 MG
+)
+
+
+class Outlines(NamedTuple):
+    """The cells before they are drawn; arrays of n, lengths in pixels."""
+
+    y: NDArray[np.float64]
+    x: NDArray[np.float64]
+    angle: NDArray[np.float64]  # long axis of cell and nucleus
+    long: NDArray[np.float64]  # half axes of the nucleus
+    short: NDArray[np.float64]
+    reach: NDArray[np.float64]  # (n, directions) distance from the centre to the outline
+    mitotic: NDArray[np.bool_]
+
+
+class Layout(NamedTuple):
+    """Drawn cells. Cell k of the label maps is row k - 1 of ``outlines``."""
+
+    cells: NDArray[np.int32]
+    nuclei: NDArray[np.int32]
+    depth: (
+        Canvas  # 0 in the middle of the nucleus, 1 at its rim, above outside; of the cell a pixel belongs to
+    )
+    outlines: Outlines
+    unit: float  # pixels per pixel of a full field
+
+
+def field_unit(height: int, width: int) -> float:
+    """Pixels of this field per pixel of a 2048 one.
+
+    A smaller field is a reduced copy. Below 512 it shows fewer cells, somewhat larger, so that what a nucleus
+    holds is still seen.
+    """
+    side = float(np.sqrt(height * width))
+    return side / 2048 * min(2.1, max(1.0, (512 / side) ** 0.33))
+
+
+def make_layout(
+    height: int, width: int, mitotic_part: float, rng: np.random.Generator, unit: float | None = None
+) -> Layout:
+    """Draw the cells of one field.
+
+    Args:
+        height, width: size of the canvas in pixels.
+        mitotic_part: part of the cells that divide; above 0 at least one does.
+        rng: source of everything random.
+        unit: pixels per pixel of a full field; by default :func:`field_unit` of the canvas.
+    """
+    unit = field_unit(height, width) if unit is None else unit
+    while True:
+        line = CELL_LINES[rng.integers(len(CELL_LINES))]
+        layout = _draw(_outlines(line, height, width, unit, mitotic_part, rng), height, width, unit, rng)
+        if len(layout.outlines.y) and (mitotic_part == 0 or layout.outlines.mitotic.any()):
+            return layout
+
+
+def _outlines(
+    line: CellLine, height: int, width: int, unit: float, mitotic_part: float, rng: np.random.Generator
+) -> Outlines:
+    room = height * width / (2048 * unit) ** 2
+    count = max(2, round(int(rng.integers(line.count[0], line.count[1] + 1)) * room))
+    radius = line.nucleus * unit * rng.lognormal(0, 0.12, count)
+    y, x = _centres(count, height, width, radius, line.crowd, rng)
+    kept = len(y)
+    radius = radius[:kept]
+    direction = rng.uniform(0, np.pi)
+    angle = np.where(
+        rng.random(kept) < line.aligned, direction + rng.normal(0, 0.2, kept), rng.uniform(0, np.pi, kept)
+    )
+    oval = np.minimum(1 + np.abs(rng.normal(0.1, 0.1, kept)) + 0.25 * (line.stretch - 1), 1.6)
+    mitotic = np.zeros(kept, dtype=np.bool_)
+    if mitotic_part > 0:
+        mitotic[rng.permutation(kept)[: max(1, round(mitotic_part * kept))]] = True
+    long, short = radius * np.sqrt(oval), radius / np.sqrt(oval)
+    reach = np.stack([_reach(line, float(size), rng) for size in radius])
+    # A dividing cell rounds up around its plate of chromosomes.
+    reach[mitotic] = 1.7 * radius[mitotic, None]
+    long, short = np.where(mitotic, 0.95 * radius, long), np.where(mitotic, 0.33 * radius, short)
+    return Outlines(y, x, angle, long, short, reach, mitotic)
+
+
+def _centres(
+    count: int, height: int, width: int, radius: NDArray[np.float64], crowd: float, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places for nuclei that do not overlap: the loneliest of some candidates, or in a crowd the closest."""
+    placed = np.zeros((0, 2))
+    for index in range(count):
+        candidates = rng.random((24, 2)) * (height, width)
+        if index:
+            gaps = np.linalg.norm(candidates[:, None] - placed[None], axis=2)
+            space = (gaps - 1.25 * (radius[:index] + radius[index])).min(axis=1)
+            allowed = np.flatnonzero(space > 0)
+            if len(allowed) == 0:
+                continue
+            joined = rng.random() < crowd
+            best = allowed[np.argmin(space[allowed]) if joined else np.argmax(space[allowed][:6])]
+        else:
+            best = 0
+        placed = np.vstack([placed, candidates[best]])
+        radius[len(placed) - 1] = radius[index]
+    return placed[:, 0], placed[:, 1]
+
+
+def _reach(line: CellLine, radius: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Distance from the centre to the outline by direction; direction 0 is the cell's long axis."""
+    theta = np.arange(_DIRECTIONS) * 2 * np.pi / _DIRECTIONS
+    stretch = max(1.0, line.stretch * rng.lognormal(0, 0.15))
+    oval = 1 / np.hypot(np.cos(theta) / np.sqrt(stretch), np.sin(theta) * np.sqrt(stretch))
+    outline = oval * rng.lognormal(0, 0.12)
+    for wave in range(2, 9):
+        outline *= 1 + line.ragged * rng.normal() / wave**0.6 * np.sin(
+            wave * theta + rng.uniform(0, 2 * np.pi)
+        )
+    for _ in range(rng.integers(0, line.tails + 1)):
+        towards = rng.choice([0, np.pi]) + rng.normal(0, 0.35 if line.stretch > 1.5 else 1.2)
+        away = np.abs((theta - towards + np.pi) % (2 * np.pi) - np.pi)
+        outline += rng.uniform(0.3, 1.1) * np.exp(-((away / rng.uniform(0.1, 0.3)) ** 2))
+    return radius * np.maximum(line.reach * outline, 1.2)
+
+
+def _draw(outlines: Outlines, height: int, width: int, unit: float, rng: np.random.Generator) -> Layout:
+    shape = (height, width)
+    warp_y, warp_x = (10 * unit * smooth_noise(shape, 45 * unit, rng) for _ in range(2))
+    best = np.ones(shape, dtype=np.float32)
+    depth = np.full(shape, 9, dtype=np.float32)
+    cells = np.zeros(shape, dtype=np.int32)
+    for index in range(len(outlines.y)):
+        margin = int(outlines.reach[index].max() + 40 * unit) + 2
+        top, left = (max(0, int(v) - margin) for v in (outlines.y[index], outlines.x[index]))
+        bottom, right = int(outlines.y[index]) + margin, int(outlines.x[index]) + margin
+        box = np.s_[top:bottom, left:right]
+        inner, outer = _position(outlines, index, box, (top, left), warp_y[box], warp_x[box])
+        # A nucleus owns its pixels and a rim around them, whatever other outline lies over it.
+        place = np.where(inner < 1.12, inner - 3, outer)
+        mine = place < best[box]
+        best[box][mine] = place[mine]
+        depth[box][mine] = inner[mine]
+        cells[box][mine] = index + 1
+    return _tidy(cells, depth, outlines, unit)
+
+
+def _position(
+    outlines: Outlines,
+    index: int,
+    box: tuple[slice, slice],
+    origin: tuple[int, int],
+    warp_y: Canvas,
+    warp_x: Canvas,
+) -> tuple[Canvas, Canvas]:
+    """How far out each pixel of a box lies in one cell: 1 at the rim of the nucleus, 1 at the outline."""
+    dy = warp_y + (
+        np.arange(origin[0], origin[0] + warp_y.shape[0], dtype=np.float32)[:, None]
+        - np.float32(outlines.y[index])
+    )
+    dx = warp_x + (
+        np.arange(origin[1], origin[1] + warp_x.shape[1], dtype=np.float32)[None, :]
+        - np.float32(outlines.x[index])
+    )
+    cos, sin = np.float32(np.cos(outlines.angle[index])), np.float32(np.sin(outlines.angle[index]))
+    along, across = dx * cos + dy * sin, dy * cos - dx * sin
+    inner = cv2.magnitude(
+        along / np.float32(outlines.long[index]), across / np.float32(outlines.short[index])
+    )
+    distance, angle = cv2.cartToPolar(along, across)
+    direction = (angle * np.float32(_DIRECTIONS / (2 * np.pi))).astype(np.intp) % _DIRECTIONS
+    return inner, distance / outlines.reach[index].astype(np.float32)[direction]
+
+
+def _tidy(cells: NDArray[np.int32], depth: Canvas, outlines: Outlines, unit: float) -> Layout:
+    """Each cell in one piece with a nucleus worth the name; numbers without gaps."""
+    pieces = connected(cells, connectivity=1, background=0)
+    sizes = np.bincount(pieces.ravel())
+    owner = np.zeros(len(sizes), dtype=np.int64)
+    owner[pieces.ravel()] = cells.ravel()
+    largest = np.zeros(len(outlines.y) + 1, dtype=np.int64)
+    for piece in np.argsort(sizes):
+        largest[owner[piece]] = piece
+    cells = np.where(pieces == largest[cells], cells, 0)
+    nuclei = np.where(depth < 1, cells, 0)
+    area = np.bincount(nuclei.ravel(), minlength=len(outlines.y) + 1)[1:]
+    keep = area >= 0.25 * np.pi * outlines.long * outlines.short
+    number = np.zeros(len(keep) + 1, dtype=np.int32)
+    number[1:][keep] = np.arange(1, keep.sum() + 1)
+    kept = Outlines(*(values[keep] for values in outlines))
+    return Layout(number[cells], number[nuclei], depth, kept, unit)
