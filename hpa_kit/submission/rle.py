@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import itertools
 import zlib
 from collections.abc import Sequence
 
@@ -117,15 +118,21 @@ def mask_runs(strings: Sequence[str | bytes], height: int, width: int) -> tuple[
         InputError: a height or width that no field has.
     """
     pixels = _pixels(height, width)
-    unpacked = [_unpack(string, pixels) for string in strings]
-    counts = [data for data, _ in unpacked]
+    counts, faults = [], []
+    for string in strings:
+        try:
+            counts.append(_unpack(string, pixels))
+            faults.append("")
+        except _DamagedMaskError as error:
+            counts.append(b"")
+            faults.append(str(error))
     bounds = np.cumsum([0, *map(len, counts)], dtype=np.int64)
-    room = int(bounds[-1]) // 2 + len(counts) + 1
+    room = int(bounds[-1]) // 2
     runs = Runs(np.empty(room, np.int64), np.empty(room, np.int64), np.zeros(len(bounds), np.int64))
     codes = np.zeros(len(counts), np.int64)
-    decode_counts(np.frombuffer(b"".join(counts), np.uint8), bounds, pixels, *runs, codes)
+    decode_counts(np.frombuffer(b"".join(counts), np.uint8), bounds, pixels, runs, codes)
     used = runs.offsets[-1]
-    faults = [fault or COUNT_FAULTS[code] for (_, fault), code in zip(unpacked, codes.tolist(), strict=True)]
+    faults = [fault or COUNT_FAULTS[code] for fault, code in zip(faults, codes.tolist(), strict=True)]
     return Runs(runs.starts[:used].copy(), runs.ends[:used].copy(), runs.offsets), faults
 
 
@@ -150,39 +157,41 @@ def _pack(runs: Runs, pixels: int) -> list[str]:
     bytes_per_number = pixels.bit_length() // 5 + 1  # groups of 5 bits, the sign among them
     out = np.empty(bytes_per_number * (2 * len(runs.starts) + n_masks), np.uint8)
     bounds = np.empty(n_masks + 1, np.int64)
-    encode_counts(*runs, pixels, out, bounds)
+    encode_counts(runs, pixels, out, bounds)
     data = out[: bounds[-1]].tobytes()
     edges = bounds.tolist()
     return [
         binascii.b2a_base64(zlib.compress(data[start:end], 9), newline=False).decode("ascii")
-        for start, end in zip(edges, edges[1:], strict=False)
+        for start, end in itertools.pairwise(edges)
     ]
 
 
-def _unpack(string: str | bytes, pixels: int) -> tuple[bytes, str]:
-    """Compressed run lengths of a mask string, and what is wrong (then the bytes are empty)."""
+class _DamagedMaskError(ValueError):
+    """What is wrong with a mask string, to be said with where it stands."""
+
+
+def _unpack(string: str | bytes, pixels: int) -> bytes:
+    """Compressed run lengths of a mask string."""
     if not isinstance(string, str | bytes):
-        return b"", f"it is {type(string).__name__}, expected text"
+        raise _DamagedMaskError(f"it is {type(string).__name__}, expected text")
     try:
         packed = base64.b64decode(string, validate=True)
     except ValueError:  # binascii.Error is one; so is text beyond ASCII
-        return b"", "it is not base64"
-    if not packed:
-        return b"", "it is empty; an empty mask is one run of background"
+        raise _DamagedMaskError("it is not base64") from None
     unzip = zlib.decompressobj()
     # Every sane run list is shorter than this: a run's bytes grow with the logarithm of its length.
     limit = 2 * pixels + 64
     try:
         data = unzip.decompress(packed, limit)
     except zlib.error:
-        return b"", "it is not zlib data"
+        raise _DamagedMaskError("it is not zlib data") from None
     if len(data) >= limit:
-        return b"", COUNT_FAULTS[4]
+        raise _DamagedMaskError(COUNT_FAULTS[4])
     if not unzip.eof:
-        return b"", "its zlib data break off"
+        raise _DamagedMaskError("its zlib data break off")
     if unzip.unused_data:
-        return b"", "bytes follow its zlib data"
-    return data, ""
+        raise _DamagedMaskError("bytes follow its zlib data")
+    return data
 
 
 def _pixels(height: int, width: int) -> int:

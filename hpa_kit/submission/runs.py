@@ -48,93 +48,98 @@ def _put_number(number, out, at):  # type: ignore[no-untyped-def]
 
 
 @njit
-def encode_counts(starts, ends, offsets, pixels, out, bounds):  # type: ignore[no-untyped-def]
+def encode_counts(runs, pixels, out, bounds):  # type: ignore[no-untyped-def]
     """Write every mask's counts into ``out``; mask k becomes ``out[bounds[k]:bounds[k + 1]]``."""
     at = 0
     bounds[0] = 0
-    for mask in range(len(offsets) - 1):
+    for mask in range(len(runs.offsets) - 1):
         position = 0
         last_gap = 0
         last_length = 0
-        first = offsets[mask]
-        for run in range(first, offsets[mask + 1]):
-            gap = starts[run] - position
-            length = ends[run] - starts[run]
-            position = ends[run]
-            index = 2 * (run - first)
-            at = _put_number(gap - last_gap if index > 2 else gap, out, at)
-            at = _put_number(length - last_length if index > 1 else length, out, at)
+        first = runs.offsets[mask]
+        stop = runs.offsets[mask + 1]
+        for run in range(first, stop):
+            gap = runs.starts[run] - position
+            length = runs.ends[run] - runs.starts[run]
+            position = runs.ends[run]
+            # Gap and length of run k are counts 2k and 2k + 1; differences start at the fourth count.
+            at = _put_number(gap - last_gap if run > first + 1 else gap, out, at)
+            at = _put_number(length - last_length if run > first else length, out, at)
             last_gap = gap
             last_length = length
         if position < pixels:
-            index = 2 * (offsets[mask + 1] - first)
             gap = pixels - position
-            at = _put_number(gap - last_gap if index > 2 else gap, out, at)
+            at = _put_number(gap - last_gap if stop > first + 1 else gap, out, at)
         bounds[mask + 1] = at
 
 
 @njit
-def _decode_one(data, begin, end, pixels, starts, ends, at):  # type: ignore[no-untyped-def]
-    """Runs of one mask from ``data[begin:end]`` into ``starts`` and ``ends`` from ``at``; (next, fault)."""
+def _get_number(data, at):  # type: ignore[no-untyped-def]
+    """The number that starts at byte ``at``: (number, where the next starts, fault)."""
+    number = np.int64(0)
+    shift = 0
+    while at < len(data):
+        code = np.int64(data[at]) - 48
+        at += 1
+        if code < 0 or code > 63:
+            return number, at, _BAD_BYTE
+        if shift > 50:
+            return number, at, _BAD_LENGTH
+        number |= (code & 31) << shift
+        shift += 5
+        if not code & 32:
+            if code & 16:
+                number |= np.int64(-1) << shift
+            return number, at, 0
+    return number, at, _BROKEN_OFF
+
+
+@njit
+def _decode_one(data, pixels, starts, ends):  # type: ignore[no-untyped-def]
+    """Runs of one mask from its bytes into ``starts`` and ``ends``: (how many, fault)."""
+    n_runs = 0
     position = 0
     before = 0  # the count two before the one that is read
     last = 0
     index = 0
-    first = at
-    while begin < end:
-        number = 0
-        shift = 0
-        more = True
-        while more:
-            if begin == end:
-                return first, _BROKEN_OFF
-            code = np.int64(data[begin]) - 48
-            begin += 1
-            if code < 0 or code > 63:
-                return first, _BAD_BYTE
-            if shift > 50:
-                return first, _BAD_LENGTH
-            number |= (code & 31) << shift
-            shift += 5
-            more = (code & 32) != 0
-            if not more and code & 16:
-                number |= np.int64(-1) << shift
+    at = 0
+    while at < len(data):
+        count, at, fault = _get_number(data, at)
+        if fault:
+            return 0, fault
         if index > 2:
-            number += before
-        if number < 0:
-            return first, _BAD_LENGTH
-        if number > pixels - position:
-            return first, _TOO_LONG
-        if index % 2 == 1 and number > 0:
+            count += before
+        if count < 0:
+            return 0, _BAD_LENGTH
+        if count > pixels - position:
+            return 0, _TOO_LONG
+        if index % 2 == 1 and count > 0:
             # A background run of no length joins its neighbours; cocoapi reads that too.
-            if at > first and ends[at - 1] == position:
-                ends[at - 1] = position + number
-            else:
-                starts[at] = position
-                ends[at] = position + number
-                at += 1
-        position += number
+            if n_runs == 0 or ends[n_runs - 1] < position:
+                starts[n_runs] = position
+                n_runs += 1
+            ends[n_runs - 1] = position + count
+        position += count
         before = last
-        last = number
+        last = count
         index += 1
-    if position < pixels:
-        return first, _TOO_SHORT
-    return at, 0
+    return (0, _TOO_SHORT) if position < pixels else (n_runs, 0)
 
 
 @njit
-def decode_counts(data, bounds, pixels, starts, ends, offsets, faults):  # type: ignore[no-untyped-def]
-    """Read masks ``data[bounds[k]:bounds[k + 1]]`` into runs; ``faults[k]`` indexes ``COUNT_FAULTS``.
+def decode_counts(data, bounds, pixels, runs, faults):  # type: ignore[no-untyped-def]
+    """Read masks ``data[bounds[k]:bounds[k + 1]]`` into ``runs``; ``faults[k]`` indexes ``COUNT_FAULTS``.
 
-    A mask with a fault gets no runs. ``starts`` and ``ends`` need room for half as many runs as there are
-    bytes, rounded up per mask.
+    A mask with a fault gets no runs. ``runs.starts`` and ``runs.ends`` need room for half as many runs as
+    there are bytes.
     """
     at = 0
-    offsets[0] = 0
+    runs.offsets[0] = 0
     for mask in range(len(bounds) - 1):
-        at, fault = _decode_one(data, bounds[mask], bounds[mask + 1], pixels, starts, ends, at)
-        faults[mask] = fault
-        offsets[mask + 1] = at
+        own = data[bounds[mask] : bounds[mask + 1]]
+        n_runs, faults[mask] = _decode_one(own, pixels, runs.starts[at:], runs.ends[at:])
+        at += n_runs
+        runs.offsets[mask + 1] = at
 
 
 @njit
@@ -145,24 +150,26 @@ def fill_runs(starts, ends, flat):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _areas(starts, ends, offsets):  # type: ignore[no-untyped-def]
-    areas = np.zeros(len(offsets) - 1, np.int64)
+def _areas(runs):  # type: ignore[no-untyped-def]
+    areas = np.zeros(len(runs.offsets) - 1, np.int64)
     for mask in range(len(areas)):
-        for run in range(offsets[mask], offsets[mask + 1]):
-            areas[mask] += ends[run] - starts[run]
+        for run in range(runs.offsets[mask], runs.offsets[mask + 1]):
+            areas[mask] += runs.ends[run] - runs.starts[run]
     return areas
 
 
 @njit
-def _common(starts, ends, a, a_stop, b, b_stop):  # type: ignore[no-untyped-def]
-    """Pixels that the runs a…a_stop and b…b_stop share: one walk along both."""
+def _common(starts, ends, other_starts, other_ends):  # type: ignore[no-untyped-def]
+    """Pixels that two masks share: one walk along the runs of both."""
     total = 0
-    while a < a_stop and b < b_stop:
-        low = max(starts[a], starts[b])
-        high = min(ends[a], ends[b])
+    a = 0
+    b = 0
+    while a < len(starts) and b < len(other_starts):
+        low = max(starts[a], other_starts[b])
+        high = min(ends[a], other_ends[b])
         if high > low:
             total += high - low
-        if ends[a] < ends[b]:
+        if ends[a] < other_ends[b]:
             a += 1
         else:
             b += 1
@@ -170,21 +177,22 @@ def _common(starts, ends, a, a_stop, b, b_stop):  # type: ignore[no-untyped-def]
 
 
 @njit
-def overlaps(starts, ends, offsets, n_left):  # type: ignore[no-untyped-def]
-    """IoU of each of the first ``n_left`` masks with each other mask: float64 (n_left, n - n_left).
+def overlaps(left, right):  # type: ignore[no-untyped-def]
+    """IoU of every mask of ``left`` (n) with every mask of ``right`` (m): float64 (n, m).
 
     Two empty masks have IoU 0.
     """
-    areas = _areas(starts, ends, offsets)
-    n_right = len(areas) - n_left
-    found = np.zeros((n_left, n_right))
-    for left in range(n_left):
-        a, a_stop = offsets[left], offsets[left + 1]
-        for column in range(n_right):
-            right = n_left + column
-            b, b_stop = offsets[right], offsets[right + 1]
-            if a == a_stop or b == b_stop or ends[a_stop - 1] <= starts[b] or ends[b_stop - 1] <= starts[a]:
+    left_areas = _areas(left)
+    right_areas = _areas(right)
+    found = np.zeros((len(left_areas), len(right_areas)))
+    for row in range(len(left_areas)):
+        starts = left.starts[left.offsets[row] : left.offsets[row + 1]]
+        ends = left.ends[left.offsets[row] : left.offsets[row + 1]]
+        for column in range(len(right_areas)):
+            others = right.starts[right.offsets[column] : right.offsets[column + 1]]
+            other_ends = right.ends[right.offsets[column] : right.offsets[column + 1]]
+            if len(starts) == 0 or len(others) == 0 or ends[-1] <= others[0] or other_ends[-1] <= starts[0]:
                 continue
-            common = _common(starts, ends, a, a_stop, b, b_stop)
-            found[left, column] = common / (areas[left] + areas[right] - common)
+            common = _common(starts, ends, others, other_ends)
+            found[row, column] = common / (left_areas[row] + right_areas[column] - common)
     return found

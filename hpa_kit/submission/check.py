@@ -1,0 +1,68 @@
+"""Every way in which Kaggle would reject a submission, found before it does."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from hpa_kit.errors import InputError
+from hpa_kit.submission.rle import mask_runs
+from hpa_kit.submission.table import COLUMNS, PLACEHOLDER, parse_prediction, parse_size, read_submission
+from hpa_kit.tables import read_table
+
+# Of one kind of fault, this many IDs are named one by one.
+MOST_NAMED = 50
+_SAMPLE_MASK = PLACEHOLDER.split()[-1]
+
+
+def check_submission(csv: str | Path, sample_csv: str | Path) -> list[str]:
+    """Compare a submission with the sample it has to follow.
+
+    Args:
+        csv: the submission.
+        sample_csv: ``sample_submission.csv``; its IDs and sizes are the rows that Kaggle expects.
+
+    Returns:
+        One line per fault, naming the ID; empty where Kaggle should accept the file. An empty prediction and
+        an empty mask are legal; the order of rows is free.
+
+    Raises:
+        InputError: one of the files is missing or is no table with the columns of a submission.
+    """
+    sample = read_submission(sample_csv)
+    table = read_table(csv, COLUMNS)
+    faults = []
+    if tuple(table.columns) != COLUMNS:
+        faults.append(f"columns are {','.join(table.columns)}; expected {','.join(COLUMNS)}")
+    expected, found = sample["ID"].tolist(), table["ID"].tolist()
+    in_sample, in_table = set(expected), set(found)
+    twice = dict.fromkeys(table["ID"][table["ID"].duplicated()])
+    faults += _named([id for id in expected if id not in in_table], "has no row")
+    faults += _named([id for id in dict.fromkeys(found) if id not in in_sample], "is not in the sample")
+    faults += _named(list(twice), "has more than one row")
+    sizes = dict(zip(expected, zip(sample["ImageWidth"], sample["ImageHeight"], strict=True), strict=True))
+    for id, width, height, text in table[list(COLUMNS)].itertuples(index=False, name=None):
+        if id in sizes:
+            faults += [f"ID {id}: {fault}" for fault in _row_faults(sizes[id], width, height, text)]
+    return faults
+
+
+def _named(ids: list[str], what: str) -> list[str]:
+    lines = [f"ID {id or '(empty)'} {what}" for id in ids[:MOST_NAMED]]
+    return lines + ([f"{len(ids) - MOST_NAMED} more IDs: each {what}"] if len(ids) > MOST_NAMED else [])
+
+
+def _row_faults(size: tuple[int, int], width: str, height: str, text: str) -> Iterator[str]:
+    if (parse_size(width), parse_size(height)) != size:
+        yield f"size is {width} x {height}; the sample says {size[0]} x {size[1]}"
+    try:
+        detections = parse_prediction(text)
+    except InputError as error:
+        yield str(error)
+        return
+    for confidence in detections.confidences:
+        if not 0 <= confidence <= 1:
+            yield f"confidence {confidence:g} is not between 0 and 1"
+            break
+    masks = list(dict.fromkeys(detections.masks))
+    for mask, fault in zip(masks, mask_runs(masks, size[1], size[0])[1], strict=True):
+        if fault and mask != _SAMPLE_MASK:
+            yield f"mask {mask[:24]} cannot be used: {fault}"
