@@ -18,7 +18,7 @@ def microtubules(scene: Scene, rng: np.random.Generator) -> Canvas:
     count = round(0.75 * float((ground > 0).sum()) / (steps * width))
     rows, columns = sample_pixels((pull * (ground > 0)).astype(np.float32), count, rng)
     angles = _fibre_angles(scene, rows, columns, rng)
-    net = paths(ground, (rows, columns), angles, rng, steps=steps, wobble=0.03 / max(unit, 0.25) ** 0.5)
+    net = paths(ground, (rows, columns), angles, rng, steps=steps, wobble=0.008 / np.sqrt(unit))
     net = blur(net, max(0.6, 1.1 * unit)) * np.float32(width)
     haze = blur(net, 14 * unit)
     fibres = np.sqrt(net) * (1 - 0.45 * scene.outer) + 0.35 * haze

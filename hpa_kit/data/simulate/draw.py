@@ -75,7 +75,7 @@ def blobs(
 
 
 def sample_pixels(
-    weight: Canvas, count: int, rng: np.random.Generator
+    weight: NDArray[np.floating], count: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of ``count`` pixels drawn with repeats in proportion to their weight."""
     cumulative = np.cumsum(weight.ravel(), dtype=np.float64)
@@ -115,7 +115,7 @@ def paths(
     owner = ground[starts]
     angle, bend = angles.astype(np.float64), np.zeros(len(angles))
     hand = rng.choice([-0.5, 0.5], len(angles))
-    weight = np.ones(len(angles))
+    weight = rng.lognormal(0, 0.4, len(angles))
     rows, columns, weights = [], [], []
     for _ in range(steps):
         bend = 0.85 * bend + wobble * rng.standard_normal(len(angle))

@@ -43,10 +43,11 @@ class Row(NamedTuple):
 def simulate(settings: SimulateSettings) -> Path:
     """Write a synthetic competition with the truth of every cell.
 
-    The folder gets ``train.csv``, ``sample_submission.csv``, ``train/`` and ``test/`` with four 8-bit PNG files per
-    field, ``truth_train.csv`` and ``truth.csv`` (pairs of class and mask), and ``masks/ID.npz`` with the int32
-    label maps ``cells`` and ``nuclei``. The same settings give the same bytes, with any number of workers. A run
-    that was interrupted goes on where it was; an earlier simulation with other settings is replaced.
+    The folder gets ``train.csv``, ``sample_submission.csv``, ``train/`` and ``test/`` with four 8-bit PNG
+    files per field, ``truth_train.csv`` and ``truth.csv`` (pairs of class and mask), and ``masks/ID.npz``
+    with the int32 label maps ``cells`` and ``nuclei``. The same settings give the same bytes, with any number
+    of workers. A run that was interrupted goes on where it was; an earlier simulation with other settings is
+    replaced.
 
     Args:
         settings: what to write and where.
@@ -80,7 +81,7 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable[[Job], Row], list[Job]]
         workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
     ) as pool:
         try:
-            yield lambda function, jobs: pool.map(function, jobs)
+            yield pool.map
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

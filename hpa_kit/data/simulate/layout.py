@@ -1,7 +1,7 @@
 """Where the cells of a synthetic field lie: label maps of cells and nuclei.
 
-Each cell is a star-shaped outline around its nucleus. A pixel goes to the cell in whose outline it lies deepest,
-so neighbours that meet share a border, as in a crowded culture, and lonely cells keep their own outline.
+Each cell is a star-shaped outline around its nucleus. A pixel goes to the cell in whose outline it lies
+deepest, so neighbours that meet share a border, as in a crowded culture, and lonely cells keep their own outline.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ _DIRECTIONS = 256
 class CellLine(NamedTuple):
     """How the cells of one culture look."""
 
-    count: tuple[int, int]  # cells of a full field
+    cells: tuple[int, int]  # least and most cells of a full field
     nucleus: float  # mean radius of a nucleus
     reach: float  # radius of a cell over that of its nucleus
     stretch: float  # length over width of a cell
@@ -86,20 +86,21 @@ def make_layout(
         unit: pixels per pixel of a full field; by default :func:`field_unit` of the canvas.
     """
     unit = field_unit(height, width) if unit is None else unit
+    shape = (height, width)
     while True:
         line = CELL_LINES[rng.integers(len(CELL_LINES))]
-        layout = _draw(_outlines(line, height, width, unit, mitotic_part, rng), height, width, unit, rng)
+        layout = _draw(_outlines(line, shape, unit, mitotic_part, rng), shape, unit, rng)
         if len(layout.outlines.y) and (mitotic_part == 0 or layout.outlines.mitotic.any()):
             return layout
 
 
 def _outlines(
-    line: CellLine, height: int, width: int, unit: float, mitotic_part: float, rng: np.random.Generator
+    line: CellLine, shape: tuple[int, int], unit: float, mitotic_part: float, rng: np.random.Generator
 ) -> Outlines:
-    room = height * width / (2048 * unit) ** 2
-    count = max(2, round(int(rng.integers(line.count[0], line.count[1] + 1)) * room))
+    room = shape[0] * shape[1] / (2048 * unit) ** 2
+    count = max(2, round(int(rng.integers(line.cells[0], line.cells[1] + 1)) * room))
     radius = line.nucleus * unit * rng.lognormal(0, 0.12, count)
-    y, x = _centres(count, height, width, radius, line.crowd, rng)
+    y, x = _centres(count, shape, radius, line.crowd, rng)
     kept = len(y)
     radius = radius[:kept]
     direction = rng.uniform(0, np.pi)
@@ -119,12 +120,12 @@ def _outlines(
 
 
 def _centres(
-    count: int, height: int, width: int, radius: NDArray[np.float64], crowd: float, rng: np.random.Generator
+    count: int, shape: tuple[int, int], radius: NDArray[np.float64], crowd: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Places for nuclei that do not overlap: the loneliest of some candidates, or in a crowd the closest."""
     placed = np.zeros((0, 2))
     for index in range(count):
-        candidates = rng.random((24, 2)) * (height, width)
+        candidates = rng.random((24, 2)) * shape
         if index:
             gaps = np.linalg.norm(candidates[:, None] - placed[None], axis=2)
             space = (gaps - 1.25 * (radius[:index] + radius[index])).min(axis=1)
@@ -157,8 +158,7 @@ def _reach(line: CellLine, radius: float, rng: np.random.Generator) -> NDArray[n
     return radius * np.maximum(line.reach * outline, 1.2)
 
 
-def _draw(outlines: Outlines, height: int, width: int, unit: float, rng: np.random.Generator) -> Layout:
-    shape = (height, width)
+def _draw(outlines: Outlines, shape: tuple[int, int], unit: float, rng: np.random.Generator) -> Layout:
     warp_y, warp_x = (10 * unit * smooth_noise(shape, 45 * unit, rng) for _ in range(2))
     best = np.ones(shape, dtype=np.float32)
     depth = np.full(shape, 9, dtype=np.float32)
@@ -168,7 +168,7 @@ def _draw(outlines: Outlines, height: int, width: int, unit: float, rng: np.rand
         top, left = (max(0, int(v) - margin) for v in (outlines.y[index], outlines.x[index]))
         bottom, right = int(outlines.y[index]) + margin, int(outlines.x[index]) + margin
         box = np.s_[top:bottom, left:right]
-        inner, outer = _position(outlines, index, box, (top, left), warp_y[box], warp_x[box])
+        inner, outer = _position(outlines, index, (top, left), warp_y[box], warp_x[box])
         # A nucleus owns its pixels and a rim around them, whatever other outline lies over it.
         place = np.where(inner < 1.12, inner - 3, outer)
         mine = place < best[box]
@@ -181,7 +181,6 @@ def _draw(outlines: Outlines, height: int, width: int, unit: float, rng: np.rand
 def _position(
     outlines: Outlines,
     index: int,
-    box: tuple[slice, slice],
     origin: tuple[int, int],
     warp_y: Canvas,
     warp_x: Canvas,
@@ -220,5 +219,6 @@ def _tidy(cells: NDArray[np.int32], depth: Canvas, outlines: Outlines, unit: flo
     keep = area >= 0.25 * np.pi * outlines.long * outlines.short
     number = np.zeros(len(keep) + 1, dtype=np.int32)
     number[1:][keep] = np.arange(1, keep.sum() + 1)
-    kept = Outlines(*(values[keep] for values in outlines))
+    y, x, angle, long, short, reach, mitotic = outlines
+    kept = Outlines(y[keep], x[keep], angle[keep], long[keep], short[keep], reach[keep], mitotic[keep])
     return Layout(number[cells], number[nuclei], depth, kept, unit)

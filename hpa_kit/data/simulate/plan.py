@@ -1,8 +1,8 @@
 """Which fields a synthetic competition has: their IDs, sizes and classes, and which cell shows what.
 
-The numbers follow 328 public HPA fields that were labelled by hand cell by cell: four fields in five hold cells
-that differ, a class of a field is shown by two thirds of its cells, one cell in ten shows nothing although its
-field is not Negative.
+The numbers follow 328 public HPA fields that were labelled by hand cell by cell: four fields in five hold
+cells that differ, a class of a field is shown by two thirds of its cells, one cell in ten shows nothing although
+its field is not Negative.
 """
 
 import hashlib
@@ -78,7 +78,7 @@ def field_id(seed: tuple[int, ...]) -> str:
 
 
 def _lead_classes(classes: tuple[int, ...], count: int, rng: np.random.Generator) -> list[int]:
-    """One class per field, in proportion to the weights; each class at least once where there are fields enough."""
+    """One class per field, in proportion to the weights; every class where there are fields enough."""
     known = np.array(sorted(set(classes)))
     share = _WEIGHT[known] / _WEIGHT[known].sum() * count
     quota = np.floor(share).astype(np.int64)
@@ -98,8 +98,10 @@ def _field_classes(lead: int, classes: tuple[int, ...], rng: np.random.Generator
     others = np.array(sorted(set(classes) - {lead, NEGATIVE}), dtype=np.int64)
     more = min(len(others), int(rng.choice(4, p=_CLASSES_PER_FIELD)))
     weight = _WEIGHT[others]
-    companions = rng.choice(others, more, replace=False, p=weight / weight.sum()) if more else []
-    return tuple(sorted([lead, *(int(c) for c in companions)]))
+    if not more:
+        return (lead,)
+    companions = rng.choice(others, more, replace=False, p=weight / weight.sum())
+    return tuple(sorted([lead, *(int(index) for index in companions)]))
 
 
 def _size(settings: SimulateSettings, rng: np.random.Generator) -> tuple[int, int]:

@@ -64,7 +64,9 @@ def make_scene(layout: Layout, rng: np.random.Generator) -> Scene:
     edge = _distance(~border) * (cells > 0)
     thick = (1 - np.exp(-edge / (28 * unit))) * (cells > 0)
     spots, radius = _nucleoli(layout, rng)
-    nucleoli = blobs((cells.shape[0], cells.shape[1]), spots[:2], radius, rng, rough=0.18) * (layout.nuclei > 0)
+    nucleoli = blobs((cells.shape[0], cells.shape[1]), spots[:2], radius, rng, rough=0.18) * (
+        layout.nuclei > 0
+    )
     return Scene(layout, near, inside, edge, near / (near + edge + 1e-3), thick, nucleoli, spots, radius)
 
 
@@ -91,7 +93,7 @@ def _nucleoli(layout: Layout, rng: np.random.Generator) -> tuple[Spots, NDArray[
 
 
 def inside_nucleus(layout: Layout, index: int, limit: float, rng: np.random.Generator) -> tuple[float, float]:
-    """A random place inside the nucleus of cell ``index`` (from 0), at most ``limit`` of the way to its rim."""
+    """A random place in the nucleus of cell ``index`` (from 0), at most ``limit`` of the way to its rim."""
     outlines = layout.outlines
     angle, far = rng.uniform(0, 2 * np.pi), limit * np.sqrt(rng.random())
     along, across = far * np.cos(angle) * outlines.long[index], far * np.sin(angle) * outlines.short[index]
@@ -107,8 +109,8 @@ def beside_nucleus(
 ) -> tuple[float, float]:
     """A place in the cytoplasm of cell ``index`` (from 0), ``gap`` pixels off its nucleus.
 
-    Directions are tried from the given or a random one; where the cell is too narrow all around, or cut by the
-    border of the field, the place is the pixel of its cytoplasm nearest to the wish.
+    Directions are tried from the given or a random one; where the cell is too narrow all around, or cut by
+    the border of the field, the place is the pixel of the cell that comes nearest to the wish.
     """
     outlines, cells = scene.layout.outlines, scene.layout.cells
     first = rng.uniform(0, 2 * np.pi) if direction is None else direction
