@@ -1,0 +1,125 @@
+"""The original HPA-Cell-Segmentation package as a segmenter, where a user has it installed."""
+
+import importlib
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skimage import morphology, transform
+
+from hpa_kit.cells.weights import find_weights, load_published_network
+from hpa_kit.errors import InputError
+
+Field = NDArray[np.uint8]
+LabelMap = NDArray[np.int32]
+
+
+class OriginalSegmenter:
+    """``hpacellseg``'s own code around the published networks, unchanged but for what keeps it from running.
+
+    The package was written for numpy 1, scikit-image 0.18 and torch 1. During a call, and only then, its
+    modules see today's libraries through thin stand-ins: ``rescale(multichannel=…)``, ``np.bool``, sizes of
+    ``cv2.resize`` in the order that fields other than square need. It gets networks that are loaded already, so
+    that it unpickles and downloads nothing. Its cells wrap at 255 per field, and fields below full size
+    lose cells to its fixed area limits; the ``published`` segmenter has neither fault.
+
+    Args:
+        weights: folder with both weights files.
+        device: ``cuda``, ``cpu`` or a torch device.
+
+    Raises:
+        InputError: the package is not installed, or a weights file is missing or cannot be used.
+    """
+
+    name = "hpacellseg"
+
+    def __init__(self, weights: str | Path, device: str | torch.device = "cpu") -> None:
+        try:
+            self._networks: ModuleType = importlib.import_module("hpacellseg.cellsegmentator")
+            self._labels: ModuleType = importlib.import_module("hpacellseg.utils")
+        except ImportError as error:
+            raise InputError(
+                f"segmenter: hpacellseg cannot be imported ({error}); install HPA-Cell-Segmentation, or use "
+                "the segmenter published, which needs its weights only"
+            ) from None
+        found = find_weights(weights)
+        with self._today():
+            self._segmentator = self._networks.CellSegmentator(
+                load_published_network(found["nuclei"]),
+                load_published_network(found["cells"]),
+                device=str(device),
+                padding=True,
+                multi_channel_model=True,
+            )
+
+    def __call__(self, fields: Field | Sequence[Field]) -> tuple[LabelMap, LabelMap] | list[tuple[LabelMap, LabelMap]]:
+        """One field uint8 (4, H, W) -> nuclei and cells, int32 (H, W); several -> a list of pairs."""
+        if isinstance(fields, np.ndarray) and fields.ndim == 3:
+            return self._segment(fields)
+        return list(self.stream(fields))
+
+    def stream(self, fields: Iterable[Field]) -> Iterator[tuple[LabelMap, LabelMap]]:
+        """Pairs of label maps for any number of fields, one after the other."""
+        return map(self._segment, fields)
+
+    def _segment(self, field: Field) -> tuple[LabelMap, LabelMap]:
+        red, _, blue, yellow = field
+        with self._today():
+            nuclei_maps = self._segmentator.pred_nuclei([blue])
+            cell_maps = self._segmentator.pred_cells([[red], [yellow], [blue]])
+            nuclei, cells = self._labels.label_cell(nuclei_maps[0], cell_maps[0])
+        return np.asarray(nuclei, np.int32), np.asarray(cells, np.int32)
+
+    @contextmanager
+    def _today(self) -> Iterator[None]:
+        """Today's libraries as the package expects them, in its own modules only."""
+        with ExitStack() as stack:
+            for module, name, stand_in in (
+                (self._networks, "transform", _StandIn(transform, rescale=_rescale)),
+                (self._networks, "cv2", _StandIn(cv2, resize=_resize)),
+                (self._labels, "np", _StandIn(np, bool=np.bool_)),
+                (self._labels, "remove_small_objects", _remove_small_objects),
+                (self._labels, "remove_small_holes", _remove_small_holes),
+            ):
+                stack.enter_context(mock.patch.object(module, name, stand_in))
+            yield
+
+
+class _StandIn:
+    """A library with some of its names replaced."""
+
+    def __init__(self, library: Any, **names: Any) -> None:
+        self.__dict__.update(names)
+        self._library = library
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._library, name)
+
+
+def _rescale(image: NDArray[Any], scale: float, multichannel: bool) -> NDArray[np.float64]:
+    return transform.rescale(image, scale, channel_axis=-1 if multichannel else None)
+
+
+def _resize(image: NDArray[Any], size: tuple[int, int], **options: Any) -> NDArray[Any]:
+    """``cv2.resize`` takes width first; the package gives rows first."""
+    return cv2.resize(image, (size[1], size[0]), **options)
+
+
+def _remove_small_objects(labels: NDArray[Any], smallest: int) -> NDArray[Any]:
+    if "max_size" in inspect.signature(morphology.remove_small_objects).parameters:
+        return morphology.remove_small_objects(labels, max_size=smallest - 1)
+    return morphology.remove_small_objects(labels, min_size=smallest)
+
+
+def _remove_small_holes(mask: NDArray[Any], smallest: int) -> NDArray[Any]:
+    if "max_size" in inspect.signature(morphology.remove_small_holes).parameters:
+        return morphology.remove_small_holes(mask, max_size=smallest - 1)
+    return morphology.remove_small_holes(mask, area_threshold=smallest)

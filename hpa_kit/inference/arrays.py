@@ -1,0 +1,113 @@
+"""What scoring takes, checked and brought to one form."""
+
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hpa_kit.classes import N_CLASSES
+from hpa_kit.errors import InputError
+
+MOST_CELLS = 1_000_000  # a larger number in a label map of fewer pixels is no count of cells
+
+
+def checked_maps(maps: ArrayLike, name: str) -> NDArray[np.float32]:
+    """Maps as float32 (19, h, w) in C order.
+
+    Raises:
+        InputError: another shape, no numbers, or values that are not finite.
+    """
+    array = np.asarray(maps)
+    if array.ndim != 3 or array.shape[0] != N_CLASSES or 0 in array.shape:
+        raise InputError(f"{name}: expected shape ({N_CLASSES}, h, w), found {array.shape}")
+    _refuse_non_numbers(array, name)
+    plain = np.ascontiguousarray(array, dtype=np.float32)
+    # The sum of all values is finite only where every one is: one fast pass instead of an array of answers.
+    if not math.isfinite(float(plain.sum())):
+        raise InputError(f"{name}: expected finite values, found NaN or infinity")
+    return plain
+
+
+def checked_labels(labels: ArrayLike, name: str, n_cells: int | None = None) -> tuple[NDArray[np.int32], int]:
+    """A label map as int32 (H, W), and its number of cells.
+
+    Raises:
+        InputError: not two axes, no integers, a negative number, or a number above ``n_cells``.
+    """
+    array = np.asarray(labels)
+    if array.ndim != 2 or array.size == 0:
+        raise InputError(f"{name}: expected a label map (H, W), found shape {array.shape}")
+    if array.dtype.kind not in "iub":
+        raise InputError(f"{name}: expected integers, 0 for background and 1 to n, found {array.dtype}")
+    lowest, highest = int(array.min()), int(array.max())
+    limit = max(array.size, MOST_CELLS) if n_cells is None else n_cells
+    if lowest < 0 or highest > limit:
+        found = lowest if lowest < 0 else highest
+        raise InputError(
+            f"{name}: expected 0 for background and 1 to n cells (at most {limit}), found {found}"
+        )
+    return np.ascontiguousarray(array, dtype=np.int32), highest if n_cells is None else n_cells
+
+
+def checked_scores(image_scores: ArrayLike) -> NDArray[np.float64]:
+    """Image scores as float64 (19,).
+
+    Raises:
+        InputError: another shape, no numbers, or values that are not finite.
+    """
+    array = np.asarray(image_scores)
+    if array.shape != (N_CLASSES,):
+        raise InputError(f"image scores: expected shape ({N_CLASSES},), found {array.shape}")
+    _refuse_non_numbers(array, "image scores")
+    scores = array.astype(np.float64)
+    if not np.isfinite(scores).all():
+        raise InputError("image scores: expected finite values, found NaN or infinity")
+    return scores
+
+
+def checked_green(
+    green: ArrayLike, field_shape: tuple[int, ...], map_shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """The green channel as float32 of the maps' shape, bilinear; it may be of another scale than the field.
+
+    Raises:
+        InputError: not two axes, not the field's proportions, not numbers from 0 to 255.
+    """
+    array = np.asarray(green)
+    if array.ndim != 2 or array.size == 0:
+        raise InputError(f"green: expected one channel (H, W), found shape {array.shape}")
+    if array.shape not in (field_shape, map_shape) and not _same_proportions(array.shape, field_shape):
+        raise InputError(f"green: expected the shape of the cells, {field_shape}, found {array.shape}")
+    _refuse_non_numbers(array, "green")
+    lowest, highest = float(array.min()), float(array.max())
+    if not (lowest >= 0 and highest <= 255):
+        raise InputError(f"green: expected values from 0 to 255, found {lowest:g} to {highest:g}")
+    if array.dtype != np.uint8 or array.shape == map_shape:
+        array = array.astype(np.float32)
+    return _bilinear(array, map_shape)
+
+
+def resized(labels: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """A label map of another shape, nearest: no number that was not there before."""
+    if labels.shape == shape:
+        return labels
+    return np.asarray(cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST), dtype=np.int32)
+
+
+def _bilinear(plane: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if plane.shape != shape:
+        plane = cv2.resize(np.ascontiguousarray(plane), shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(plane, dtype=np.float32)
+
+
+def _same_proportions(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two (H, W) are one field at two scales, but for rounding to whole pixels."""
+    scale = shape[0] / other[0]
+    return abs(shape[1] - other[1] * scale) <= max(1.0, scale)
+
+
+def _refuse_non_numbers(array: NDArray[Any], name: str) -> None:
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{name}: expected numbers, found {array.dtype}")

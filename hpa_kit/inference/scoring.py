@@ -1,0 +1,135 @@
+"""Class maps x label map -> one row of scores per cell."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hpa_kit.classes import N_CLASSES, NEGATIVE
+from hpa_kit.errors import InputError
+from hpa_kit.inference.arrays import checked_green, checked_labels, checked_maps, checked_scores, resized
+from hpa_kit.inference.runs import areas, find_runs, sum_maps, sum_plane
+
+FLOOR_SCORE = 0.01  # image score from which a class is looked at
+FLOOR_MAP = 1e-6  # map values up to here are nothing
+HIGH_MAP = 0.75
+MIN_SIDE = 0.01  # of the maps' width: side of the smallest cell, and nucleus, that counts
+MIN_SHARE, MIN_HIGH, MIN_GREEN = 0.1, 0.04, 1.0
+NEGATIVE_CONFIDENCE = 0.75
+
+
+def score_cells(
+    class_maps: ArrayLike,
+    cells: ArrayLike,
+    nuclei: ArrayLike,
+    image_scores: ArrayLike,
+    green: ArrayLike,
+    n_cells: int | None = None,
+) -> NDArray[np.float64]:
+    """Score every cell by the rule of the competition's 15th place.
+
+    A class stays with a cell when enough of the cell, or of its nucleus, lies on the class map; its confidence
+    is image score x mean of the map where it is positive x that share. A cell left with no class is Negative,
+    the more surely the less of it the maps cover. Restated from the published code; see :data:`MIN_SHARE` and
+    its neighbours for the constants.
+
+    Args:
+        class_maps: (19, h, w) in [0, 1], any float dtype.
+        cells: integer (H, W), 0 background, 1…n; resized to (h, w), nearest.
+        nuclei: integer (H, W); a cell's nucleus is every nucleus pixel inside the cell.
+        image_scores: (19,) in [0, 1].
+        green: (H, W), the green channel, 0 to 255, any dtype; resized to (h, w), bilinear.
+        n_cells: number of cells, where ``cells`` was made smaller before and may have lost the last ones.
+
+    Returns:
+        float64 (n, 19); row i is cell i + 1; 0 where a class is not given, all 0 for a cell too small to score.
+
+    Raises:
+        InputError: a shape, a dtype or a value is not as above.
+    """
+    maps = checked_maps(class_maps, "class maps")
+    labels, n_cells = checked_labels(cells, "cells", n_cells)
+    nucleus, _ = checked_labels(nuclei, "nuclei")
+    scores = checked_scores(image_scores)
+    if nucleus.shape != labels.shape:
+        raise InputError(f"nuclei: expected the shape of the cells, {labels.shape}, found {nucleus.shape}")
+    shape = maps.shape[1:]
+    signal = checked_green(green, labels.shape, shape)
+    rows = np.zeros((n_cells, N_CLASSES))
+    if n_cells == 0:
+        return rows
+    runs = find_runs(resized(labels, shape), resized(nucleus, shape))
+    pixels = areas(runs, n_cells)
+    looked_at = np.flatnonzero(scores >= FLOOR_SCORE)
+    sums = sum_maps(maps, looked_at, runs, n_cells, FLOOR_MAP, HIGH_MAP)
+    bright = sum_plane(signal, runs, n_cells) >= MIN_GREEN * pixels.sum(axis=1)
+    min_area = (MIN_SIDE * shape[1]) ** 2
+
+    share = _larger_part(sums.positive, pixels, min_area)
+    high = _larger_part(sums.high, pixels, min_area)
+    mean = sums.total.sum(axis=2) / np.maximum(sums.positive.sum(axis=2), 1)
+    stays = ((share >= MIN_SHARE) | (high >= MIN_HIGH)) & bright
+    rows[:, looked_at] = np.where(stays, scores[looked_at, None] * mean * share, 0).T
+    nothing = ~stays.any(axis=0)
+    rows[nothing, NEGATIVE] = _negative(share)[nothing]
+    rows[pixels.sum(axis=1) <= min_area] = 0
+    return rows
+
+
+def score_cells_mean_logit(
+    logit_maps: ArrayLike, cells: ArrayLike, image_scores: ArrayLike, n_cells: int | None = None
+) -> NDArray[np.float64]:
+    """Score every cell by image score x sigmoid(mean logit in the cell).
+
+    Args:
+        logit_maps: (19, h, w), the classifier's maps before any ReLU, whose mean is the image's logit.
+        cells: integer (H, W), 0 background, 1…n; resized to (h, w), nearest.
+        image_scores: (19,) in [0, 1].
+        n_cells: as for :func:`score_cells`.
+
+    Returns:
+        float64 (n, 19), every class for every cell; all 0 for a cell that no pixel of the maps shows.
+
+    Raises:
+        InputError: a shape, a dtype or a value is not as above.
+    """
+    maps = checked_maps(logit_maps, "logit maps")
+    labels, n_cells = checked_labels(cells, "cells", n_cells)
+    scores = checked_scores(image_scores)
+    if n_cells == 0:
+        return np.zeros((0, N_CLASSES))
+    runs = find_runs(resized(labels, maps.shape[1:]))
+    pixels = areas(runs, n_cells).sum(axis=1)[:, None]
+    mean = np.stack([sum_plane(plane, runs, n_cells) for plane in maps], axis=1) / np.maximum(pixels, 1)
+    return np.where(pixels > 0, scores / (1 + np.exp(-np.clip(mean, -500, 500))), 0)
+
+
+def copy_image_scores(image_scores: ArrayLike, n_cells: int) -> NDArray[np.float64]:
+    """Give every cell the scores of its image: the baseline that cell scores have to beat.
+
+    Args:
+        image_scores: (19,) in [0, 1].
+        n_cells: number of cells.
+
+    Returns:
+        float64 (n_cells, 19).
+    """
+    return np.tile(checked_scores(image_scores), (n_cells, 1))
+
+
+def _larger_part(
+    counts: NDArray[np.int64], pixels: NDArray[np.int64], min_area: float
+) -> NDArray[np.float64]:
+    """Counted pixels as a part of the cell, or of its nucleus where that is large enough and the part larger.
+
+    Takes counts (classes, n, 2) and pixels (n, 2), outside and inside the nucleus; gives (classes, n).
+    """
+    of_cell = counts.sum(axis=2) / np.maximum(pixels.sum(axis=1), 1)
+    of_nucleus = counts[:, :, 1] / np.maximum(pixels[:, 1], 1)
+    return np.where(pixels[:, 1] >= min_area, np.maximum(of_cell, of_nucleus), of_cell)
+
+
+def _negative(share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Confidence that a cell left with no class is Negative, from the shares (classes, n) looked at."""
+    if not len(share):
+        return np.full(share.shape[1], NEGATIVE_CONFIDENCE * 1e-6)
+    uncovered = np.median(1 - share, axis=0)
+    return NEGATIVE_CONFIDENCE * np.maximum(1e-6, (uncovered - 0.9) / 0.1)
