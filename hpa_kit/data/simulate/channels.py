@@ -12,17 +12,33 @@ def microtubules(scene: Scene, rng: np.random.Generator) -> Canvas:
     unit = scene.unit
     ground = scene.cytoplasm
     ground[scene.per_cell(scene.layout.outlines.mitotic.astype(np.float32)) > 0] = 0
-    steps = max(8, round(330 * unit))
+    steps = max(8, round(230 * unit))
     width = max(1.0, 3.2 * unit)
     pull = np.exp(-scene.near / (55 * unit)) + 0.12
-    count = round(0.75 * float((ground > 0).sum()) / (steps * width))
+    count = round(1.0 * float((ground > 0).sum()) / (steps * width))
     rows, columns = sample_pixels((pull * (ground > 0)).astype(np.float32), count, rng)
     angles = _fibre_angles(scene, rows, columns, rng)
-    net = paths(ground, (rows, columns), angles, rng, steps=steps, wobble=0.008 / np.sqrt(unit))
-    net = blur(net, max(0.6, 1.1 * unit)) * np.float32(width)
-    haze = blur(net, 14 * unit)
-    fibres = np.sqrt(net) * (1 - 0.45 * scene.outer) + 0.35 * haze
+    net = paths(
+        ground, (rows, columns), angles, rng, steps=steps, wobble=0.012 / np.sqrt(unit), grain=_grain(scene)
+    )
+    beads = np.clip(1 + 0.3 * smooth_noise(scene.shape, max(0.7, 3 * unit), rng), 0.2, 2)
+    net = blur(net * beads, max(0.5, 1.0 * unit)) * np.float32(width)
+    haze = blur(net, 12 * unit)
+    fibres = 0.42 * net**0.9 * (1 - 0.5 * scene.outer) + 0.1 * haze
     return fibres * (0.35 + 0.65 * scene.thick) + spindles(scene, rng)
+
+
+def _grain(scene: Scene) -> Canvas:
+    """Orientation of the fibres: around the nucleus and along the edge, or along the cell between them."""
+    outlines = scene.layout.outlines
+    flat = blur(scene.near - scene.edge, 6 * scene.unit)
+    down, right = np.gradient(flat)
+    around = np.arctan2(-right, down)
+    along = scene.per_cell(outlines.angle)
+    # Orientations have no sign: they are mixed at twice their angle.
+    sine = np.sin(2 * around) + 1.0 * np.sin(2 * along)
+    cosine = np.cos(2 * around) + 1.0 * np.cos(2 * along)
+    return (0.5 * np.arctan2(sine, cosine)).astype(np.float32)
 
 
 def _fibre_angles(
@@ -68,14 +84,14 @@ def spindles(scene: Scene, rng: np.random.Generator) -> Canvas:
 def reticulum(scene: Scene, rng: np.random.Generator) -> Canvas:
     """Yellow: a fine net, dense around the nucleus."""
     unit = scene.unit
-    fine = smooth_noise(scene.shape, max(0.8, 3.2 * unit), rng)
-    coarse = smooth_noise(scene.shape, 16 * unit, rng)
-    net = np.exp(-((fine / 0.6) ** 2)) * (1 + 0.25 * coarse)
+    fine = smooth_noise(scene.shape, max(0.8, 3.4 * unit), rng)
+    coarse = smooth_noise(scene.shape, 18 * unit, rng)
+    net = np.exp(-((fine / 0.55) ** 2)) * np.clip(1 + 0.4 * coarse, 0.2, 2)
     fall = 0.25 + 0.75 * np.exp(-scene.near / (75 * unit))
     body = np.where(scene.layout.nuclei > 0, 0.1, fall * (1 - 0.5 * scene.outer))
     dividing = scene.per_cell(scene.layout.outlines.mitotic.astype(np.float32)) > 0
     body = np.where(dividing & (scene.layout.nuclei == 0), 0.45, body).astype(np.float32)
-    return np.clip(0.35 + 0.65 * net, 0, 2) * blur(body, 2.5 * unit) * scene.thick
+    return (0.25 + 0.85 * net) * blur(body, 2.5 * unit) * scene.thick
 
 
 def nuclei(scene: Scene, rng: np.random.Generator) -> Canvas:

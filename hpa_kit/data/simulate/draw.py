@@ -95,6 +95,7 @@ def paths(
     steps: int,
     wobble: float,
     patience: float = 0.8,
+    grain: Canvas | None = None,
 ) -> Canvas:
     """Fibres that wander by one pixel a step and never leave the ground of the label they start on.
 
@@ -106,6 +107,7 @@ def paths(
         steps: pixels that a fibre runs at most.
         wobble: change of direction per pixel in radians, kept up over some pixels.
         patience: part of its brightness that a fibre keeps each time it runs into an edge and turns.
+        grain: orientation in radians of each pixel, which some fibres follow and others hardly.
 
     Returns:
         float32 canvas: how many fibres pass through each pixel.
@@ -116,10 +118,13 @@ def paths(
     angle, bend = angles.astype(np.float64), np.zeros(len(angles))
     hand = rng.choice([-0.5, 0.5], len(angles))
     weight = rng.lognormal(0, 0.4, len(angles))
+    follow = 0.12 * rng.random(len(angles)) ** 2
     rows, columns, weights = [], [], []
     for _ in range(steps):
         bend = 0.85 * bend + wobble * rng.standard_normal(len(angle))
         angle = angle + bend
+        if grain is not None:
+            angle = angle + follow * np.sin(2 * (grain[y.astype(np.intp), x.astype(np.intp)] - angle))
         next_y, next_x = y + np.sin(angle), x + np.cos(angle)
         row, column = next_y.astype(np.intp), next_x.astype(np.intp)
         inside = (next_y >= 0) & (row < height) & (next_x >= 0) & (column < width)

@@ -1,7 +1,8 @@
 """Where the cells of a synthetic field lie: label maps of cells and nuclei.
 
 Each cell is a star-shaped outline around its nucleus. A pixel goes to the cell in whose outline it lies
-deepest, so neighbours that meet share a border, as in a crowded culture, and lonely cells keep their own outline.
+deepest, so neighbours that meet share a border, as in a crowded culture, and lonely cells keep their own
+outline.
 """
 
 from typing import NamedTuple
@@ -31,12 +32,12 @@ class CellLine(NamedTuple):
 
 
 CELL_LINES = (
-    CellLine((14, 26), 86, 2.5, 1.25, 0.16, 3, 0.2, 0.15),  # spread out, as U-2 OS
-    CellLine((20, 34), 78, 2.2, 1.15, 0.08, 1, 0.2, 0.3),  # cobbles, as A-431
-    CellLine((28, 46), 66, 2.0, 1.1, 0.06, 0, 0.1, 0.0),  # confluent, as HaCaT
-    CellLine((12, 24), 80, 2.1, 2.1, 0.10, 2, 0.8, 0.2),  # spindles, as fibroblasts
-    CellLine((8, 18), 72, 1.75, 1.1, 0.10, 1, 0.0, 0.8),  # small round ones in groups, as HAP1
-    CellLine((8, 15), 98, 2.7, 1.4, 0.18, 4, 0.3, 0.2),  # large and flat, as U-251 MG
+    CellLine((12, 24), 90, 2.6, 1.45, 0.13, 3, 0.2, 0.1),  # spread out, as U-2 OS
+    CellLine((18, 32), 82, 2.4, 1.25, 0.09, 1, 0.2, 0.2),  # cobbles, as A-431
+    CellLine((28, 46), 70, 2.9, 1.15, 0.08, 0, 0.1, 0.0),  # confluent, as HaCaT
+    CellLine((12, 24), 84, 2.4, 2.6, 0.10, 2, 0.8, 0.1),  # spindles, as fibroblasts
+    CellLine((9, 22), 78, 1.85, 1.15, 0.12, 2, 0.0, 0.7),  # small ones in groups, as HAP1
+    CellLine((8, 15), 104, 3.2, 1.5, 0.14, 3, 0.3, 0.0),  # large and flat, as U-251 MG
 )
 
 
@@ -48,6 +49,7 @@ class Outlines(NamedTuple):
     angle: NDArray[np.float64]  # long axis of cell and nucleus
     long: NDArray[np.float64]  # half axes of the nucleus
     short: NDArray[np.float64]
+    dent: NDArray[np.float64]  # (n, 2) depth and direction of a dent in the nucleus
     reach: NDArray[np.float64]  # (n, directions) distance from the centre to the outline
     mitotic: NDArray[np.bool_]
 
@@ -107,7 +109,7 @@ def _outlines(
     angle = np.where(
         rng.random(kept) < line.aligned, direction + rng.normal(0, 0.2, kept), rng.uniform(0, np.pi, kept)
     )
-    oval = np.minimum(1 + np.abs(rng.normal(0.1, 0.1, kept)) + 0.25 * (line.stretch - 1), 1.6)
+    oval = np.minimum(1 + np.abs(rng.normal(0.15, 0.15, kept)) + 0.3 * (line.stretch - 1), 1.8)
     mitotic = np.zeros(kept, dtype=np.bool_)
     if mitotic_part > 0:
         mitotic[rng.permutation(kept)[: max(1, round(mitotic_part * kept))]] = True
@@ -116,7 +118,11 @@ def _outlines(
     # A dividing cell rounds up around its plate of chromosomes.
     reach[mitotic] = 1.7 * radius[mitotic, None]
     long, short = np.where(mitotic, 0.95 * radius, long), np.where(mitotic, 0.33 * radius, short)
-    return Outlines(y, x, angle, long, short, reach, mitotic)
+    deep = (
+        np.where(rng.random(kept) < 0.15, rng.uniform(0.2, 0.6, kept), rng.uniform(0, 0.1, kept)) * ~mitotic
+    )
+    dent = np.stack([deep, rng.choice([0.5, 1.5], kept) * np.pi + rng.normal(0, 0.3, kept)], axis=1)
+    return Outlines(y, x, angle, long, short, dent, reach, mitotic)
 
 
 def _centres(
@@ -148,13 +154,13 @@ def _reach(line: CellLine, radius: float, rng: np.random.Generator) -> NDArray[n
     oval = 1 / np.hypot(np.cos(theta) / np.sqrt(stretch), np.sin(theta) * np.sqrt(stretch))
     outline = oval * rng.lognormal(0, 0.12)
     for wave in range(2, 9):
-        outline *= 1 + line.ragged * rng.normal() / wave**0.6 * np.sin(
+        outline *= 1 + line.ragged * rng.normal() / wave**0.9 * np.sin(
             wave * theta + rng.uniform(0, 2 * np.pi)
         )
     for _ in range(rng.integers(0, line.tails + 1)):
         towards = rng.choice([0, np.pi]) + rng.normal(0, 0.35 if line.stretch > 1.5 else 1.2)
         away = np.abs((theta - towards + np.pi) % (2 * np.pi) - np.pi)
-        outline += rng.uniform(0.3, 1.1) * np.exp(-((away / rng.uniform(0.1, 0.3)) ** 2))
+        outline += rng.uniform(0.3, 1.0) * np.exp(-((away / rng.uniform(0.15, 0.45)) ** 2))
     return radius * np.maximum(line.reach * outline, 1.2)
 
 
@@ -179,29 +185,30 @@ def _draw(outlines: Outlines, shape: tuple[int, int], unit: float, rng: np.rando
 
 
 def _position(
-    outlines: Outlines,
-    index: int,
-    origin: tuple[int, int],
-    warp_y: Canvas,
-    warp_x: Canvas,
+    outlines: Outlines, index: int, origin: tuple[int, int], warp_y: Canvas, warp_x: Canvas
 ) -> tuple[Canvas, Canvas]:
     """How far out each pixel of a box lies in one cell: 1 at the rim of the nucleus, 1 at the outline."""
-    dy = warp_y + (
-        np.arange(origin[0], origin[0] + warp_y.shape[0], dtype=np.float32)[:, None]
-        - np.float32(outlines.y[index])
-    )
-    dx = warp_x + (
-        np.arange(origin[1], origin[1] + warp_x.shape[1], dtype=np.float32)[None, :]
-        - np.float32(outlines.x[index])
-    )
-    cos, sin = np.float32(np.cos(outlines.angle[index])), np.float32(np.sin(outlines.angle[index]))
-    along, across = dx * cos + dy * sin, dy * cos - dx * sin
-    inner = cv2.magnitude(
-        along / np.float32(outlines.long[index]), across / np.float32(outlines.short[index])
-    )
-    distance, angle = cv2.cartToPolar(along, across)
+    rows, columns = warp_y.shape
+    dy = np.arange(rows, dtype=np.float32)[:, None] + np.float32(origin[0] - outlines.y[index])
+    dx = np.arange(columns, dtype=np.float32)[None, :] + np.float32(origin[1] - outlines.x[index])
+    turn = float(outlines.angle[index])
+    # The rim of a nucleus is smoother than the outline of its cell.
+    along, across = _turned(dy + 0.3 * warp_y, dx + 0.3 * warp_x, turn)
+    angle = cv2.phase(along, across)
+    deep, towards = outlines.dent[index]
+    away = np.abs(np.mod(angle - np.float32(towards % (2 * np.pi)) + np.float32(np.pi), 2 * np.pi) - np.pi)
+    dent = 1 + np.float32(deep) * np.exp(-((away / np.float32(0.5)) ** 2))
+    long, short = np.float32(outlines.long[index]), np.float32(outlines.short[index])
+    inner = cv2.magnitude(along / long, across / short) * dent
+    distance, angle = cv2.cartToPolar(*_turned(dy + warp_y, dx + warp_x, turn))
     direction = (angle * np.float32(_DIRECTIONS / (2 * np.pi))).astype(np.intp) % _DIRECTIONS
     return inner, distance / outlines.reach[index].astype(np.float32)[direction]
+
+
+def _turned(dy: Canvas, dx: Canvas, angle: float) -> tuple[Canvas, Canvas]:
+    """Distances along and across an axis."""
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    return dx * cos + dy * sin, dy * cos - dx * sin
 
 
 def _tidy(cells: NDArray[np.int32], depth: Canvas, outlines: Outlines, unit: float) -> Layout:
@@ -219,6 +226,11 @@ def _tidy(cells: NDArray[np.int32], depth: Canvas, outlines: Outlines, unit: flo
     keep = area >= 0.25 * np.pi * outlines.long * outlines.short
     number = np.zeros(len(keep) + 1, dtype=np.int32)
     number[1:][keep] = np.arange(1, keep.sum() + 1)
-    y, x, angle, long, short, reach, mitotic = outlines
-    kept = Outlines(y[keep], x[keep], angle[keep], long[keep], short[keep], reach[keep], mitotic[keep])
-    return Layout(number[cells], number[nuclei], depth, kept, unit)
+    return Layout(number[cells], number[nuclei], depth, _select(outlines, keep), unit)
+
+
+def _select(outlines: Outlines, keep: NDArray[np.bool_]) -> Outlines:
+    y, x, angle, long, short, dent, reach, mitotic = outlines
+    return Outlines(
+        y[keep], x[keep], angle[keep], long[keep], short[keep], dent[keep], reach[keep], mitotic[keep]
+    )

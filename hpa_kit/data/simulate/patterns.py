@@ -1,8 +1,8 @@
 """What the protein shows: one pattern for each location class.
 
 A pattern takes the scene, the numbers of the cells that show it and a generator, and gives a float32 canvas
-of about 0 to 1. It may paint on other cells too: the caller keeps what lies on the cells that show it. Class 10
-is the red channel's own canvas, class 18 is nothing.
+of about 0 to 1. It may paint on other cells too: the caller keeps what lies on the cells that show it. Class
+10 is the red channel's own canvas, class 18 is nothing.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """Which fields a synthetic competition has: their IDs, sizes and classes, and which cell shows what.
 
 The numbers follow 328 public HPA fields that were labelled by hand cell by cell: four fields in five hold
-cells that differ, a class of a field is shown by two thirds of its cells, one cell in ten shows nothing although
-its field is not Negative.
+cells that differ, a class of a field is shown by two thirds of its cells, one cell in ten shows nothing
+although its field is not Negative.
 """
 
 import hashlib
