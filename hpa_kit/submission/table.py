@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from hpa_kit.files import atomic_path
 from hpa_kit.tables import check_ids, read_table
 
 COLUMNS = ("ID", "ImageWidth", "ImageHeight", "PredictionString")
-# What the sample submission holds in every row, an empty mask of 2048 x 2048; Kaggle takes it for any size.
+# What the sample submission holds for a field of 2048 x 2048: an empty mask. Other sizes have their own.
 PLACEHOLDER = "0 1 eNoLCAgIMAEABJkBdQ=="
 
 
@@ -80,7 +80,8 @@ def write_submission(path: str | Path, rows: pd.DataFrame | Iterable[tuple[str, 
         rows: a table with the columns of :data:`COLUMNS`, or tuples in their order.
 
     Raises:
-        InputError: the table lacks a column.
+        InputError: the table lacks a column, an ID is no text or stands twice, a size is no whole number
+            above 0, or a prediction is no text.
     """
     if isinstance(rows, pd.DataFrame):
         lacking = [column for column in COLUMNS if column not in rows.columns]
@@ -92,7 +93,24 @@ def write_submission(path: str | Path, rows: pd.DataFrame | Iterable[tuple[str, 
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows(rows)
+        writer.writerows(_checked(rows))
+
+
+def _checked(rows: Iterable[tuple[str, int, int, str]]) -> Iterator[tuple[str, int, int, str]]:
+    """The rows as they are; the first that no reader would get back as it was raises."""
+    seen: set[str] = set()
+    for id, width, height, text in rows:
+        if not isinstance(id, str) or not id.strip():
+            raise InputError(f"submission: ID {id!r} is no text; read IDs as text, or 00123 becomes 123")
+        if id in seen:
+            raise InputError(f"submission: ID {id} stands twice; expected one row per ID")
+        seen.add(id)
+        for name, side in (("ImageWidth", width), ("ImageHeight", height)):
+            if isinstance(side, bool) or not isinstance(side, int | np.integer) or side < 1:
+                raise InputError(f"submission: ID {id}: {name} is {side!r}; expected pixels, an int above 0")
+        if not isinstance(text, str):
+            raise InputError(f"submission: ID {id}: PredictionString is {text!r}; expected text, '' for none")
+        yield id, width, height, text
 
 
 def read_submission(path: str | Path) -> pd.DataFrame:
@@ -119,7 +137,7 @@ def read_submission(path: str | Path) -> pd.DataFrame:
 def parse_size(text: str) -> int | None:
     """A side in pixels, or None where the text is no whole number above 0."""
     text = text.strip()
-    return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 10**6 else None
+    return int(text) if _is_number(text, 6) and int(text) > 0 else None
 
 
 def parse_prediction(text: str) -> Detections:
@@ -148,8 +166,13 @@ def parse_truth(text: str) -> Detections:
     return Detections(classes, [1.0] * len(classes), tokens[1::2])
 
 
+def _is_number(text: str, most_digits: int) -> bool:
+    # Python refuses to convert thousands of digits, so their count is looked at first.
+    return len(text) <= most_digits and text.isascii() and text.isdigit()
+
+
 def _location_class(token: str) -> int:
-    if token.isascii() and token.isdigit() and int(token) < N_CLASSES:
+    if _is_number(token, 2) and int(token) < N_CLASSES:
         return int(token)
     raise InputError(f"{token[:20]!r} is no location class; expected 0 to {N_CLASSES - 1}")
 

@@ -12,6 +12,8 @@ from pycocotools import mask as coco
 
 from hpa_kit.errors import InputError
 from hpa_kit.submission import decode_mask, encode_label_map, encode_mask
+from hpa_kit.submission.rle import mask_runs
+from hpa_kit.submission.runs import overlaps
 
 
 def usual(mask):
@@ -132,3 +134,24 @@ def test_a_size_that_no_field_has_is_refused(size):
 def test_random_bytes_never_crash(data):
     with suppress(InputError):
         assert decode_mask(packed(data), 6, 7).shape == (6, 7)
+
+
+@settings(deadline=None)
+@given(arrays(bool, (5, 6, 7)))
+def test_overlaps_from_runs_are_those_of_pixels(masks):
+    runs = [mask_runs([encode_mask(mask) for mask in side], 6, 7)[0] for side in (masks[:2], masks[2:])]
+    for row, left in zip(overlaps(*runs), masks[:2], strict=True):
+        for found, right in zip(row, masks[2:], strict=True):
+            assert found == (left & right).sum() / max((left | right).sum(), 1)
+
+
+def test_runs_of_no_length_are_read_as_pycocotools_reads_them():
+    # 2 background, 3 foreground, 0 background, 4 foreground, 3 background: two runs that touch.
+    counts = [2, 3, 0, 4, 3]
+    written = "".join(chr(48 + (c & 31)) for c in [2, 3, 0, 4 - 3, 3 - 0]).encode()
+    runs, faults = mask_runs([packed(written)], 3, 4)
+    assert faults == [""]
+    assert (runs.starts.tolist(), runs.ends.tolist()) == ([2], [9])
+    expected = coco.decode({"size": [3, 4], "counts": written})
+    assert (decode_mask(packed(written), 3, 4) == expected).all()
+    assert sum(counts) == 12

@@ -1,6 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hpa_kit.errors import InputError
 from hpa_kit.submission import (
@@ -30,6 +32,30 @@ def test_a_table_is_written_in_kaggles_order_of_columns(tmp_path):
     )
     write_submission(tmp_path / "s.csv", table)
     assert (tmp_path / "s.csv").read_text() == "ID,ImageWidth,ImageHeight,PredictionString\na,8,6,x\n"
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text("0123456789eE+-.naNAul,\"' ü", min_size=1).filter(str.strip), unique=True))
+def test_any_id_is_read_as_it_was_written(tmp_path, ids):
+    write_submission(tmp_path / "s.csv", [(id, 8, 6, "") for id in ids])
+    assert read_submission(tmp_path / "s.csv")["ID"].tolist() == ids
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ((123, 8, 6, ""), "ID 123 is no text"),
+        (("", 8, 6, ""), "ID '' is no text"),
+        (("a", 8, 6, ""), "ID a stands twice"),
+        (("b", 8.0, 6, ""), "ImageWidth is 8.0"),
+        (("b", 8, 0, ""), "ImageHeight is 0"),
+        (("b", 8, 6, float("nan")), "PredictionString is nan"),
+    ],
+)
+def test_a_row_that_would_be_read_differently_is_not_written(tmp_path, row, fault):
+    with pytest.raises(InputError, match=fault):
+        write_submission(tmp_path / "s.csv", [("a", 8, 6, ""), row])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cell_with_several_classes_repeats_its_mask():
@@ -91,6 +117,8 @@ ROWS = {id: f"{id},8,6,\n" for id in ("00a", "1e5", "c")}
         ({"c": "c,8.0,6,\n"}, "ID c: size is 8.0 x 6"),
         ({"c": f"c,8,6,0 0.5 {MASK} 1\n"}, "ID c: 4 words"),
         ({"c": f"c,8,6,19 0.5 {MASK}\n"}, "ID c: '19' is no location class"),
+        ({"c": f"c,8,6,{'1' * 5000} 0.5 {MASK}\n"}, "ID c: '1{20}' is no location class"),
+        ({"c": f"c,{'1' * 5000},6,\n"}, "ID c: size is 1{20} x 6"),
         ({"c": f"c,8,6,0.0 0.5 {MASK}\n"}, "ID c: '0.0' is no location class"),
         ({"c": f"c,8,6,0 nan {MASK}\n"}, "ID c: confidence 'nan' is no finite number"),
         ({"c": f"c,8,6,0 inf {MASK}\n"}, "ID c: confidence 'inf' is no finite number"),
@@ -103,6 +131,14 @@ ROWS = {id: f"{id},8,6,\n" for id in ("00a", "1e5", "c")}
 def test_every_way_to_be_rejected_is_named(faults, change, fault):
     found = faults(HEADER + "".join((ROWS | change).values()))
     assert any(pd.Series(found).str.fullmatch(f".*{fault}.*")), found
+
+
+def test_the_samples_own_mask_is_legal_in_its_row_and_checked_elsewhere(tmp_path):
+    other = PLACEHOLDER.split()[-1]
+    write_submission(tmp_path / "sample.csv", [("a", 8, 6, PLACEHOLDER), ("b", 8, 6, "")])
+    write_submission(tmp_path / "s.csv", [("a", 8, 6, f"5 0.5 {other}"), ("b", 8, 6, PLACEHOLDER)])
+    (fault,) = check_submission(tmp_path / "s.csv", tmp_path / "sample.csv")
+    assert fault.startswith(f"ID b: mask {other} cannot be used")
 
 
 def test_columns_in_another_order_are_a_fault(faults):
