@@ -1,4 +1,4 @@
-"""Label maps enlarged with smooth outlines and no new numbers."""
+"""Label maps resized with smooth outlines and no new numbers."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,14 +9,14 @@ LabelMap = NDArray[np.int32]
 
 
 def enlarge(labels: LabelMap, shape: tuple[int, int]) -> LabelMap:
-    """Enlarge a label map.
+    """Resize a label map.
 
     Each pixel takes the number with most bilinear weight among the four nearest pixels of the small map, the
     smallest such number where several weigh the same. Outlines follow slopes instead of steps.
 
     Args:
         labels: int32 (h, w).
-        shape: (H, W) wanted; each side at least as long as the map's.
+        shape: (H, W) wanted, larger or smaller.
 
     Returns:
         int32 (H, W), a new array.
@@ -35,8 +35,8 @@ def enlarge_apart(
 
     Args:
         cells: int32 (h, w).
-        nucleus: bool (h, w), enlarged to the nearest pixel.
-        shape: (H, W) wanted; each side at least as long as the map's.
+        nucleus: bool (h, w), resized to the nearest pixel.
+        shape: (H, W) wanted, larger or smaller.
 
     Returns:
         nuclei and cells, int32 (H, W). A pixel with a neighbour of another number, through an edge, is
@@ -110,7 +110,7 @@ def _enlarge_apart(cells, nucleus, height, width):  # type: ignore[no-untyped-de
     lefts, shares = _positions(cells.shape[1], width)
     across = np.empty(width, np.int32)
     for x in range(width):
-        across[x] = x * cells.shape[1] // width
+        across[x] = int((x + 0.5) * cells.shape[1] / width)
     # Three rows at a time, so that the enlarged map with its outlines never stands in memory as a whole.
     rows = np.empty((3, width), np.int32)
     _row(cells, tops[0], lows[0], lefts, shares, rows[0])
@@ -131,7 +131,7 @@ def _enlarge_apart(cells, nucleus, height, width):  # type: ignore[no-untyped-de
         for x in (0, width - 1):
             value, beside = own[x], own[min(x + 1, width - 1) if x == 0 else x - 1]
             line[x] = value if above[x] == value and below[x] == value and beside == value else 0
-        inside = nucleus[y * cells.shape[0] // height]
+        inside = nucleus[int((y + 0.5) * cells.shape[0] / height)]
         for x in range(width):
             out_nuclei[y, x] = line[x] if inside[across[x]] else 0
     return out_nuclei, out_cells

@@ -30,7 +30,7 @@ def label_cells(
 
     The steps are those of HPA-Cell-Segmentation's ``label_cell``, which works on maps enlarged to the field's
     size. Here they run at the networks' scale with areas divided by scale², which gives the same cells up to
-    a pixel of the networks (mean IoU 0.99) in a fraction of the time; the label maps are enlarged at the end.
+    a pixel of the networks (mean IoU 0.99) in a fraction of the time; the label maps are resized at the end.
 
     Two runs agree to the pixel: the floods take pixels of one level in the order in which they were reached,
     seeds row by row, neighbours up, left, right, down; numbers go by a region's first pixel, row by row; all
@@ -40,21 +40,20 @@ def label_cells(
     Args:
         nuclei_map, cell_map: uint8 (h, w, 3) at the networks' scale: unused, border, foreground.
         scale: pixels of the field per pixel of the maps.
-        size: (H, W) of the field, where it is not the maps' × ``scale``; ``scale`` is then not used.
+        size: (H, W) of the field, where it is not the maps' × ``scale``, which is then not used. It may be
+            smaller than the maps.
 
     Returns:
-        nuclei and cells, int32 (H, W), 0 background, cells 1…n; nucleus k lies in cell k. A cell whose nucleus
-        was too small keeps its number without one.
+        nuclei and cells, int32 (H, W), 0 background, cells 1…n; nucleus k lies in cell k. A cell whose
+        nucleus was too small keeps its number without one.
 
     Raises:
-        InputError: the maps are no uint8 (h, w, 3) of one size, or the scale is below 1.
+        InputError: the maps are no uint8 (h, w, 3) of one size.
     """
     height, width = _check(nuclei_map, cell_map)
     size = size or (round(height * scale), round(width * scale))
-    if min(height, width) == 0:
+    if min(height, width, *size) == 0:
         return np.zeros(size, np.int32), np.zeros(size, np.int32)
-    if size[0] < height or size[1] < width:
-        raise InputError(f"label_cells: field size {size} is below the maps' {(height, width)}")
     side = (size[0] * size[1]) ** 0.5
     per_pixel = side**2 / (height * width)
     reduced = 1.0 if side >= SMALLEST_FULL_SIDE else (side / FULL_SIDE) ** 2
@@ -73,7 +72,8 @@ def _check(nuclei_map: NDArray[np.uint8], cell_map: NDArray[np.uint8]) -> tuple[
             found = f"{network_map.dtype} {network_map.shape}"
             raise InputError(f"label_cells: the {name} map is {found}; expected uint8 (h, w, 3)")
     if nuclei_map.shape != cell_map.shape:
-        raise InputError(f"label_cells: nuclei map {nuclei_map.shape} and cell map {cell_map.shape} differ in size")
+        sizes = f"{nuclei_map.shape} and {cell_map.shape}"
+        raise InputError(f"label_cells: nuclei map and cell map differ in size: {sizes}")
     return nuclei_map.shape[0], nuclei_map.shape[1]
 
 

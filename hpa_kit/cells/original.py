@@ -60,7 +60,9 @@ class OriginalSegmenter:
                 multi_channel_model=True,
             )
 
-    def __call__(self, fields: Field | Sequence[Field]) -> tuple[LabelMap, LabelMap] | list[tuple[LabelMap, LabelMap]]:
+    def __call__(
+        self, fields: Field | Sequence[Field]
+    ) -> tuple[LabelMap, LabelMap] | list[tuple[LabelMap, LabelMap]]:
         """One field uint8 (4, H, W) -> nuclei and cells, int32 (H, W); several -> a list of pairs."""
         if isinstance(fields, np.ndarray) and fields.ndim == 3:
             return self._segment(fields)

@@ -44,7 +44,12 @@ class PublishedSegmenter:
     name = "published"
 
     def __init__(
-        self, weights: str | Path, device: str | torch.device = "cpu", batch: int = 4, workers: int = 2, amp: bool = True
+        self,
+        weights: str | Path,
+        device: str | torch.device = "cpu",
+        batch: int = 4,
+        workers: int = 2,
+        amp: bool = True,
     ) -> None:
         self.device = torch.device(device)
         self.batch = batch
@@ -57,7 +62,9 @@ class PublishedSegmenter:
     def _placed(self, network: nn.Module) -> nn.Module:
         return network.to(self.device, memory_format=torch.channels_last)
 
-    def __call__(self, fields: Field | Sequence[Field]) -> tuple[LabelMap, LabelMap] | list[tuple[LabelMap, LabelMap]]:
+    def __call__(
+        self, fields: Field | Sequence[Field]
+    ) -> tuple[LabelMap, LabelMap] | list[tuple[LabelMap, LabelMap]]:
         """One field uint8 (4, H, W) -> nuclei and cells, int32 (H, W); several -> a list of pairs."""
         if isinstance(fields, np.ndarray) and fields.ndim == 3:
             return next(self.stream([fields]))
@@ -75,7 +82,9 @@ class PublishedSegmenter:
                 waiting = following
             yield from (future.result() for future in waiting)
 
-    def _submit(self, window: list[Field], pool: ThreadPoolExecutor) -> list[Future[tuple[LabelMap, LabelMap]]]:
+    def _submit(
+        self, window: list[Field], pool: ThreadPoolExecutor
+    ) -> list[Future[tuple[LabelMap, LabelMap]]]:
         """Put a window's fields through the networks, those of one size together, and queue their label steps."""
         jobs: dict[int, Future[tuple[LabelMap, LabelMap]]] = {}
         by_size: dict[tuple[int, int], list[int]] = {}
@@ -149,7 +158,10 @@ def _padded(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Reflect 32 pixels before and at least 1 after on each axis, to multiples of 32."""
     after = [STRIDE - side % STRIDE for side in image.shape[1:]]
     return np.stack(
-        [cv2.copyMakeBorder(plane, PADDING, after[0], PADDING, after[1], cv2.BORDER_REFLECT) for plane in image]
+        [
+            cv2.copyMakeBorder(plane, PADDING, after[0], PADDING, after[1], cv2.BORDER_REFLECT)
+            for plane in image
+        ]
     )
 
 
