@@ -1,1 +1,43 @@
+"""Where the cells of a field are."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpa_kit.cells.classical import ClassicalSegmenter
+    from hpa_kit.cells.dpn_unet import DPNUnet
+    from hpa_kit.cells.label_maps import LabelMaps, has_label_maps, read_label_maps, write_label_maps
+    from hpa_kit.cells.label_step import label_cells
+    from hpa_kit.cells.segmenters import segmenter
+    from hpa_kit.cells.weights import load_published_network
+
+# Imported when first asked for: torch and numba take seconds, and reading label maps needs no network.
+_HOME = {
+    "ClassicalSegmenter": "classical",
+    "DPNUnet": "dpn_unet",
+    "LabelMaps": "label_maps",
+    "has_label_maps": "label_maps",
+    "label_cells": "label_step",
+    "load_published_network": "weights",
+    "read_label_maps": "label_maps",
+    "segmenter": "segmenters",
+    "write_label_maps": "label_maps",
+}
+
+__all__ = [
+    "ClassicalSegmenter",
+    "DPNUnet",
+    "LabelMaps",
+    "has_label_maps",
+    "label_cells",
+    "load_published_network",
+    "read_label_maps",
+    "segmenter",
+    "write_label_maps",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"hpa_kit.cells.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -35,8 +35,7 @@ def areas(labels: LabelMap) -> NDArray[np.int64]:
 def relabel(labels: ArrayLike) -> LabelMap:
     """Number the regions 1…n without gaps, in the order of their old numbers; int32 of the same shape.
 
-    Any integer dtype and any values; 0 stays 0. Negative values count as numbers of their own, before the
-    positive ones.
+    Any integer dtype and any values; 0 stays 0.
     """
     array = _two_dimensional(labels)
     if array.size == 0:
@@ -77,24 +76,6 @@ def fill_holes(labels: ArrayLike, largest: float | None = None) -> LabelMap:
     array = _two_dimensional(labels).astype(np.int32)
     limit = array.size + 1.0 if largest is None else float(largest)
     return _fill_holes(array, _components(array == 0, False), limit)
-
-
-def enlarge(labels: LabelMap, shape: tuple[int, int]) -> LabelMap:
-    """Enlarge a label map with smooth outlines and no new numbers.
-
-    Each pixel takes the number with most bilinear weight among the four nearest pixels of the small map (the
-    smaller number where two weigh the same), so outlines follow straight slopes instead of steps. The four
-    of a small map's cell are only weighed where they differ.
-
-    Args:
-        labels: int32 (h, w).
-        shape: (H, W) wanted; each side at least as long as the map's.
-    """
-    if labels.shape == tuple(shape):
-        return labels.copy()
-    if 0 in labels.shape or 0 in shape:
-        return np.zeros(shape, np.int32)
-    return _enlarge(np.ascontiguousarray(labels, dtype=np.int32), shape[0], shape[1])
 
 
 def pair_up(nuclei: LabelMap, cells: LabelMap) -> tuple[LabelMap, LabelMap]:
@@ -210,45 +191,3 @@ def _fill_holes(labels, background, limit):  # type: ignore[no-untyped-def]
             if hole != 0 and around[hole] > 0 and size[hole] < limit:
                 out[y, x] = around[hole]
     return out
-
-
-@njit
-def _enlarge(labels, height, width):  # type: ignore[no-untyped-def]
-    h, w = labels.shape
-    out = np.empty((height, width), np.int32)
-    left = np.empty(width, np.int32)
-    right = np.empty(width, np.int32)
-    share = np.empty(width, np.float64)
-    for x in range(width):
-        at = max((x + 0.5) * w / width - 0.5, 0.0)
-        left[x] = int(at)
-        right[x] = min(left[x] + 1, w - 1)
-        share[x] = at - left[x]
-    for y in range(height):
-        at = max((y + 0.5) * h / height - 0.5, 0.0)
-        y0 = int(at)
-        y1 = min(y0 + 1, h - 1)
-        low = at - y0
-        for x in range(width):
-            a, b = labels[y0, left[x]], labels[y0, right[x]]
-            c, d = labels[y1, left[x]], labels[y1, right[x]]
-            if a == b and a == c and a == d:
-                out[y, x] = a
-            else:
-                out[y, x] = _heaviest(a, b, c, d, low, share[x])
-    return out
-
-
-@njit
-def _heaviest(a, b, c, d, low, right):  # type: ignore[no-untyped-def]
-    numbers = (a, b, c, d)
-    weights = ((1 - low) * (1 - right), (1 - low) * right, low * (1 - right), low * right)
-    best, most = a, -1.0
-    for i in range(4):
-        total = 0.0
-        for j in range(4):
-            if numbers[j] == numbers[i]:
-                total += weights[j]
-        if total > most + 1e-6 or (total > most - 1e-6 and numbers[i] < best):
-            best, most = numbers[i], total
-    return best

@@ -1,0 +1,92 @@
+"""Who finds the cells: segmenters by name, all with one interface."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpa_kit.cells.classical import ClassicalSegmenter
+from hpa_kit.cells.regions import LabelMap
+from hpa_kit.config import nearest
+from hpa_kit.errors import InputError
+
+Field = NDArray[np.uint8]
+Pair = tuple[LabelMap, LabelMap]
+
+log = logging.getLogger(__name__)
+
+
+class Segmenter(Protocol):
+    """A field, uint8 (4, H, W) -> nuclei and cells, int32 (H, W); a list of fields -> a list of pairs."""
+
+    @property
+    def name(self) -> str:
+        """The name by which :func:`segmenter` knows it."""
+
+    @overload
+    def __call__(self, fields: Field) -> Pair: ...
+    @overload
+    def __call__(self, fields: Sequence[Field]) -> list[Pair]: ...
+    def stream(self, fields: Iterable[Field]) -> Iterator[Pair]:
+        """Pairs for any number of fields of any sizes, in their order, a few in memory at a time."""
+
+
+def segmenter(name: str = "auto", weights: str | Path | None = None, device: str = "cpu") -> Segmenter:
+    """The segmenter of a name.
+
+    Args:
+        name: ``classical`` needs no weights; ``published`` runs HPA-Cell-Segmentation's networks and
+            ``hpacellseg`` its own package, both with its weights; ``auto`` is published where weights are
+            given and classical elsewhere, and the log says which.
+        weights: folder of HPA-Cell-Segmentation's weights.
+        device: of the networks, such as ``cuda``.
+
+    Raises:
+        InputError: the name is unknown, or weights are needed and missing or unusable.
+    """
+    if name not in ("auto", *_MAKERS):
+        raise InputError(f"segmenter: unknown name {name!r}{nearest(name, ('auto', *_MAKERS))}")
+    chosen = name
+    if name == "auto":
+        chosen = "classical" if weights is None else "published"
+        log.info(
+            "segmenter: %s (%s)", chosen, "no weights given" if weights is None else f"weights in {weights}"
+        )
+    return _MAKERS[chosen](weights, device)
+
+
+def _classical(weights: str | Path | None, device: str) -> Segmenter:
+    return ClassicalSegmenter()
+
+
+def _published(weights: str | Path | None, device: str) -> Segmenter:
+    from hpa_kit.cells.published import PublishedSegmenter
+
+    made: Any = PublishedSegmenter(_given(weights, "published"), device)
+    return made
+
+
+def _hpacellseg(weights: str | Path | None, device: str) -> Segmenter:
+    from hpa_kit.cells.original import OriginalSegmenter
+
+    made: Any = OriginalSegmenter(_given(weights, "hpacellseg"), device)
+    return made
+
+
+def _given(weights: str | Path | None, name: str) -> str | Path:
+    if weights is None:
+        raise InputError(
+            f"segmenter: {name} needs the folder of HPA-Cell-Segmentation's weights; give --weights, or use the "
+            "segmenter classical"
+        )
+    return weights
+
+
+_MAKERS: dict[str, Callable[[str | Path | None, str], Segmenter]] = {
+    "classical": _classical,
+    "published": _published,
+    "hpacellseg": _hpacellseg,
+}
