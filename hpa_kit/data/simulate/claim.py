@@ -1,10 +1,12 @@
 """Taking a folder for a simulation without touching what somebody else put there."""
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hpa_kit import __version__
+import yaml
+
 from hpa_kit.config import SimulateSettings, Split, read_yaml
 from hpa_kit.data.simulate.plan import SPLITS, field_id
 from hpa_kit.errors import InputError
@@ -24,20 +26,21 @@ def field_files(folder: Path, split: Split, field: str) -> list[Path]:
 def claim(settings: SimulateSettings) -> bool:
     """Make the folder ready and mark it as a simulation with these settings.
 
-    What an earlier simulation with other settings wrote is removed, nothing else ever is.
+    Fields that another version of the simulator drew from the same settings are removed, nothing else
+    ever is. Hidden files do not count.
 
     Returns:
         Whether the folder holds fields of these very settings, to be kept.
 
     Raises:
-        InputError: the folder is a file or holds something other than a simulation.
+        InputError: the folder is a file, or holds something other than a simulation with these settings.
     """
     folder, marker = settings.out, settings.out / MARKER
     if folder.exists() and not folder.is_dir():
         raise InputError(f"simulate: {folder} is a file; expected a folder to write")
     ours = _content(settings)
     if not marker.exists():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise InputError(
                 f"simulate: {folder} holds files but no {MARKER}, so it is no earlier simulation; "
                 "name a new or an empty folder"
@@ -45,42 +48,52 @@ def claim(settings: SimulateSettings) -> bool:
         atomic_text(marker, _text(ours))
         return False
     earlier = read_yaml(marker)
-    _refuse_strangers(folder, earlier)
+    _refuse_other_settings(marker, earlier, ours)
+    _refuse_strangers(settings)
     if earlier == ours:
         return True
-    _remove(folder, earlier)
+    _remove(settings)
     atomic_text(marker, _text(ours))
     return False
 
 
 def _content(settings: SimulateSettings) -> dict[str, Any]:
-    """All that decides the bytes: the settings without place and processes, and the version of the kit."""
+    """All that decides the bytes: the settings without place and processes, and the code that draws."""
     chosen = settings.model_dump(mode="json", exclude={"out", "workers"})
-    return {"hpa_kit": __version__, **chosen}
+    return {"drawn_by": _code(), **chosen}
+
+
+def _code() -> str:
+    """A mark that changes with the simulator, so that no field of an older one is kept beside new truth."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _text(content: dict[str, Any]) -> str:
-    return "".join(f"{key}: {_scalar(value)}\n" for key, value in content.items())
+    return yaml.safe_dump(content, sort_keys=False)
 
 
-def _scalar(value: Any) -> str:
-    return (
-        {None: "null", True: "true", False: "false"}.get(value, str(value))
-        if not isinstance(value, list)
-        else str(value)
-    )
+def _refuse_other_settings(marker: Path, earlier: dict[str, Any], ours: dict[str, Any]) -> None:
+    for key in ours.keys() - {"drawn_by"}:
+        if earlier.get(key) != ours[key]:
+            raise InputError(
+                f"simulate: {marker} says {key} {earlier.get(key)}, asked for is {ours[key]}; "
+                "name another folder, or delete this one to simulate anew"
+            )
 
 
-def _fields(content: dict[str, Any]) -> Iterator[tuple[Split, str]]:
+def _files(settings: SimulateSettings) -> Iterator[Path]:
     for number, split in enumerate(SPLITS):
-        for index in range(int(content.get(split, 0))):
-            yield split, field_id((int(content.get("seed", 0)), number, index))
+        for index in range(settings.train if split == "train" else settings.test):
+            yield from field_files(settings.out, split, field_id((settings.seed, number, index)))
 
 
-def _refuse_strangers(folder: Path, content: dict[str, Any]) -> None:
-    known = {path for split, field in _fields(content) for path in field_files(folder, split, field)}
+def _refuse_strangers(settings: SimulateSettings) -> None:
+    known = set(_files(settings))
     for part in (*SPLITS, "masks"):
-        for path in sorted((folder / part).glob("*")):
+        for path in sorted((settings.out / part).glob("*")):
             if path not in known and not path.name.startswith("."):
                 raise InputError(
                     f"simulate: {path} was not written by the simulation in this folder; "
@@ -88,9 +101,6 @@ def _refuse_strangers(folder: Path, content: dict[str, Any]) -> None:
                 )
 
 
-def _remove(folder: Path, content: dict[str, Any]) -> None:
-    written: Iterable[Path] = (
-        path for split, field in _fields(content) for path in field_files(folder, split, field)
-    )
-    for path in (*written, *(folder / name for name in TABLES)):
+def _remove(settings: SimulateSettings) -> None:
+    for path in (*_files(settings), *(settings.out / name for name in TABLES)):
         path.unlink(missing_ok=True)

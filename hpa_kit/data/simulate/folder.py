@@ -12,14 +12,13 @@ import numpy as np
 from tqdm import tqdm
 
 from hpa_kit.classes import format_label
-from hpa_kit.config import SimulateSettings, Split
+from hpa_kit.config import SimulateSettings
 from hpa_kit.data.simulate.claim import claim, field_files
 from hpa_kit.data.simulate.field import Truth, draw, prepare
 from hpa_kit.data.simulate.plan import SPLITS, FieldPlan, plan_fields
 from hpa_kit.files import atomic_path, atomic_text
-from hpa_kit.submission import encode_label_map
+from hpa_kit.submission import PLACEHOLDER, encode_label_map, truth_string
 
-PLACEHOLDER = "0 1 eNoLCAgIMAEABJkBdQ=="
 # Fewer pixels than this are drawn before a second process has started.
 _SMALL_WORK = 8 * 512**2
 
@@ -46,8 +45,7 @@ def simulate(settings: SimulateSettings) -> Path:
     The folder gets ``train.csv``, ``sample_submission.csv``, ``train/`` and ``test/`` with four 8-bit PNG
     files per field, ``truth_train.csv`` and ``truth.csv`` (pairs of class and mask), and ``masks/ID.npz``
     with the int32 label maps ``cells`` and ``nuclei``. The same settings give the same bytes, with any number
-    of workers. A run that was interrupted goes on where it was; an earlier simulation with other settings is
-    replaced.
+    of workers. A run that was interrupted goes on where it was.
 
     Args:
         settings: what to write and where.
@@ -56,7 +54,7 @@ def simulate(settings: SimulateSettings) -> Path:
         The folder.
 
     Raises:
-        InputError: the folder holds something other than a simulation.
+        InputError: the folder holds something other than an earlier simulation with these settings.
     """
     folder = settings.out
     keep = claim(settings)
@@ -64,7 +62,7 @@ def simulate(settings: SimulateSettings) -> Path:
     for part in (*SPLITS, "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     pixels = sum(max(job.plan.height * job.plan.width, 256**2) for job in jobs)
-    with _mapper(1 if pixels <= _SMALL_WORK else settings.workers) as run:
+    with _mapper(1 if pixels <= _SMALL_WORK else min(settings.workers, len(jobs))) as run:
         rows = list(tqdm(run(_write_field, jobs), total=len(jobs), desc="simulate", unit="field"))
     _write_tables(folder, rows)
     return folder
@@ -114,25 +112,17 @@ def _shown(truth: Truth) -> list[int]:
 
 
 def _truth_string(truth: Truth) -> str:
-    masks = encode_label_map(truth.cells)
-    return " ".join(
-        f"{index} {masks[cell]}"
-        for cell, row in enumerate(truth.shows, start=1)
-        for index in np.flatnonzero(row)
-    )
+    shown = {cell: np.flatnonzero(row) for cell, row in enumerate(truth.shows, start=1)}
+    return truth_string(shown, encode_label_map(truth.cells))
 
 
 def _write_tables(folder: Path, rows: list[Row]) -> None:
-    by_split: dict[Split, list[Row]] = {
-        split: [row for row in rows if row.plan.split == split] for split in SPLITS
-    }
-    labels = [f"{row.plan.id},{row.label}" for row in by_split["train"]]
-    _write_csv(folder / "train.csv", "ID,Label", labels)
+    train, test = ([row for row in rows if row.plan.split == split] for split in SPLITS)
+    _write_csv(folder / "train.csv", "ID,Label", [f"{row.plan.id},{row.label}" for row in train])
     header = "ID,ImageWidth,ImageHeight,PredictionString"
-    for name, split in (("truth_train.csv", "train"), ("truth.csv", "test")):
-        _write_csv(folder / name, header, [_size_row(row, row.truth) for row in by_split[split]])  # type: ignore[index]
-    sample = [_size_row(row, PLACEHOLDER) for row in by_split["test"]]
-    _write_csv(folder / "sample_submission.csv", header, sample)
+    _write_csv(folder / "truth_train.csv", header, [_size_row(row, row.truth) for row in train])
+    _write_csv(folder / "truth.csv", header, [_size_row(row, row.truth) for row in test])
+    _write_csv(folder / "sample_submission.csv", header, [_size_row(row, PLACEHOLDER) for row in test])
 
 
 def _size_row(row: Row, text: str) -> str:

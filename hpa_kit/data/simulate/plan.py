@@ -19,27 +19,11 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 SPINDLE = 11
 # Images of each class in the competition's train.csv. Their square roots keep the order but let a small set
 # hold every class.
+# fmt: off
 _IMAGES = (
-    8797,
-    1095,
-    2451,
-    1262,
-    1425,
-    1792,
-    775,
-    1846,
-    964,
-    1011,
-    818,
-    78,
-    1734,
-    3216,
-    2013,
-    252,
-    5685,
-    621,
-    34,
+    8797, 1095, 2451, 1262, 1425, 1792, 775, 1846, 964, 1011, 818, 78, 1734, 3216, 2013, 252, 5685, 621, 34,
 )
+# fmt: on
 _WEIGHT = np.sqrt(np.array(_IMAGES, dtype=np.float64))
 _CLASSES_PER_FIELD = (0.44, 0.42, 0.125, 0.015)
 _SMALLEST, _LARGEST = 64, 3072
@@ -62,10 +46,10 @@ def plan_fields(settings: SimulateSettings, split: Split) -> list[FieldPlan]:
     count = settings.train if split == "train" else settings.test
     rng = np.random.default_rng((settings.seed, number))
     leads = _lead_classes(settings.classes, count, rng)
+    chosen = _with_all([_field_classes(lead, settings.classes, rng) for lead in leads], settings.classes)
     plans = []
-    for index, lead in enumerate(leads):
+    for index, classes in enumerate(chosen):
         height, width = _size(settings, rng)
-        classes = _field_classes(lead, settings.classes, rng)
         seed = (settings.seed, number, index)
         plans.append(FieldPlan(field_id(seed), split, height, width, classes, seed))
     return plans
@@ -102,6 +86,18 @@ def _field_classes(lead: int, classes: tuple[int, ...], rng: np.random.Generator
         return (lead,)
     companions = rng.choice(others, more, replace=False, p=weight / weight.sum())
     return tuple(sorted([lead, *(int(index) for index in companions)]))
+
+
+def _with_all(fields: list[tuple[int, ...]], classes: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Give classes that no field shows to the fields with the fewest, as far as three per field go."""
+    fields = list(fields)
+    missing = set(classes) - {NEGATIVE} - {index for field in fields for index in field}
+    for index in sorted(missing):
+        room = [k for k, field in enumerate(fields) if len(field) < 3 and field != (NEGATIVE,)]
+        if room:
+            fewest = min(room, key=lambda k: len(fields[k]))
+            fields[fewest] = tuple(sorted((*fields[fewest], index)))
+    return fields
 
 
 def _size(settings: SimulateSettings, rng: np.random.Generator) -> tuple[int, int]:
