@@ -147,6 +147,13 @@ def _metadata(arguments: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
+def _convert(arguments: argparse.Namespace) -> int:
+    from hpa_kit.cells.weights import convert_weights
+
+    print(f"weights: {convert_weights(arguments.file, arguments.out)}")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hpa-kit", description="Where in each single cell a protein sits.")
     parser.add_argument("--version", action="version", version=f"hpa-kit {__version__}")
@@ -168,6 +175,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("submission", type=Path, help="submission CSV")
     sub.add_argument("--sample", type=Path, required=True, help="sample_submission.csv")
     sub.set_defaults(function=_check)
+
+    weights = commands.add_parser("weights", help="published cell networks").add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    sub = weights.add_parser("convert", help="published pickle -> safetensors, running nothing of it")
+    sub.add_argument("file", type=Path, help="published .pth file, or a state dict")
+    sub.add_argument("out", type=Path, help=".safetensors file to write")
+    sub.set_defaults(function=_convert)
 
     sub = commands.add_parser("bundle", help="zip hpa_kit and its wheels into a Kaggle dataset")
     sub.add_argument("--out", type=Path, default=Path("dist"), help="folder to write (default: dist)")

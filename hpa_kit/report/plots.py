@@ -1,0 +1,149 @@
+"""Pictures of fields and of what was found in them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hpa_kit.classes import CLASSES, NEGATIVE
+from hpa_kit.files import atomic_path
+
+Picture = NDArray[np.uint8]
+Field = NDArray[np.uint8]
+LabelMap = NDArray[np.int32]
+
+TEXT = cv2.FONT_HERSHEY_SIMPLEX
+GAP = 8
+
+
+def composite(field: Field) -> Picture:
+    """A field as people look at it: microtubules red, protein green, nuclei blue, ER as a faint yellow.
+
+    Args:
+        field: uint8 (4, H, W).
+
+    Returns:
+        uint8 (H, W, 3), red green blue; each channel stretched to its own brightest per mille.
+    """
+    red, green, blue, yellow = (_stretched(channel) for channel in field)
+    picture = np.stack([0.7 * red + 0.25 * yellow, green + 0.2 * yellow, blue], axis=-1)
+    return np.clip(picture * 255, 0, 255).astype(np.uint8)
+
+
+def protein(field: Field) -> Picture:
+    """The green channel in grey, stretched: uint8 (H, W, 3)."""
+    grey = (_stretched(field[1]) * 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def outlined(picture: Picture, cells: LabelMap, shown: NDArray[np.integer] | None = None) -> Picture:
+    """Draw the outline of every cell.
+
+    Args:
+        picture: uint8 (H, W, 3).
+        cells: int32 (H, W).
+        shown: (n_cells,), the class whose colour each cell's outline has; None draws all in white.
+
+    Returns:
+        A copy with outlines.
+    """
+    out = picture.copy()
+    reach = max(1, round(max(picture.shape) / 700))
+    kernel = np.ones((2 * reach + 1,) * 2, np.uint8)
+    levels = cells.astype(np.float32)
+    edge = (cv2.erode(levels, kernel) != cv2.dilate(levels, kernel)) & (cells > 0)
+    colours = np.full((int(cells.max(initial=0)) + 1, 3), 255, np.uint8)
+    if shown is not None:
+        colours[1:] = np.reshape([_rgb(CLASSES[index].colour) for index in shown], (-1, 3))
+    out[edge] = colours[cells[edge]]
+    return out
+
+
+def contact_sheet(
+    fields: Sequence[Field],
+    label_maps: Sequence[LabelMap],
+    scores: Sequence[NDArray[np.floating]],
+    side: int = 384,
+    captions: tuple[str, str] = ("field and its cells", "protein; outline = the cell's first class"),
+) -> Picture:
+    """Fields side by side: above as they look, below the protein, each cell in its first class's colour.
+
+    Args:
+        fields: uint8 (4, H, W) each.
+        label_maps: their cells, int32 (H, W).
+        scores: (n_cells, 19) each; the largest decides the colour.
+        side: width and height of each panel in pixels.
+        captions: of the two rows.
+
+    Returns:
+        uint8 (h, w, 3), with a legend of the classes that occur.
+    """
+    columns, seen = [], set()
+    for field, cells, score in zip(fields, label_maps, scores, strict=True):
+        first = np.asarray(score).argmax(axis=1) if len(score) else np.zeros(0, int)
+        seen |= set(first.tolist())
+        shape = (side, side)
+        small = np.stack([cv2.resize(channel, shape, interpolation=cv2.INTER_AREA) for channel in field])
+        outlines = cv2.resize(cells.astype(np.float32), shape, interpolation=cv2.INTER_NEAREST).astype(
+            np.int32
+        )
+        above = outlined(composite(small), outlines)
+        below = outlined(protein(small), outlines, first)
+        columns.append(np.concatenate([above, _blank(GAP, side), below]))
+    sheet = columns[0]
+    for column in columns[1:]:
+        sheet = np.concatenate([sheet, _blank(len(sheet), GAP), column], axis=1)
+    titles = _line(sheet.shape[1], [(f"above: {captions[0]}   below: {captions[1]}", (40, 40, 40))])
+    legend = [(CLASSES[index].name, _rgb(CLASSES[index].colour)) for index in sorted(seen, key=_legend_order)]
+    return np.concatenate([titles, sheet, *_legend(sheet.shape[1], legend)])
+
+
+def write_picture(path: str | Path, picture: Picture) -> None:
+    """Write a picture as PNG."""
+    ok, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not ok:
+        raise ValueError(f"picture {picture.shape} cannot be written as PNG")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def _stretched(channel: NDArray[np.uint8]) -> NDArray[np.float32]:
+    low, high = np.percentile(channel, (1, 99.9))
+    return np.clip((channel.astype(np.float32) - low) / max(high - low, 16), 0, 1)
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def _legend_order(index: int) -> tuple[bool, int]:
+    return index == NEGATIVE, index
+
+
+def _blank(height: int, width: int) -> Picture:
+    return np.full((height, width, 3), 255, np.uint8)
+
+
+def _line(width: int, words: Sequence[tuple[str, tuple[int, int, int]]]) -> Picture:
+    """A line of text, words in their colours."""
+    line, x = _blank(26, width), GAP
+    for word, colour in words:
+        cv2.putText(line, word, (x, 18), TEXT, 0.5, colour, 1, cv2.LINE_AA)
+        x += cv2.getTextSize(word, TEXT, 0.5, 1)[0][0] + 2 * GAP
+    return line
+
+
+def _legend(width: int, words: Sequence[tuple[str, tuple[int, int, int]]]) -> list[Picture]:
+    """Words on as many lines as they need."""
+    lines: list[list[tuple[str, tuple[int, int, int]]]] = [[]]
+    room = width - GAP
+    for word, colour in words:
+        needed = cv2.getTextSize(word, TEXT, 0.5, 1)[0][0] + 2 * GAP
+        if needed > room and lines[-1]:
+            lines.append([])
+            room = width - GAP
+        lines[-1].append((word, colour))
+        room -= needed
+    return [_line(width, line) for line in lines]

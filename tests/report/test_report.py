@@ -1,0 +1,58 @@
+import cv2
+import numpy as np
+import pytest
+
+from hpa_kit.classes import CLASSES
+from hpa_kit.report.plots import composite, contact_sheet, outlined, protein, write_picture
+from hpa_kit.report.text import ap_table, text_table
+from hpa_kit.submission import Evaluation
+
+
+@pytest.fixture
+def field():
+    return np.random.default_rng(0).integers(0, 200, (4, 60, 90), dtype=np.uint8)
+
+
+@pytest.fixture
+def cells():
+    cells = np.zeros((60, 90), np.int32)
+    cells[10:30, 10:40], cells[10:30, 40:80] = 1, 2
+    return cells
+
+
+def test_a_table_is_aligned():
+    assert text_table(["a", "bb"], [["ccc", "1"], ["d", "22"]]) == "a    bb\n---  --\nccc   1\nd    22"
+
+
+def test_classes_without_truth_show_a_dash():
+    table = ap_table(Evaluation(0.5, {0: 0.5, 1: None})).splitlines()
+    assert table[2].split()[-1] == "0.5000"
+    assert table[3].split()[-1] == "-"
+    assert ap_table(Evaluation(None, {0: None})).endswith("no truth")
+
+
+def test_pictures_have_the_size_of_their_field(field, cells):
+    assert composite(field).shape == protein(field).shape == (60, 90, 3)
+    assert composite(np.zeros((4, 5, 7), np.uint8)).max() == 0
+
+
+def test_outlines_lie_inside_their_cells_in_the_colour_of_their_class(cells):
+    black = np.zeros((60, 90, 3), np.uint8)
+    drawn = outlined(black, cells, np.array([7, 13]))
+    colours = [tuple(int(CLASSES[k].colour[i : i + 2], 16) for i in (1, 3, 5)) for k in (7, 13)]
+    assert tuple(drawn[10, 20]) == colours[0]
+    assert tuple(drawn[29, 60]) == colours[1]
+    assert not drawn[cells == 0].any()
+    assert not drawn[20, 25].any()
+    assert not black.any()
+
+
+def test_a_contact_sheet_holds_fields_of_any_size_and_no_cells(tmp_path, field, cells):
+    empty = np.zeros((4, 33, 47), np.uint8)
+    scores = np.eye(19)[[7, 18]]
+    sheet = contact_sheet(
+        [field, empty], [cells, np.zeros((33, 47), np.int32)], [scores, np.zeros((0, 19))], side=96
+    )
+    write_picture(tmp_path / "sheet.png", sheet)
+    assert cv2.imread(str(tmp_path / "sheet.png")).shape == sheet.shape
+    assert sheet.shape[1] == 2 * 96 + 8
