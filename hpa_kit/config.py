@@ -31,6 +31,7 @@ FieldSide = Annotated[int, Field(ge=64, le=3072)]
 Stride = Annotated[Literal[8, 16, 32], BeforeValidator(_whole)]
 Rule = Literal["cam_share", "mean_logit", "copied"]
 Split = Literal["train", "test"]
+Views = Literal["none", "flips", "scales"]
 SegmenterName = Literal["auto", "classical"]
 
 
@@ -77,6 +78,9 @@ class TrainSettings(Settings):
     stride_by: Literal["cut", "dilate"] = Field(
         "cut", description="how strides 8 and 16 are had: last stages left out, or dilated"
     )
+    in_channels: Annotated[Literal[3, 4], BeforeValidator(_whole)] = Field(
+        4, description="4 reads red, green, blue, yellow; 3 leaves yellow out"
+    )
     size: int = Field(512, ge=32, description="side to which fields are resized")
     epochs: int = Field(25, ge=1, description="passes over the training fields")
     batch: int = Field(40, ge=1, description="fields per step")
@@ -109,7 +113,7 @@ class SegmentSettings(Settings):
     out: Path = Field(description="folder for ID.npz label maps")
     split: Split = Field("test", description="which images of a competition folder")
     segmenter: SegmenterName = Field("auto", description="who finds the cells")
-    workers: int = Field(2, ge=1, description="processes")
+    workers: int = Field(2, ge=1, description="fields at a time")
 
 
 class InferSettings(Settings):
@@ -124,10 +128,10 @@ class InferSettings(Settings):
     masks: Path | None = Field(None, description="folder of ID.npz or ID.png label maps")
     segmenter: SegmenterName = Field("auto", description="who finds cells that masks lacks")
     rule: Rule = Field("cam_share", description="how a cell's confidence is formed")
-    views: Literal["none", "flips", "scales"] = Field("flips", description="test-time views of each field")
+    views: Views = Field("flips", description="test-time views of each field")
     map_size: int = Field(512, ge=16, description="side of the class maps on which cells are scored")
     batch: int = Field(8, ge=1, description="fields per step")
-    workers: int = Field(2, ge=0, description="data loading processes")
+    workers: int = Field(2, ge=0, description="threads that read fields and find cells")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
     amp: bool = Field(True, description="half precision on a GPU")
 

@@ -1,0 +1,121 @@
+"""Checkpoints: one safetensors file with all weights and hyper-parameters, read without running code."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hpa_kit import __version__
+from hpa_kit.config import Settings
+from hpa_kit.errors import InputError
+from hpa_kit.files import atomic_path
+
+BEST, LAST = "best.safetensors", "last.safetensors"
+_FORMAT = "hpa_kit checkpoint 1"
+_TENSOR, _TUPLE, _PAIRS = "<tensor>", "<tuple>", "<pairs>"
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint file holds: the settings as written, the state that was saved, the kit's version."""
+
+    settings: dict[str, Any]
+    state: dict[str, Any]
+    version: str
+
+
+def write_checkpoint(path: Path | str, settings: Settings, state: dict[str, Any]) -> None:
+    """Write a checkpoint atomically.
+
+    Tensors are named by their place in ``state``, such as ``model.head.weight``; all else stands as JSON in
+    the file's metadata: ``settings`` (every hyper-parameter), ``state``, and ``version`` of the kit.
+
+    Args:
+        path: ends in ``.safetensors``.
+        settings: all of the run's.
+        state: mappings, lists, tuples, numbers, texts and tensors, nested in any way.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = {key: _pack(value, key, tensors) for key, value in state.items()}
+    metadata = {
+        "hpa_kit": _FORMAT,
+        "version": __version__,
+        "settings": json.dumps(settings.model_dump(mode="json")),
+        "state": json.dumps(tree),
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, str(temporary), metadata=metadata)
+
+
+def read_checkpoint(path: Path | str, only: Collection[str] | None = None) -> Checkpoint:
+    """Read a checkpoint, or the parts of its state that ``only`` names; other tensors stay on disk.
+
+    Raises:
+        InputError: the file is missing, damaged, or was not written by :func:`write_checkpoint`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"checkpoint: {path} is missing; expected a file that hpa-kit train wrote")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("hpa_kit") != _FORMAT:
+                raise InputError(f"checkpoint: {path} was not written by hpa-kit train; expected {_FORMAT!r}")
+            tree = json.loads(metadata["state"])
+            parts = tree if only is None else {key: tree[key] for key in only if key in tree}
+            state = {key: _unpack(value, file) for key, value in parts.items()}
+            return Checkpoint(json.loads(metadata["settings"]), state, metadata["version"])
+    except InputError:
+        raise
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"checkpoint: {path} is damaged or no safetensors file: {reason}") from None
+
+
+def random_state() -> dict[str, Any]:
+    """The state of torch's generators, which dropout draws from; augmentation is seeded field by field."""
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Put the generators where :func:`random_state` found it; GPUs' only where as many are here."""
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """What JSON can hold of a value; its tensors go to ``tensors`` under the names that stand for them."""
+    if isinstance(value, Tensor):
+        # Always a copy: weights that share memory, which safetensors refuses, are written twice.
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        return {_TENSOR: name}
+    if isinstance(value, dict):
+        packed = {key: _pack(entry, f"{name}.{key}", tensors) for key, entry in value.items()}
+        return packed if all(isinstance(key, str) for key in packed) else {_PAIRS: list(packed.items())}
+    if isinstance(value, list | tuple):
+        entries = [_pack(entry, f"{name}.{index}", tensors) for index, entry in enumerate(value)]
+        return entries if isinstance(value, list) else {_TUPLE: entries}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _unpack(value: Any, file: Any) -> Any:
+    if isinstance(value, list):
+        return [_unpack(entry, file) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {_TENSOR}:
+        return file.get_tensor(value[_TENSOR])
+    if value.keys() == {_TUPLE}:
+        return tuple(_unpack(entry, file) for entry in value[_TUPLE])
+    if value.keys() == {_PAIRS}:
+        return {key: _unpack(entry, file) for key, entry in value[_PAIRS]}
+    return {key: _unpack(entry, file) for key, entry in value.items()}

@@ -1,0 +1,64 @@
+"""Optimiser and learning rate, both timm's."""
+
+import logging
+
+import torch
+from timm.optim import create_optimizer_v2, list_optimizers
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+
+from hpa_kit.config import TrainSettings, nearest
+from hpa_kit.errors import InputError
+
+# timm's "sgd" is Nesterov's; here sgd is plain momentum and "nesterov" the other.
+_TIMM_NAMES = {"sgd": "momentum", "nesterov": "sgd"}
+_MOMENTUM = 0.9
+
+
+def make_optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """One group with all weights, weight decay on all of them.
+
+    Raises:
+        InputError: timm has no such optimiser, or it needs a library that is not installed.
+    """
+    name = settings.optimiser.lower()
+    known = {*list_optimizers(), *_TIMM_NAMES}
+    if name.rpartition("_")[2] not in known and name not in known:
+        raise InputError(f"optimiser: timm has no {settings.optimiser!r}{nearest(name, known)}")
+    try:
+        return create_optimizer_v2(
+            model,
+            opt=_TIMM_NAMES.get(name, name),
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            momentum=_MOMENTUM,
+            filter_bias_and_bn=False,
+        )
+    except (ValueError, AssertionError, ImportError, TypeError) as error:
+        raise InputError(
+            f"optimiser: {settings.optimiser} cannot be used: {' '.join(str(error).split())}"
+        ) from None
+
+
+def make_scheduler(
+    optimiser: torch.optim.Optimizer, settings: TrainSettings, total_steps: int
+) -> CosineLRScheduler:
+    """Per step: a linear rise over the first part of all steps, then a cosine to 0.
+
+    The rate depends on the number of the step alone, so a resumed run needs no state of it.
+    """
+    rising = min(int(settings.warmup * total_steps), total_steps - 1)
+    logger = logging.getLogger("timm.scheduler.cosine_lr")
+    before = logger.level
+    logger.setLevel(logging.ERROR)  # a run of a single step is warned of as having no effect
+    try:
+        return CosineLRScheduler(
+            optimiser,
+            t_initial=total_steps - rising,
+            warmup_t=rising,
+            warmup_lr_init=settings.lr / (rising + 1),
+            warmup_prefix=True,
+            t_in_epochs=False,
+        )
+    finally:
+        logger.setLevel(before)
