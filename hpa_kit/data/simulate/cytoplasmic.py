@@ -54,11 +54,11 @@ def intermediate_filaments(scene: Scene, members: Members, rng: np.random.Genera
     ground = _only(scene.cytoplasm, members)
     steps = max(10, round(260 * unit))
     pull = np.exp(-scene.near / (28 * unit)) * (ground > 0)
-    starts = sample_pixels(pull, _number(ground, 4.5 * steps * max(1.0, 5 * unit)), rng)
+    starts = sample_pixels(pull, _number(ground, 2.4 * steps * max(1.0, 5 * unit)), rng)
     angles = rng.uniform(0, 2 * np.pi, len(starts[0]))
-    tangle = paths(ground, starts, angles, rng, steps=steps, wobble=0.03 / np.sqrt(unit))
-    bundles = blur(tangle, max(0.8, 2.6 * unit)) * np.float32(max(1.6, 6 * unit))
-    return 0.8 * np.sqrt(bundles) + 0.3 * blur(bundles, 12 * unit) + 0.04 * _haze(scene)
+    tangle = paths(ground, starts, angles, rng, steps=steps, wobble=0.02 / np.sqrt(unit))
+    bundles = blur(tangle, max(0.8, 2.2 * unit)) * np.float32(max(1.6, 6 * unit))
+    return 0.65 * np.sqrt(bundles) + 0.2 * blur(bundles, 12 * unit) + 0.04 * _haze(scene)
 
 
 def actin_filaments(scene: Scene, members: Members, rng: np.random.Generator) -> Canvas:
@@ -93,8 +93,8 @@ def centrosome(scene: Scene, members: Members, rng: np.random.Generator) -> Canv
         if rng.random() < 0.5:
             turn = rng.uniform(0, 2 * np.pi)
             places.append((y + 11 * unit * np.sin(turn), x + 11 * unit * np.cos(turn)))
-    spots = dots(scene.shape, _column(places), np.full(len(places), 1.5), max(0.75, 4.2 * unit))
-    return np.clip(spots, 0, 1.8) + 0.08 * _haze(scene)
+    spots = dots(scene.shape, _column(places), np.full(len(places), 2.4), max(1.1, 4.4 * unit))
+    return np.clip(spots, 0, 2.4) + 0.08 * _haze(scene)
 
 
 def plasma_membrane(scene: Scene, members: Members, rng: np.random.Generator) -> Canvas:

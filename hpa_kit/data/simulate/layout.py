@@ -32,12 +32,12 @@ class CellLine(NamedTuple):
 
 
 CELL_LINES = (
-    CellLine((12, 24), 90, 2.6, 1.45, 0.13, 3, 0.2, 0.1),  # spread out, as U-2 OS
-    CellLine((18, 32), 82, 2.4, 1.25, 0.09, 1, 0.2, 0.2),  # cobbles, as A-431
-    CellLine((28, 46), 70, 2.9, 1.15, 0.08, 0, 0.1, 0.0),  # confluent, as HaCaT
-    CellLine((12, 24), 84, 2.4, 2.6, 0.10, 2, 0.8, 0.1),  # spindles, as fibroblasts
-    CellLine((9, 22), 78, 1.85, 1.15, 0.12, 2, 0.0, 0.7),  # small ones in groups, as HAP1
-    CellLine((8, 15), 104, 3.2, 1.5, 0.14, 3, 0.3, 0.0),  # large and flat, as U-251 MG
+    CellLine((12, 24), 97, 2.5, 1.45, 0.13, 3, 0.2, 0.1),  # spread out, as U-2 OS
+    CellLine((18, 32), 89, 2.3, 1.25, 0.09, 1, 0.2, 0.2),  # cobbles, as A-431
+    CellLine((28, 46), 76, 2.7, 1.15, 0.08, 0, 0.1, 0.0),  # confluent, as HaCaT
+    CellLine((12, 24), 91, 2.3, 2.6, 0.10, 2, 0.8, 0.1),  # spindles, as fibroblasts
+    CellLine((9, 22), 84, 1.7, 1.15, 0.12, 2, 0.0, 0.7),  # small ones in groups, as HAP1
+    CellLine((8, 15), 112, 3, 1.5, 0.14, 3, 0.3, 0.0),  # large and flat, as U-251 MG
 )
 
 
@@ -59,9 +59,6 @@ class Layout(NamedTuple):
 
     cells: NDArray[np.int32]
     nuclei: NDArray[np.int32]
-    depth: (
-        Canvas  # 0 in the middle of the nucleus, 1 at its rim, above outside; of the cell a pixel belongs to
-    )
     outlines: Outlines
     unit: float  # pixels per pixel of a full field
 
@@ -100,11 +97,11 @@ def _outlines(
     line: CellLine, shape: tuple[int, int], unit: float, mitotic_part: float, rng: np.random.Generator
 ) -> Outlines:
     room = shape[0] * shape[1] / (2048 * unit) ** 2
-    count = max(2, round(int(rng.integers(line.cells[0], line.cells[1] + 1)) * room))
-    radius = line.nucleus * unit * rng.lognormal(0, 0.12, count)
-    y, x = _centres(count, shape, radius, line.crowd, rng)
-    kept = len(y)
-    radius = radius[:kept]
+    count = max(3, round(int(rng.integers(line.cells[0], line.cells[1] + 1)) * room))
+    radii = line.nucleus * unit * rng.lognormal(0, 0.12, count)
+    places, radius = _centres(radii, shape, line.crowd, rng)
+    y, x = places.T
+    kept = len(radius)
     direction = rng.uniform(0, np.pi)
     angle = np.where(
         rng.random(kept) < line.aligned, direction + rng.normal(0, 0.2, kept), rng.uniform(0, np.pi, kept)
@@ -118,33 +115,32 @@ def _outlines(
     # A dividing cell rounds up around its plate of chromosomes.
     reach[mitotic] = 1.7 * radius[mitotic, None]
     long, short = np.where(mitotic, 0.95 * radius, long), np.where(mitotic, 0.33 * radius, short)
-    deep = (
-        np.where(rng.random(kept) < 0.15, rng.uniform(0.2, 0.6, kept), rng.uniform(0, 0.1, kept)) * ~mitotic
-    )
+    deep = np.where(rng.random(kept) < 0.15, rng.uniform(0.2, 0.6, kept), 0) * ~mitotic
     dent = np.stack([deep, rng.choice([0.5, 1.5], kept) * np.pi + rng.normal(0, 0.3, kept)], axis=1)
     return Outlines(y, x, angle, long, short, dent, reach, mitotic)
 
 
 def _centres(
-    count: int, shape: tuple[int, int], radius: NDArray[np.float64], crowd: float, rng: np.random.Generator
+    radii: NDArray[np.float64], shape: tuple[int, int], crowd: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Places for nuclei that do not overlap: the loneliest of some candidates, or in a crowd the closest."""
-    placed = np.zeros((0, 2))
-    for index in range(count):
+    """Places for nuclei that do not overlap: the loneliest of some candidates, or in a crowd the closest.
+
+    Returns:
+        (n, 2) rows and columns and the radii (n,) of the nuclei that found a place; the first always does.
+    """
+    places = np.zeros((0, 2))
+    placed = np.zeros(0)
+    for radius in radii:
         candidates = rng.random((24, 2)) * shape
-        if index:
-            gaps = np.linalg.norm(candidates[:, None] - placed[None], axis=2)
-            space = (gaps - 1.25 * (radius[:index] + radius[index])).min(axis=1)
-            allowed = np.flatnonzero(space > 0)
-            if len(allowed) == 0:
-                continue
-            joined = rng.random() < crowd
-            best = allowed[np.argmin(space[allowed]) if joined else np.argmax(space[allowed][:6])]
-        else:
-            best = 0
-        placed = np.vstack([placed, candidates[best]])
-        radius[len(placed) - 1] = radius[index]
-    return placed[:, 0], placed[:, 1]
+        gaps = np.linalg.norm(candidates[:, None] - places[None], axis=2)
+        space = (gaps - 1.25 * (placed + radius)).min(axis=1, initial=np.inf)
+        allowed = np.flatnonzero(space > 0)
+        joined = rng.random() < crowd
+        if len(allowed):
+            best = np.argmin(space[allowed]) if joined else np.argmax(space[allowed][:6])
+            places = np.vstack([places, candidates[allowed[best]]])
+            placed = np.append(placed, radius)
+    return places, placed
 
 
 def _reach(line: CellLine, radius: float, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -167,7 +163,6 @@ def _reach(line: CellLine, radius: float, rng: np.random.Generator) -> NDArray[n
 def _draw(outlines: Outlines, shape: tuple[int, int], unit: float, rng: np.random.Generator) -> Layout:
     warp_y, warp_x = (10 * unit * smooth_noise(shape, 45 * unit, rng) for _ in range(2))
     best = np.ones(shape, dtype=np.float32)
-    depth = np.full(shape, 9, dtype=np.float32)
     cells = np.zeros(shape, dtype=np.int32)
     for index in range(len(outlines.y)):
         margin = int(outlines.reach[index].max() + 40 * unit) + 2
@@ -179,9 +174,8 @@ def _draw(outlines: Outlines, shape: tuple[int, int], unit: float, rng: np.rando
         place = np.where(inner < 1.12, inner - 3, outer)
         mine = place < best[box]
         best[box][mine] = place[mine]
-        depth[box][mine] = inner[mine]
         cells[box][mine] = index + 1
-    return _tidy(cells, depth, outlines, unit)
+    return _tidy(cells, best < -2, outlines, unit)
 
 
 def _position(
@@ -194,12 +188,12 @@ def _position(
     turn = float(outlines.angle[index])
     # The rim of a nucleus is smoother than the outline of its cell.
     along, across = _turned(dy + 0.3 * warp_y, dx + 0.3 * warp_x, turn)
-    angle = cv2.phase(along, across)
-    deep, towards = outlines.dent[index]
-    away = np.abs(np.mod(angle - np.float32(towards % (2 * np.pi)) + np.float32(np.pi), 2 * np.pi) - np.pi)
-    dent = 1 + np.float32(deep) * np.exp(-((away / np.float32(0.5)) ** 2))
     long, short = np.float32(outlines.long[index]), np.float32(outlines.short[index])
-    inner = cv2.magnitude(along / long, across / short) * dent
+    inner = cv2.magnitude(along / long, across / short)
+    deep, towards = outlines.dent[index]
+    if deep > 0:
+        bump = np.cos(cv2.phase(along, across) - np.float32(towards))
+        inner *= 1 + np.float32(deep) * np.exp(np.float32(8) * (bump - 1))
     distance, angle = cv2.cartToPolar(*_turned(dy + warp_y, dx + warp_x, turn))
     direction = (angle * np.float32(_DIRECTIONS / (2 * np.pi))).astype(np.intp) % _DIRECTIONS
     return inner, distance / outlines.reach[index].astype(np.float32)[direction]
@@ -211,22 +205,27 @@ def _turned(dy: Canvas, dx: Canvas, angle: float) -> tuple[Canvas, Canvas]:
     return dx * cos + dy * sin, dy * cos - dx * sin
 
 
-def _tidy(cells: NDArray[np.int32], depth: Canvas, outlines: Outlines, unit: float) -> Layout:
-    """Each cell in one piece with a nucleus worth the name; numbers without gaps."""
+def one_piece(cells: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Leave each cell of a label map its largest piece, 4-connected."""
     pieces = connected(cells, connectivity=1, background=0)
     sizes = np.bincount(pieces.ravel())
     owner = np.zeros(len(sizes), dtype=np.int64)
     owner[pieces.ravel()] = cells.ravel()
-    largest = np.zeros(len(outlines.y) + 1, dtype=np.int64)
-    for piece in np.argsort(sizes):
+    largest = np.zeros(int(cells.max()) + 1, dtype=np.int64)
+    for piece in np.argsort(sizes, kind="stable"):
         largest[owner[piece]] = piece
-    cells = np.where(pieces == largest[cells], cells, 0)
-    nuclei = np.where(depth < 1, cells, 0)
+    return np.where(pieces == largest[cells], cells, 0).astype(np.int32)
+
+
+def _tidy(cells: NDArray[np.int32], inside: NDArray[np.bool_], outlines: Outlines, unit: float) -> Layout:
+    """Each cell in one piece with a nucleus worth the name; numbers without gaps."""
+    cells = one_piece(cells)
+    nuclei = np.where(inside, cells, 0)
     area = np.bincount(nuclei.ravel(), minlength=len(outlines.y) + 1)[1:]
     keep = area >= 0.25 * np.pi * outlines.long * outlines.short
     number = np.zeros(len(keep) + 1, dtype=np.int32)
     number[1:][keep] = np.arange(1, keep.sum() + 1)
-    return Layout(number[cells], number[nuclei], depth, _select(outlines, keep), unit)
+    return Layout(number[cells], number[nuclei], _select(outlines, keep), unit)
 
 
 def _select(outlines: Outlines, keep: NDArray[np.bool_]) -> Outlines:

@@ -44,15 +44,15 @@ def fibrillar_center(scene: Scene, members: Members, rng: np.random.Generator) -
     far = np.repeat(scene.nucleolus_radius, each) * np.sqrt(rng.random(total)) * 0.8
     angle = rng.uniform(0, 2 * np.pi, total)
     at = (np.repeat(y, each) + far * np.sin(angle), np.repeat(x, each) + far * np.cos(angle))
-    spots = dots(scene.shape, at, 1.1 * rng.lognormal(0, 0.35, total), 2.6 * scene.unit)
-    return np.clip(spots, 0, 1.6) + 0.12 * nucleus_body(scene)
+    spots = dots(scene.shape, at, 1.4 * rng.lognormal(0, 0.35, total), max(0.8, 2.6 * scene.unit))
+    return np.clip(spots, 0, 1.9) + 0.12 * nucleus_body(scene)
 
 
 def nuclear_speckles(scene: Scene, members: Members, rng: np.random.Generator) -> Canvas:
     """Many irregular patches in the nucleus, none in the nucleoli."""
     grains = smooth_noise(scene.shape, max(1.0, 6 * scene.unit), rng)
     uneven = smooth_noise(scene.shape, 20 * scene.unit, rng)
-    patches = np.clip((grains + 0.35 * uneven - 0.9) * 1.9, 0, 1.3) * (1 - scene.nucleoli)
+    patches = np.clip((grains + 0.35 * uneven - 0.7) * 1.7, 0, 1.3) * (1 - scene.nucleoli)
     return blur(patches * (scene.inside > 4 * scene.unit), 1.2 * scene.unit) + 0.22 * nucleus_body(scene)
 
 
@@ -64,6 +64,6 @@ def nuclear_bodies(scene: Scene, members: Members, rng: np.random.Generator) -> 
         for _ in range(rng.integers(2, 7))
     ]
     y, x = np.array(places, dtype=np.float64).reshape(-1, 2).T
-    radius = np.maximum(rng.uniform(4, 8, len(y)) * scene.unit, 0.9)
+    radius = np.maximum(rng.uniform(4, 8, len(y)) * scene.unit, 1.2)
     bodies = blobs(scene.shape, (y, x), radius, rng, rough=0.05)
-    return 1.1 * blur(bodies, 1.5 * scene.unit) * (scene.layout.nuclei > 0) + 0.1 * nucleus_body(scene)
+    return 1.3 * blur(bodies, 1.5 * scene.unit) * (scene.layout.nuclei > 0) + 0.1 * nucleus_body(scene)

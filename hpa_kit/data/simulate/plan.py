@@ -148,7 +148,7 @@ def _draw_classes(
     shows[:, columns] = rng.random((count, len(classes))) < part
     # A cell without any is mostly one whose protein sits elsewhere, seldom one that lacks the protein.
     if len(classes) > 1:
-        for cell in np.flatnonzero(~shows.any(axis=1) & (rng.random(count) < 0.72)):
+        for cell in np.flatnonzero(~shows.any(axis=1) & (rng.random(count) < 0.88)):
             shows[cell, rng.choice(columns, p=part / part.sum())] = True
     if not alike and count > 1 and (shows == shows[0]).all():
         _make_one_differ(shows, columns, rng)
@@ -164,9 +164,9 @@ def _parts(classes: tuple[int, ...], alike: bool, rng: np.random.Generator) -> N
     if alike:
         return np.ones(len(classes))
     if len(classes) == 1:
-        return rng.beta(2.6, 0.9, 1)
-    part = rng.beta(0.9, 0.9, len(classes))
-    if rng.random() < 0.35:
+        return rng.beta(3, 0.85, 1)
+    part = rng.beta(0.85, 0.9, len(classes))
+    if rng.random() < 0.28:
         part[rng.integers(len(classes))] = 1
     return np.maximum(part, 0.02)
 

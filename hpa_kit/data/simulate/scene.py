@@ -48,7 +48,8 @@ class Scene:
 
     def per_cell(self, values: NDArray[np.floating]) -> Canvas:
         """One value per cell -> that value on each pixel of the cell, 0 outside."""
-        return np.concatenate([[0], values]).astype(np.float32)[self.layout.cells]
+        table = np.concatenate([[0], values]).astype(np.float32)
+        return np.take(table, self.layout.cells, mode="clip")
 
 
 def make_scene(layout: Layout, rng: np.random.Generator) -> Scene:
