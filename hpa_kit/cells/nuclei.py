@@ -24,8 +24,8 @@ class NucleusRules:
     """outline of a nucleus, as a part of its own brightness above the background"""
     lowest: float = 0.45
     """nuclei are brighter than this part of Otsu's threshold"""
-    split: float = 0.82
-    """touching nuclei are two where the neck is narrower than this part of the thinner one"""
+    neck: float = 0.77
+    """touching nuclei are two where the pass between them is narrower than this part of the thinner one"""
     coherence: float = 0.2
     """part of the variance that blurring must leave; noise leaves 1/16, nuclei most of it"""
 
@@ -54,10 +54,10 @@ def find_nuclei(blue: Image, unit: float, rules: NucleusRules) -> LabelMap:
     rough = fill_holes(drop_small(components(signal > threshold), smallest / 2)) > 0
     if not rough.any():
         return empty
-    regions = _split(signal, rough, unit, rules.split)
+    regions = _split(signal, rough, unit, rules.neck)
     cut = _cut_at_own_level(signal, regions, rules.level, threshold)
     solid = _smooth(fill_holes(cut > 0) > 0, unit)
-    return relabel(drop_small(_split(signal, solid, unit, rules.split), smallest))
+    return relabel(drop_small(_split(signal, solid, unit, rules.neck), smallest))
 
 
 def nucleus_threshold(signal: Image) -> float:
@@ -118,10 +118,10 @@ def _merge_basins(basins: LabelMap, depth: Image, neck: float) -> LabelMap:
         return i
 
     for k in np.argsort(-height, kind="stable"):
-        i, j = root(int(one[k])), root(int(two[k]))
+        i, j = sorted((root(int(one[k])), root(int(two[k]))))
         if i != j and height[k] > neck * min(peak[i], peak[j]):
-            parent[max(i, j)] = min(i, j)
-            peak[min(i, j)] = max(peak[i], peak[j])
+            parent[j] = i
+            peak[i] = max(peak[i], peak[j])
     table = np.array([root(i) for i in range(n + 1)], np.int32)
     return table[basins]
 

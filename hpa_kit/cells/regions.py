@@ -84,13 +84,7 @@ def pair_up(nuclei: LabelMap, cells: LabelMap) -> tuple[LabelMap, LabelMap]:
     Args:
         nuclei, cells: int32 (H, W); the same number belongs together.
     """
-    nuclei = np.where(nuclei == cells, nuclei, np.int32(0))
-    n = int(cells.max(initial=0))
-    keep = np.zeros(n + 1, bool)
-    keep[nuclei.ravel()] = True
-    keep[0] = False
-    table = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
-    return table[nuclei], table[cells]
+    return _pair_up(nuclei, cells, int(cells.max(initial=0)))
 
 
 def _two_dimensional(image: ArrayLike) -> NDArray[np.generic]:
@@ -191,3 +185,27 @@ def _fill_holes(labels, background, limit):  # type: ignore[no-untyped-def]
             if hole != 0 and around[hole] > 0 and size[hole] < limit:
                 out[y, x] = around[hole]
     return out
+
+
+@njit
+def _pair_up(nuclei, cells, n):  # type: ignore[no-untyped-def]
+    height, width = cells.shape
+    number = np.zeros(n + 1, np.int32)
+    for y in range(height):
+        for x in range(width):
+            if nuclei[y, x] == cells[y, x]:
+                number[cells[y, x]] = 1
+    number[0] = 0
+    last = 0
+    for k in range(1, n + 1):
+        last += number[k]
+        number[k] *= last
+    new_nuclei = np.zeros((height, width), np.int32)
+    new_cells = np.empty((height, width), np.int32)
+    for y in range(height):
+        for x in range(width):
+            cell = number[cells[y, x]]
+            new_cells[y, x] = cell
+            if nuclei[y, x] == cells[y, x]:
+                new_nuclei[y, x] = cell
+    return new_nuclei, new_cells

@@ -1,14 +1,12 @@
 """``hpa-kit segment``: the label maps of all fields of a split, kept as files."""
 
 import logging
-import multiprocessing
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -85,23 +83,16 @@ def _is_done(job: Job) -> bool:
 
 def _run(jobs: list[Job], finder: Segmenter, workers: int) -> Iterator[tuple[str, str]]:
     """Do all jobs; yields the ID and the error of each that fails on its input."""
-    bar = tqdm(total=len(jobs), desc="segment", unit="field")
-    with bar:
-        if workers == 1 or len(jobs) < 2:
-            for job in jobs:
-                error = do(job, finder)
-                bar.update()
-                if error:
-                    yield job.id, error
-            return
-        # A fresh interpreter per process: forking one whose libraries have threads can hang.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(jobs)), context, cv2.setNumThreads, (1,)) as pool:
-            waiting = {pool.submit(do, job, finder): job for job in jobs}
+    # Threads do: reading, numba and OpenCV let go of the interpreter, and nothing has to be loaded again.
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(jobs), desc="segment", unit="field") as bar:
+        waiting = {pool.submit(do, job, finder): job for job in jobs}
+        try:
             for future in as_completed(waiting):
                 bar.update()
                 if error := future.result():
                     yield waiting[future].id, error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def do(job: Job, finder: Segmenter) -> str | None:
