@@ -1,6 +1,5 @@
 """What scoring takes, checked and brought to one form."""
 
-import math
 from typing import Any
 
 import cv2
@@ -9,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.errors import InputError
+from hpa_kit.inference.runs import all_finite
 
 MOST_CELLS = 1_000_000  # a larger number in a label map of fewer pixels is no count of cells
 
@@ -24,8 +24,7 @@ def checked_maps(maps: ArrayLike, name: str) -> NDArray[np.float32]:
         raise InputError(f"{name}: expected shape ({N_CLASSES}, h, w), found {array.shape}")
     _refuse_non_numbers(array, name)
     plain = np.ascontiguousarray(array, dtype=np.float32)
-    # The sum of all values is finite only where every one is: one fast pass instead of an array of answers.
-    if not math.isfinite(float(plain.sum())):
+    if not all_finite(plain):
         raise InputError(f"{name}: expected finite values, found NaN or infinity")
     return plain
 
@@ -84,9 +83,10 @@ def checked_green(
     lowest, highest = float(array.min()), float(array.max())
     if not (lowest >= 0 and highest <= 255):
         raise InputError(f"green: expected values from 0 to 255, found {lowest:g} to {highest:g}")
-    if array.dtype != np.uint8 or array.shape == map_shape:
-        array = array.astype(np.float32)
-    return _bilinear(array, map_shape)
+    plane = np.ascontiguousarray(array, dtype=np.float32)
+    if plane.shape != map_shape:
+        plane = np.asarray(cv2.resize(plane, map_shape[::-1], interpolation=cv2.INTER_LINEAR))
+    return plane
 
 
 def resized(labels: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.int32]:
@@ -94,12 +94,6 @@ def resized(labels: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.int
     if labels.shape == shape:
         return labels
     return np.asarray(cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST), dtype=np.int32)
-
-
-def _bilinear(plane: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    if plane.shape != shape:
-        plane = cv2.resize(np.ascontiguousarray(plane), shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return np.ascontiguousarray(plane, dtype=np.float32)
 
 
 def _same_proportions(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:

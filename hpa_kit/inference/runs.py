@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hpa_kit.jit import njit
 
 _LANES = 8  # pixels the processor takes at a time
+_INFINITY = 0x7F800000  # its bits as a float32
 
 
 class Runs(NamedTuple):
@@ -47,6 +48,11 @@ def find_runs(cells: NDArray[np.int32], nuclei: NDArray[np.int32] | None = None)
     return Runs(*arrays)
 
 
+def all_finite(values: NDArray[np.float32]) -> bool:
+    """Whether no value is NaN or infinite, in one pass and without an array of answers."""
+    return bool(_largest_bits(values.reshape(-1).view(np.int32)) < _INFINITY)
+
+
 def areas(runs: Runs, n_cells: int) -> NDArray[np.int64]:
     """Pixels of every cell, outside and inside its nucleus: (n, 2)."""
     lengths = np.bincount(runs.part, weights=runs.stop - runs.start, minlength=2 * n_cells)
@@ -69,7 +75,8 @@ def sum_maps(
     shape = (len(classes), 2 * n_cells)
     sums = MapSums(np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape))
     _add_maps(maps.reshape(len(maps), -1), classes, runs, np.float32(floor), np.float32(high), sums)
-    return MapSums(*(values.reshape(len(classes), n_cells, 2) for values in sums))
+    by_cell = (len(classes), n_cells, 2)
+    return MapSums(sums.positive.reshape(by_cell), sums.high.reshape(by_cell), sums.total.reshape(by_cell))
 
 
 def sum_plane(plane: NDArray[np.float32], runs: Runs, n_cells: int) -> NDArray[np.float64]:
@@ -77,6 +84,15 @@ def sum_plane(plane: NDArray[np.float32], runs: Runs, n_cells: int) -> NDArray[n
     sums = np.zeros(2 * n_cells)
     _add_plane(plane.ravel(), runs, sums)
     return sums.reshape(n_cells, 2).sum(axis=1)
+
+
+@njit
+def _largest_bits(bits):  # type: ignore[no-untyped-def]
+    # Without its sign, a float's bits grow with its value; infinity and NaN come last.
+    largest = np.int32(0)
+    for i in range(len(bits)):
+        largest = max(largest, bits[i] & np.int32(0x7FFFFFFF))
+    return largest
 
 
 @njit

@@ -26,10 +26,10 @@ def score_cells(
 ) -> NDArray[np.float64]:
     """Score every cell by the rule of the competition's 15th place.
 
-    A class stays with a cell when enough of the cell, or of its nucleus, lies on the class map; its confidence
-    is image score x mean of the map where it is positive x that share. A cell left with no class is Negative,
-    the more surely the less of it the maps cover. Restated from the published code; see :data:`MIN_SHARE` and
-    its neighbours for the constants.
+    A class stays with a cell when enough of the cell, or of its nucleus, lies on the class map; its
+    confidence is image score x mean of the map where it is positive x that share. A cell left with no class
+    is Negative, the more surely the less of it the maps cover. Restated from the published code; the
+    constants stand at the top of this file.
 
     Args:
         class_maps: (19, h, w) in [0, 1], any float dtype.
@@ -40,7 +40,7 @@ def score_cells(
         n_cells: number of cells, where ``cells`` was made smaller before and may have lost the last ones.
 
     Returns:
-        float64 (n, 19); row i is cell i + 1; 0 where a class is not given, all 0 for a cell too small to score.
+        float64 (n, 19); row i is cell i + 1; 0 where a class is not given; all 0 for a cell too small.
 
     Raises:
         InputError: a shape, a dtype or a value is not as above.
@@ -118,7 +118,7 @@ def copy_image_scores(image_scores: ArrayLike, n_cells: int) -> NDArray[np.float
 def _larger_part(
     counts: NDArray[np.int64], pixels: NDArray[np.int64], min_area: float
 ) -> NDArray[np.float64]:
-    """Counted pixels as a part of the cell, or of its nucleus where that is large enough and the part larger.
+    """Counted pixels as a part of the cell, or of its nucleus where it is large enough and that is more.
 
     Takes counts (classes, n, 2) and pixels (n, 2), outside and inside the nucleus; gives (classes, n).
     """
