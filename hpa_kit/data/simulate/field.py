@@ -41,11 +41,15 @@ def prepare(plan: FieldPlan) -> Prepared:
     zoom = 4 if side < 96 else 2 if side < 320 else 1
     unit = zoom * field_unit(plan.height, plan.width)
     part = mitotic_part(plan.classes, rng)
-    layout = make_layout(plan.height * zoom, plan.width * zoom, part, rng, unit)
-    shows = cell_classes(plan.classes, layout.outlines.mitotic, rng)
     middle = np.s_[zoom // 2 :: zoom, zoom // 2 :: zoom]
-    cells = one_piece(np.ascontiguousarray(layout.cells[middle]))
-    inner = np.where(layout.nuclei[middle] > 0, cells, 0)
+    while True:
+        layout = make_layout(plan.height * zoom, plan.width * zoom, part, rng, unit)
+        cells = one_piece(np.ascontiguousarray(layout.cells[middle]))
+        inner = np.where(layout.nuclei[middle] > 0, cells, 0)
+        # Reduced to the field's size, a sliver of a nucleus at the border may be left without a pixel.
+        if len(np.unique(inner)) == len(layout.outlines.y) + 1:
+            break
+    shows = cell_classes(plan.classes, layout.outlines.mitotic, rng)
     return Prepared(Truth(cells, inner, shows), layout, zoom, rng)
 
 

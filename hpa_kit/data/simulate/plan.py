@@ -142,7 +142,7 @@ def _draw_classes(
     shows: NDArray[np.bool_], classes: tuple[int, ...], mitotic: NDArray[np.bool_], rng: np.random.Generator
 ) -> None:
     count = len(mitotic)
-    alike = rng.random() < 0.2
+    alike = rng.random() < 0.22
     part = _parts(classes, alike, rng)
     columns = list(classes)
     shows[:, columns] = rng.random((count, len(classes))) < part
@@ -166,7 +166,7 @@ def _parts(classes: tuple[int, ...], alike: bool, rng: np.random.Generator) -> N
     if len(classes) == 1:
         return rng.beta(3, 0.85, 1)
     part = rng.beta(0.85, 0.9, len(classes))
-    if rng.random() < 0.28:
+    if rng.random() < 0.2:
         part[rng.integers(len(classes))] = 1
     return np.maximum(part, 0.02)
 
