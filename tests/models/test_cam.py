@@ -1,0 +1,169 @@
+"""The classifier's maps, its stem, and which backbones it takes."""
+
+import socket
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from hpa_kit.errors import InputError
+from hpa_kit.models import CamClassifier
+
+TINY = "resnet10t"
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def fields(n=2, side=64, channels=4):
+    draw = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (n, channels, side, side), dtype=torch.uint8, generator=draw)
+
+
+@pytest.mark.parametrize("stride_by", ["cut", "dilate"])
+@pytest.mark.parametrize("stride", [32, 16, 8])
+@pytest.mark.parametrize("backbone", [TINY, "efficientnet_lite0", "regnetx_002", "convnext_atto"])
+def test_logits_are_the_mean_of_the_maps_at_every_stride(backbone, stride, stride_by):
+    model = CamClassifier(backbone, stride=stride, stride_by=stride_by).eval()
+    with torch.inference_mode():
+        maps, logits = model.forward_maps(fields()), model(fields())
+        cam = model.forward_cam(fields())
+    assert maps.shape == (2, 19, 64 // stride, 64 // stride)
+    torch.testing.assert_close(logits, maps.mean((2, 3)))
+    assert torch.equal(cam, maps.clamp(min=0))
+
+
+@pytest.mark.parametrize("backbone", [TINY, "convnext_atto"])
+@pytest.mark.parametrize("stride", [32, 8])
+def test_every_weight_gets_a_gradient(backbone, stride):
+    model = CamClassifier(backbone, stride=stride)
+    model(fields()).sum().backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
+
+
+def test_resnest_and_a_transformer_give_maps():
+    for backbone in ("resnest14d", "swin_tiny_patch4_window7_224"):
+        model = CamClassifier(backbone, stride=16, n_classes=3).eval()
+        with torch.inference_mode():
+            assert model.forward_maps(fields(1)).shape == (1, 3, 4, 4)
+
+
+def test_cutting_stages_leaves_out_their_weights():
+    cut, whole = CamClassifier(TINY, stride=8), CamClassifier(TINY, stride=8, stride_by="dilate")
+    count = [sum(weight.numel() for weight in model.parameters()) for model in (cut, whole)]
+    assert count[0] < count[1] / 4
+
+
+def test_bytes_and_floats_to_255_mean_the_same_field():
+    model = CamClassifier(TINY).eval()
+    with torch.inference_mode():
+        assert torch.equal(model(fields()), model(fields().float()))
+
+
+def test_inputs_are_normalised_by_imagenet_and_yellow_by_blue():
+    model = CamClassifier(TINY).eval()
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    mean = torch.tensor([0.485, 0.456, 0.406, 0.406]) * 255
+    model(mean.reshape(1, 4, 1, 1).expand(1, 4, 64, 64))
+    model(torch.zeros(1, 4, 64, 64))
+    torch.testing.assert_close(seen[0], torch.zeros(1, 4, 64, 64), atol=1e-5, rtol=0)
+    expected = -torch.tensor([0.485 / 0.229, 0.456 / 0.224, 0.406 / 0.225, 0.406 / 0.225])
+    torch.testing.assert_close(seen[1][0, :, 0, 0], expected)
+
+
+def test_three_channels_leave_yellow_out():
+    model = CamClassifier(TINY, in_channels=3).eval()
+    other = fields()
+    other[:, 3] = 255 - other[:, 3]
+    with torch.inference_mode():
+        assert torch.equal(model(fields()), model(other))
+        assert torch.equal(model(fields()), model(fields()[:, :3]))
+    with pytest.raises(InputError, match="in_channels"):
+        CamClassifier(TINY, in_channels=5)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "torch"])
+def test_the_fourth_filter_of_a_pretrained_stem_is_the_third(tmp_path, kind):
+    weights = timm.create_model(TINY, num_classes=7).state_dict()
+    path = tmp_path / f"weights.{'safetensors' if kind == 'safetensors' else 'pth'}"
+    save_file(weights, path) if kind == "safetensors" else torch.save({"state_dict": weights}, path)
+    for stride in (32, 8):
+        stem = CamClassifier(TINY, stride=stride, pretrained=path).state_dict()
+        stem = next(value for key, value in stem.items() if key.endswith("conv1.0.weight"))
+        assert torch.equal(stem[:, :3], weights["conv1.0.weight"])
+        assert torch.equal(stem[:, 3], weights["conv1.0.weight"][:, 2])
+    three = CamClassifier(TINY, in_channels=3, pretrained=path).state_dict()
+    stem = next(value for key, value in three.items() if key.endswith("conv1.0.weight"))
+    assert torch.equal(stem, weights["conv1.0.weight"])
+
+
+def test_weights_that_do_not_fit_are_listed_by_key(tmp_path):
+    weights = timm.create_model(TINY).state_dict()
+    weights["layer9.0.weight"] = weights.pop("layer1.0.conv1.weight")
+    weights["bn1.weight"] = torch.ones(5)
+    save_file(weights, tmp_path / "w.safetensors")
+    with pytest.raises(InputError) as caught:
+        CamClassifier(TINY, pretrained=tmp_path / "w.safetensors")
+    for key in ("layer1.0.conv1.weight", "layer9.0.weight", "bn1.weight"):
+        assert key in str(caught.value)
+
+
+def test_missing_and_damaged_weights_are_named(tmp_path):
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    (tmp_path / "bad.pth").write_bytes(b"nothing")
+    for name in ("bad.safetensors", "bad.pth", "gone.pth"):
+        with pytest.raises(InputError, match=name):
+            CamClassifier(TINY, pretrained=tmp_path / name)
+
+
+class Harmful:
+    """Pickles to something that would run code when it is read."""
+
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+def test_weights_that_would_run_code_are_refused(tmp_path, capsys):
+    torch.save({"state_dict": Harmful()}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match="named tensors"):
+        CamClassifier(TINY, pretrained=tmp_path / "w.pth")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.filterwarnings("ignore:Mapping deprecated model name")
+def test_a_deprecated_name_is_built():
+    assert CamClassifier("tf_efficientnet_b0_ns", stride=8).n_features == 40
+
+
+def test_an_unknown_name_names_the_nearest():
+    with pytest.raises(InputError, match=r"no model 'resnet5O'; did you mean 'resnet50'"):
+        CamClassifier("resnet5O")
+    with pytest.raises(InputError, match="is a place"):
+        CamClassifier("hf-hub:someone/something")
+
+
+def test_a_stride_that_a_backbone_lacks_is_refused():
+    with pytest.raises(InputError, match="cannot be dilated"):
+        CamClassifier("mobilenetv3_small_050", stride=8, stride_by="dilate")
+    with pytest.raises(InputError, match="no stage of stride 32"):
+        CamClassifier("vit_tiny_patch16_224", stride=32)
+
+
+def test_channel_dropout_drops_whole_channels_while_training():
+    model = CamClassifier(TINY, drop_rate=0.5)
+    seen = []
+    model.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    torch.manual_seed(0)
+    model.train()(fields())
+    dropped = (seen[0] == 0).all(dim=(2, 3)).float().mean()
+    assert 0.4 < dropped < 0.6
+    model.eval()
+    assert torch.equal(model(fields()), model(fields()))
