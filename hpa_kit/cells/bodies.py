@@ -10,15 +10,18 @@ from hpa_kit.cells.nuclei import Image, region_quantile
 from hpa_kit.cells.regions import LabelMap, components, fill_holes
 from hpa_kit.cells.watershed import spread
 
+# Price of a pixel of bright cytoplasm; the rest of uint8 is left for dark ones.
+BRIGHT = 4
+
 
 @dataclass(frozen=True)
 class BodyRules:
-    """What counts as a cell. Lengths in pixels of a 512-pixel field, areas of a 2048-pixel one (see Scale)."""
+    """What counts as a cell. Lengths in pixels of a 512-pixel field, areas in a 2048-pixel one's."""
 
     smallest: float = 5500.0
     """pixels that a cell has at least; the published label step's limit"""
     reach: float = 150.0
-    """how far a cell may reach from its nucleus"""
+    """how far a cell may reach from its nucleus, through bright cytoplasm; less far through dark"""
     level: float = 0.38
     """outline of a cell, as a part of its brightness around the nucleus above the background"""
     ridge: float = 15.0
@@ -38,8 +41,8 @@ def grow_bodies(red: Image, yellow: Image, nuclei: LabelMap, unit: float, rules:
         int32 (h, w). Where both channels are empty a cell is its nucleus.
 
     Own design. Geodesic growth decides which cell a pixel may belong to: bright cytoplasm is cheap, dark gaps
-    are dear, so fronts of neighbours meet in the dark ridge between them. Each cell's outline then lies at a part of
-    the brightness that it has itself around its nucleus, so dim cells are as complete as bright ones.
+    are dear, so fronts of neighbours meet in the dark ridge between them. Each cell's outline then lies at a
+    part of the brightness that it has itself around its nucleus: dim cells are as complete as bright ones.
     """
     if not nuclei.any():
         return np.zeros(nuclei.shape, np.int32)
@@ -47,7 +50,7 @@ def grow_bodies(red: Image, yellow: Image, nuclei: LabelMap, unit: float, rules:
     near = _near_level(body, nuclei, unit)
     ground = float(np.percentile(body, 3))
     cost = _cost(body, near, ground, rules)
-    territory, _ = spread(cost, nuclei, None, None)
+    territory, _ = spread(cost, nuclei, reach=int(rules.reach * unit * 5 * BRIGHT))
     threshold = ground + rules.level * np.maximum(near - ground, 0)
     inside = (body > threshold[territory]) & (territory > 0) | (nuclei > 0)
     inside = _smooth(inside, unit) | (nuclei > 0)
@@ -58,8 +61,8 @@ def grow_bodies(red: Image, yellow: Image, nuclei: LabelMap, unit: float, rules:
 def cytoplasm(red: Image, yellow: Image, unit: float) -> Image:
     """Microtubules and ER as one smooth image in [0, 1], each channel on its own scale.
 
-    The channels count by their squares, so a cell that only one of them shows is nearly as bright as one that both
-    show; the square root of the sum's root brings dim cells nearer to bright ones.
+    The channels count by their squares, so a cell that only one of them shows is nearly as bright as one that
+    both show; a further square root brings dim cells nearer to bright ones.
     """
     total = np.zeros(red.shape, np.float32)
     for channel in (red, yellow):
@@ -78,7 +81,7 @@ def _near_level(body: Image, nuclei: LabelMap, unit: float) -> Image:
 def _cost(body: Image, near: Image, ground: float, rules: BodyRules) -> NDArray[np.uint8]:
     typical = float(np.median(near[1:])) if near.size > 1 else 0.0
     share = np.clip((body - ground) / max(typical - ground, 1e-3), 0, 1)
-    return (4 * (1 + rules.ridge * (1 - share) ** 2)).astype(np.uint8)
+    return (BRIGHT * (1 + rules.ridge * (1 - share) ** 2)).astype(np.uint8)
 
 
 def keep_with_nucleus(cells: LabelMap, nuclei: LabelMap) -> LabelMap:

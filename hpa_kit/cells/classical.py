@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpa_kit.cells.bodies import BodyRules, grow_bodies
-from hpa_kit.cells.nuclei import NucleusRules, find_nuclei
 from hpa_kit.cells.enlarge import enlarge
+from hpa_kit.cells.nuclei import NucleusRules, find_nuclei
 from hpa_kit.cells.regions import LabelMap, drop_small, pair_up
 from hpa_kit.errors import InputError
 
@@ -27,7 +27,7 @@ RED, BLUE, YELLOW = 0, 2, 3
 
 @dataclass(frozen=True)
 class Scale:
-    """How large things are in a field: the size it is worked at, and pixels there per pixel of a 512-pixel field.
+    """The size a field is worked at, and pixels there per pixel of a 512-pixel field (unit).
 
     Fields of 1728 pixels and more (side = √(h·w)) show cells at the microscope's size, as the published
     limits have it; smaller ones are taken as reduced copies of a 2048-pixel field.
@@ -50,10 +50,10 @@ class Scale:
 class ClassicalSegmenter:
     """Finds nuclei and cells of a field with no trained weights.
 
-    Called with one field, uint8 (4, H, W) red green blue yellow, it returns nuclei and cells, int32 (H, W) label
-    maps: nucleus k lies inside cell k, every cell has a nucleus, numbers are 1…n. Called with several fields it
-    returns a list of such pairs. The protein (green) is not looked at, so that masks do not depend on what is to
-    be judged. A field without cells gives two maps of zeros and a warning in the log.
+    Called with one field, uint8 (4, H, W) red green blue yellow, it returns nuclei and cells, int32 (H, W)
+    label maps: nucleus k lies inside cell k, every cell has a nucleus, numbers are 1…n. Called with several
+    fields it returns a list of such pairs. The protein (green) is not looked at, so that masks do not depend
+    on what is to be judged. A field without cells gives two maps of zeros and a warning in the log.
 
     Full fields are worked at a quarter of their size; label maps are enlarged with smooth outlines.
 

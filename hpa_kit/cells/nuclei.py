@@ -14,7 +14,7 @@ Image = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class NucleusRules:
-    """What counts as a nucleus. Lengths in pixels of a 512-pixel field, areas of a 2048-pixel one (see Scale)."""
+    """What counts as a nucleus. Lengths in pixels of a 512-pixel field, areas in a 2048-pixel one's."""
 
     smallest: float = 2500.0
     """pixels that a nucleus has at least; the published label step's limit"""
@@ -24,6 +24,8 @@ class NucleusRules:
     """outline of a nucleus, as a part of its own brightness above the background"""
     lowest: float = 0.45
     """nuclei are brighter than this part of Otsu's threshold"""
+    noise: float = 5.0
+    """… and than the background by this many standard deviations of its noise"""
     neck: float = 0.77
     """touching nuclei are two where the pass between them is narrower than this part of the thinner one"""
     coherence: float = 0.2
@@ -45,18 +47,21 @@ def find_nuclei(blue: Image, unit: float, rules: NucleusRules) -> LabelMap:
     across shallow necks, a watershed, then each nucleus cut at a part of its own brightness, so that a dim
     nucleus beside a bright one keeps its outline and a bright one does not take its halo.
     """
-    signal = _above_background(_blur(blue, 1.0 * unit), rules.width * unit)
+    smooth = _blur(blue, unit)
+    signal = _above_background(smooth, rules.width * unit)
     empty = np.zeros(blue.shape, np.int32)
     if signal.size == 0 or not _holds_objects(blue, unit, rules.coherence):
         return empty
     smallest = max(rules.smallest * unit * unit / 16, 4.0)
-    threshold = nucleus_threshold(signal) * rules.lowest
+    # The ground runs below the noise; a quarter of the pixels is background however crowded the field is.
+    floor = float(np.percentile(signal, 25)) + rules.noise * noise_level(smooth)
+    threshold = max(nucleus_threshold(signal) * rules.lowest, floor)
     rough = fill_holes(drop_small(components(signal > threshold), smallest / 2)) > 0
     if not rough.any():
         return empty
     regions = _split(signal, rough, unit, rules.neck)
     cut = _cut_at_own_level(signal, regions, rules.level, threshold)
-    solid = _smooth(fill_holes(cut > 0) > 0, unit)
+    solid = fill_holes(_smooth(fill_holes(cut > 0) > 0, unit)) > 0
     return relabel(drop_small(_split(signal, solid, unit, rules.neck), smallest))
 
 
@@ -68,6 +73,17 @@ def nucleus_threshold(signal: Image) -> float:
     root = np.sqrt(np.clip(signal / top, 0, 1))
     histogram = np.bincount((root.ravel() * 255).astype(np.uint8), minlength=256)
     return float(((otsu(histogram) + 0.5) / 255) ** 2 * top)
+
+
+def noise_level(image: Image) -> float:
+    """Standard deviation of pixel noise, from a difference that flat and sloping parts do not show.
+
+    Immerkær 1996, with the median in the mean's place so that outlines do not count.
+    """
+    if min(image.shape) < 3:
+        return 0.0
+    mask = np.outer((1, -2, 1), (1, -2, 1)).astype(np.float32)
+    return float(np.median(np.abs(cv2.filter2D(image, cv2.CV_32F, mask)))) * 1.4826 / 6
 
 
 def _blur(image: Image, sigma: float) -> Image:
@@ -151,7 +167,7 @@ def _cut_at_own_level(signal: Image, regions: LabelMap, level: float, floor: flo
 
 
 def region_quantile(image: Image, regions: LabelMap, quantile: float) -> Image:
-    """A quantile of ``image`` in each number's pixels: float32 (n + 1,); 0 for the background and numbers without pixels."""
+    """A quantile of ``image`` in each number's pixels: float32 (n + 1,), 0 where a number has none."""
     flat = regions.ravel()
     inside = np.flatnonzero(flat)
     order = inside[np.lexsort((image.ravel()[inside], flat[inside]))]
@@ -166,8 +182,10 @@ def region_quantile(image: Image, regions: LabelMap, quantile: float) -> Image:
 
 
 def _smooth(mask: NDArray[np.bool_], unit: float) -> NDArray[np.bool_]:
+    """Without specks and threads, and with the outline that most of the pixels around have."""
     radius = round(2 * unit)
     if radius < 1:
         return mask
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
-    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disc) > 0
+    solid = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disc)
+    return cv2.medianBlur(solid, 2 * radius + 1) > 0

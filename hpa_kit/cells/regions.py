@@ -38,6 +38,8 @@ def relabel(labels: ArrayLike) -> LabelMap:
     Any integer dtype and any values; 0 stays 0.
     """
     array = _two_dimensional(labels)
+    if array.dtype == bool:
+        return array.astype(np.int32)
     if array.size == 0:
         return np.zeros(array.shape, np.int32)
     low, high = int(array.min()), int(array.max())
@@ -114,7 +116,7 @@ def _join(parent, i, j):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _components(image, eight):  # type: ignore[no-untyped-def]
+def _components(image, eight):  # type: ignore[no-untyped-def]  # noqa: PLR0912
     height, width = image.shape
     out = np.zeros((height, width), np.int32)
     parent = np.zeros(image.size + 2, np.int32)

@@ -35,18 +35,20 @@ def segment(settings: SegmentSettings) -> Path:
         settings: see :class:`~hpa_kit.config.SegmentSettings`.
 
     Returns:
-        The folder, with ``ID.npz`` for each field (see :func:`~hpa_kit.cells.label_maps.write_label_maps`).
+        The folder, with ``ID.npz`` for each field, see :func:`~hpa_kit.cells.write_label_maps`.
 
-    Goes on where it was stopped: whole files made with the same settings stay; damaged, foreign and outdated ones
-    are made again, with a warning. A field that cannot be read stops no other.
+    Goes on where it was stopped: whole files made with the same settings stay; damaged, foreign and outdated
+    ones are made again, with a warning. A field that cannot be read stops no other.
 
     Raises:
-        InputError: data or settings cannot be used, or some fields could not be read; all others are written then.
+        InputError: data or settings cannot be used, or some fields cannot; the others are written then.
     """
     folder = DataFolder(settings.data)
     images, fields = folder.images(settings.split), folder.fields(settings.split)
     finder = segmenter(settings.segmenter)
     made_with = {"segmenter": finder.name}
+    if settings.out.exists() and not settings.out.is_dir():
+        raise InputError(f"segment: {settings.out} is a file; expected a folder for label maps")
     settings.out.mkdir(parents=True, exist_ok=True)
     jobs = [Job(images, id, settings.out / f"{id}.npz", made_with) for id in fields.ids]
     jobs = [job for job in tqdm(jobs, desc="look", unit="field", leave=False) if not _is_done(job)]
@@ -70,7 +72,8 @@ def _is_done(job: Job) -> bool:
         info = label_map_info(job.out)
         if (info.version, info.settings) != (VERSION, job.settings):
             raise InputError(
-                f"label maps: {job.out} is of version {info.version}, {info.settings}; wanted {VERSION}, {job.settings}"
+                f"label maps: {job.out} is of version {info.version} and {info.settings}; wanted "
+                f"{VERSION} and {job.settings}"
             )
         # A damaged array shows only when it is read; the size is all of the field that reading needs here.
         height, width = field_size(job.images, job.id)
@@ -96,7 +99,7 @@ def _run(jobs: list[Job], finder: Segmenter, workers: int) -> Iterator[tuple[str
 
 
 def do(job: Job, finder: Segmenter) -> str | None:
-    """Segment one field and write its file; the text of the error where the field cannot be used, else None."""
+    """Segment one field and write its file; returns the error's text where the field cannot be used."""
     try:
         maps = LabelMaps(*finder(read_field(job.images, job.id)))
     except InputError as error:

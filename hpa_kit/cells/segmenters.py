@@ -79,8 +79,8 @@ def _hpacellseg(weights: str | Path | None, device: str) -> Segmenter:
 def _given(weights: str | Path | None, name: str) -> str | Path:
     if weights is None:
         raise InputError(
-            f"segmenter: {name} needs the folder of HPA-Cell-Segmentation's weights; give --weights, or use the "
-            "segmenter classical"
+            f"segmenter: {name} needs the folder of HPA-Cell-Segmentation's weights; give it as weights, or "
+            "use the segmenter classical"
         )
     return weights
 

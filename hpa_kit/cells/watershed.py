@@ -2,7 +2,7 @@
 
 Both run in time proportional to the pixels, and both are deterministic: pixels of equal priority leave the
 queue in the order in which they entered it; seeds enter row by row; the neighbours of a pixel enter in the
-order up, left, right, down (then the four corners). Two runs therefore agree to the last pixel, on any machine.
+order up, left, right, down (then the four corners). Two runs therefore agree to the last pixel.
 """
 
 import numpy as np
@@ -34,8 +34,9 @@ def flood(
     Returns:
         int32 (H, W). Pixels that no seed reaches inside the mask are 0.
 
-    After Soille and Ansoult 1990 with the priorities of scikit-image's ``watershed`` (level, then age), which
-    it equals wherever seeds of one level do not tie; there scikit-image's heap follows no order of its own.
+    After Soille and Ansoult 1990, with the priorities of scikit-image's ``watershed`` up to 0.26 (level, then
+    age), which it equals where no two seeds tie; their order in its heap is not defined. Later versions start
+    all seeds at once and never let the water fall.
     """
     levels, seeds, mask = _checked(levels, seeds, mask, connectivity)
     return _flood(levels, seeds, mask, line, _DY[:connectivity], _DX[:connectivity])
@@ -50,7 +51,7 @@ def spread(
     """Geodesic growth: each pixel takes the number of the seed that is cheapest to reach it from.
 
     Args:
-        cost: uint8 (H, W): price of entering a pixel through an edge; through a corner 7/5 of it. 0 counts as 1.
+        cost: uint8 (H, W): price of entering a pixel through an edge; through a corner 7/5 of it. 0 is 1.
         seeds: int32 (H, W), 0 where there is none.
         mask: bool (H, W): only these pixels are labelled, seeds outside it are dropped. None: all.
         reach: pixels farther than this distance (see Returns) are not labelled; None: no limit.
@@ -73,8 +74,8 @@ def otsu(histogram: NDArray[np.integer] | NDArray[np.floating]) -> int:
         histogram: (n,), counts of the values 0…n-1.
 
     Returns:
-        the bin; pixels above it are foreground. The lowest such bin where several are equally good, and the one
-        bin in use where there is only one; 0 for an empty histogram.
+        the bin; pixels above it are foreground. The lowest such bin where several are equally good, and the
+        one bin in use where there is only one; 0 for an empty histogram.
     """
     counts = np.asarray(histogram, np.float64)
     values = np.arange(counts.size)
@@ -106,7 +107,7 @@ def _checked(  # type: ignore[no-untyped-def]
 
 
 @njit
-def _flood(levels, seeds, mask, line, dys, dxs):  # type: ignore[no-untyped-def]
+def _flood(levels, seeds, mask, line, dys, dxs):  # type: ignore[no-untyped-def]  # noqa: PLR0912
     height, width = levels.shape
     wide = width + 2  # one blocked pixel all round spares every test for the border
     level_of = np.zeros((height + 2) * wide, np.uint8)
