@@ -1,5 +1,6 @@
 """From a data folder to the batches of a run: labels, folds, fields."""
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,11 @@ class TrainingData(NamedTuple):
     train: Loader
     validation: Loader
     folds: pd.DataFrame
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that changes where a field, its label or its fold does."""
+        return hashlib.sha256(self.folds.to_csv(index=False).encode()).hexdigest()
 
 
 def load_training_data(settings: TrainSettings, device: torch.device) -> TrainingData:

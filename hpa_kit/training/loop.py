@@ -1,6 +1,5 @@
 """The training loop: model, steps, validation, checkpoints; one way through, open to variants."""
 
-import hashlib
 import math
 import time
 from pathlib import Path
@@ -224,7 +223,7 @@ class Trainer:
             "metrics": metrics,
             "best": self.best,
             "history": self.history,
-            "fields": _fingerprint(data),
+            "fields": data.fingerprint,
         }
         if self.ema is not None:
             state["ema"] = self.ema.module.state_dict()
@@ -232,7 +231,7 @@ class Trainer:
 
     def _restore(self, checkpoint: Checkpoint, data: TrainingData) -> None:
         state, last = checkpoint.state, self.settings.out / LAST
-        if state["fields"] != _fingerprint(data):
+        if state["fields"] != data.fingerprint:
             raise InputError(
                 f"train: the run in {self.settings.out} was started with other fields or labels than data "
                 f"{self.settings.data} has; give that folder again to go on, or another --out"
@@ -257,8 +256,3 @@ class Trainer:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.float16, enabled=self.amp)
-
-
-def _fingerprint(data: TrainingData) -> str:
-    """Changes where a field, its label or its fold does."""
-    return hashlib.sha256(data.folds.to_csv(index=False).encode()).hexdigest()

@@ -1,0 +1,246 @@
+"""A run learns, can be cut off at any moment, and says what is wrong."""
+
+import csv
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+
+from hpa_kit.config import TrainSettings, to_yaml
+from hpa_kit.errors import InputError
+from hpa_kit.training import Trainer, load_member, read_checkpoint, train
+
+
+class CutOffError(Exception):
+    """Stands for a session that ends."""
+
+
+def metrics(run):
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_run(one, other):
+    assert metrics(one) == metrics(other)
+    for name in ("best.safetensors", "last.safetensors"):
+        left, right = read_checkpoint(one / name).state, read_checkpoint(other / name).state
+        assert left.keys() == right.keys()
+        assert left["metrics"] == right["metrics"] and left["epoch"] == right["epoch"]
+        for part in {"model", "ema"} & left.keys():
+            assert all(torch.equal(left[part][key], right[part][key]) for key in left[part])
+
+
+def test_a_run_learns_and_leaves_everything_in_its_folder(settings):
+    made = settings(epochs=8, lr=3e-3)
+    run = train(made)
+    assert {path.name for path in run.iterdir()} == {
+        "best.safetensors", "last.safetensors", "settings.yaml", "folds.csv", "metrics.csv", "tensorboard"
+    }  # fmt: skip
+    rows = metrics(run)
+    assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(1, 9)]
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"]) / 2
+    assert TrainSettings(**yaml.safe_load((run / "settings.yaml").read_text())) == made
+    model, read, info = load_member(run)
+    assert read == made and not model.training
+    best = min(rows, key=lambda row: float(row["val_loss"]))
+    assert (info["epoch"], info["metrics"]["val_loss"]) == (int(best["epoch"]), float(best["val_loss"]))
+
+
+def test_a_finished_run_returns_at_once(settings, monkeypatch):
+    run = train(settings(epochs=1))
+    before = (run / "last.safetensors").read_bytes()
+    (run / "metrics.csv").unlink()
+    monkeypatch.setattr(Trainer, "build", lambda *_: pytest.fail("built a network"))
+    assert train(settings(epochs=1)) == run
+    assert (run / "last.safetensors").read_bytes() == before and len(metrics(run)) == 1
+
+
+@pytest.fixture(scope="module")
+def undisturbed(competition, tmp_path_factory):
+    """A run with dropout and averaged weights that nothing disturbed."""
+    torch.set_num_threads(1)
+    made = TrainSettings(
+        data=competition, out=tmp_path_factory.mktemp("undisturbed") / "run", backbone="resnet10t", stride=8,
+        size=32, epochs=3, batch=3, optimiser="adamw", lr=1e-3, folds=4, workers=0, device="cpu",
+        drop_rate=0.3, ema=0.9,
+    )  # fmt: skip
+    return train(made)
+
+
+def cut_off(monkeypatch, function, call):
+    """The ``call``-th call of a function ends the session before it does anything."""
+    calls = 0
+    original = getattr(Trainer, function)
+
+    def counted(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise CutOffError
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(Trainer, function, counted)
+
+
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [("step", 2), ("_write_best", 1), ("_write_last", 1), ("step", 5), ("validate", 2), ("_write_last", 3)],
+)
+def test_a_run_that_was_cut_off_goes_on_to_the_same_curve(settings, undisturbed, monkeypatch, function, call):
+    made = settings(drop_rate=0.3, ema=0.9)
+    with monkeypatch.context() as patch:
+        cut_off(patch, function, call)
+        with pytest.raises(CutOffError):
+            train(made)
+    assert_same_run(train(made), undisturbed)
+
+
+KILLED = """
+import os, signal, sys, torch, yaml
+torch.set_num_threads(1)
+from hpa_kit.config import TrainSettings, make_settings, read_yaml
+from hpa_kit.training import Trainer
+
+class Killed(Trainer):
+    def _write_last(self, *args):
+        if self.epoch == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super()._write_last(*args)
+
+Killed(make_settings(TrainSettings, read_yaml(sys.argv[1]))).fit()
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_curve(settings, undisturbed, tmp_path):
+    made = settings(drop_rate=0.3, ema=0.9)
+    (tmp_path / "settings.yaml").write_text(to_yaml(made))
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, tmp_path / "settings.yaml"], capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert read_checkpoint(made.out / "last.safetensors").state["epoch"] == 1
+    assert_same_run(train(made), undisturbed)
+
+
+def test_a_folder_of_a_run_with_other_settings_is_refused(settings):
+    run = train(settings(epochs=1))
+    before = (run / "settings.yaml").read_text()
+    with pytest.raises(InputError, match=r"lr 0\.001 \(now 0\.002\)"):
+        train(settings(epochs=1, lr=2e-3))
+    with pytest.raises(InputError, match=r"epochs 1 \(now 2\)"):
+        train(settings(epochs=2))
+    assert (run / "settings.yaml").read_text() == before
+    assert train(settings(epochs=1, workers=1, cache=False)) == run
+
+
+def test_a_run_does_not_go_on_with_other_labels(settings, competition, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        cut_off(patch, "step", 5)
+        with pytest.raises(CutOffError):
+            train(settings())
+    other = tmp_path / "other"
+    shutil.copytree(competition, other)
+    table = other / "train.csv"
+    table.write_text(table.read_text().replace("7|16", "5", 1))
+    with pytest.raises(InputError, match="other fields or labels"):
+        train(settings(data=other))
+
+
+def test_a_pretrained_file_is_not_needed_to_go_on(settings, tmp_path, monkeypatch):
+    import timm
+    from safetensors.torch import save_file
+
+    path = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("resnet10t").state_dict(), path)
+    made = settings(pretrained=path, epochs=2)
+    with monkeypatch.context() as patch:
+        cut_off(patch, "step", 5)
+        with pytest.raises(CutOffError):
+            train(made)
+    path.unlink()
+    assert load_member(train(made)).info["epoch"] in (1, 2)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_there_was(settings):
+    class Diverging(Trainer):
+        def losses(self, batch):
+            losses = super().losses(batch)
+            return losses if self.epoch < 1 else {"focal": losses["focal"] * float("nan")}
+
+    with pytest.raises(
+        InputError, match=r"loss became nan in epoch 2, epoch 1 is kept .*lower lr than 0\.001"
+    ):
+        Diverging(settings()).fit()
+    for name in ("best.safetensors", "last.safetensors"):
+        state = read_checkpoint(settings().out / name).state
+        assert state["epoch"] == 1
+        assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_a_variant_overrides_its_loss_and_each_part_is_logged(settings):
+    class Variant(Trainer):
+        def losses(self, batch):
+            return super().losses(batch) | {"maps": self.model.forward_maps(batch.fields).square().mean()}
+
+    (row,) = metrics(Variant(settings(epochs=1)).fit())
+    assert float(row["train_loss"]) == pytest.approx(float(row["train_focal"]) + float(row["train_maps"]))
+
+
+def test_averaged_weights_are_validated_and_kept(undisturbed):
+    last, best = (
+        read_checkpoint(undisturbed / name).state for name in ("last.safetensors", "best.safetensors")
+    )
+    assert not torch.equal(last["ema"]["head.weight"], last["model"]["head.weight"])
+    member = load_member(undisturbed / "last.safetensors")
+    assert torch.equal(member.model.head.weight, last["ema"]["head.weight"])
+    assert best["averaged"] and load_member(undisturbed).info["averaged"]
+
+
+def test_tensorboard_shows_scalars_once_per_epoch_and_hyper_parameters(settings, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with monkeypatch.context() as patch:
+        cut_off(patch, "_write_last", 2)
+        with pytest.raises(CutOffError):
+            train(settings())
+    run = train(settings())
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert {"val_loss", "train_loss", "macro_f1", "lr"} <= set(events.Tags()["scalars"])
+    shown = events.Scalars("val_loss")
+    assert [event.step for event in shown] == [1, 2, 3]
+    assert [event.value for event in shown] == pytest.approx([float(row["val_loss"]) for row in metrics(run)])
+    hyper = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert b"resnet10t" in hyper and b"weight_decay" in hyper
+    assert "tensorflow" not in sys.modules
+
+
+def test_missing_images_stop_a_run_before_it_starts(settings, competition, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(competition, other)
+    (other / "train" / "003e1_yellow.png").unlink()
+    with pytest.raises(InputError, match=r"1 of 13 labelled fields.*ID 003e1 \(yellow\)"):
+        train(settings(data=other))
+
+
+def test_a_fold_that_is_not_there_is_named(settings, competition, tmp_path):
+    other = tmp_path / "other"
+    (other / "train").mkdir(parents=True)
+    for path in (competition / "train").glob("00[012]e1_*"):
+        shutil.copy(path, other / "train")
+    (other / "train.csv").write_text("ID,Label\n000e1,0\n001e1,7\n002e1,0\n")
+    with (
+        pytest.warns(UserWarning, match="3 made|too rare"),
+        pytest.raises(InputError, match="0 in fold 3 of 3"),
+    ):
+        train(settings(data=other, fold=3))
+
+
+def test_a_file_where_the_run_should_go_is_refused(settings, tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        train(settings())
