@@ -88,5 +88,6 @@ def test_label_maps_as_files(big_field, tmp_path):
     sizes = [(tmp_path / name).stat().st_size / 1000 for name in ("a.npz", "usual.npz")]
     print(
         f"\nlabel maps, 2048², 20 cells: write {1000 * write:.0f} ms ({sizes[0]:.0f} kB), "
-        f"read {1000 * read:.0f} ms; savez_compressed {1000 * usual:.0f} ms ({sizes[1]:.0f} kB): {usual / write:.1f}×"
+        f"read {1000 * read:.0f} ms; savez_compressed {1000 * usual:.0f} ms "
+        f"({sizes[1]:.0f} kB): {usual / write:.1f}×"
     )
