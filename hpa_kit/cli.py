@@ -131,6 +131,16 @@ def _check(arguments: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
+def _picture(arguments: argparse.Namespace) -> int:
+    from hpa_kit.report.picture import draw_submission
+
+    out = draw_submission(
+        arguments.submission, arguments.data, arguments.out, arguments.split, arguments.fields, arguments.side
+    )
+    print(f"picture: {out}")
+    return 0
+
+
 def _bundle(arguments: argparse.Namespace) -> int:
     from hpa_kit.kaggle.bundle import build_bundle
 
@@ -175,6 +185,17 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("submission", type=Path, help="submission CSV")
     sub.add_argument("--sample", type=Path, required=True, help="sample_submission.csv")
     sub.set_defaults(function=_check)
+
+    sub = commands.add_parser("picture", help="draw a submission's cells and classes over its fields")
+    sub.add_argument("submission", type=Path, help="submission CSV")
+    sub.add_argument("data", type=Path, help="competition folder, or a folder of images")
+    sub.add_argument("--out", type=Path, required=True, help="PNG to write")
+    sub.add_argument(
+        "--split", choices=("train", "test"), default="test", help="which images (default: test)"
+    )
+    sub.add_argument("--fields", type=int, default=4, help="how many fields (default: 4)")
+    sub.add_argument("--side", type=int, default=384, help="panel side in pixels (default: 384)")
+    sub.set_defaults(function=_picture)
 
     weights = commands.add_parser("weights", help="published cell networks").add_subparsers(
         dest="action", required=True, metavar="ACTION"

@@ -32,7 +32,7 @@ Stride = Annotated[Literal[8, 16, 32], BeforeValidator(_whole)]
 Rule = Literal["cam_share", "mean_logit", "copied"]
 Split = Literal["train", "test"]
 Views = Literal["none", "flips", "scales"]
-SegmenterName = Literal["auto", "classical"]
+SegmenterName = Literal["auto", "published", "classical", "hpacellseg"]
 
 
 class Settings(BaseModel):
@@ -81,15 +81,23 @@ class TrainSettings(Settings):
     in_channels: Annotated[Literal[3, 4], BeforeValidator(_whole)] = Field(
         4, description="4 reads red, green, blue, yellow; 3 leaves yellow out"
     )
+    contrast: Literal["field", "fixed"] = Field(
+        "field",
+        description="field: every channel of every field by its own mean and spread; fixed: ImageNet's",
+    )
     size: int = Field(512, ge=32, description="side to which fields are resized")
     epochs: int = Field(25, ge=1, description="passes over the training fields")
-    batch: int = Field(40, ge=1, description="fields per step")
-    optimiser: str = Field("sgd", description="timm optimiser name, such as sgd or adamw")
-    lr: float = Field(0.5, gt=0, description="peak learning rate")
-    weight_decay: float = Field(4e-5, ge=0, description="weight decay")
+    batch: int | None = Field(
+        None,
+        ge=1,
+        description="fields per step; by default 8 to 40, so that a small set gets 400 steps or more",
+    )
+    optimiser: str = Field("adamw", description="timm optimiser name, such as sgd or adamw")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay")
     warmup: float = Field(0.1, ge=0, lt=1, description="part of all steps with rising learning rate")
     drop_rate: float = Field(0.0, ge=0, lt=1, description="channel dropout before the head")
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights; 0 is off")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of averaged weights; 0 is off")
     augmentation: int = Field(1, ge=0, le=1, description="augmentation recipe")
     fold: int = Field(0, ge=0, description="fold kept for validation")
     folds: int = Field(5, ge=2, description="number of folds")
@@ -113,7 +121,18 @@ class SegmentSettings(Settings):
     out: Path = Field(description="folder for ID.npz label maps")
     split: Split = Field("test", description="which images of a competition folder")
     segmenter: SegmenterName = Field("auto", description="who finds the cells")
-    workers: int = Field(2, ge=1, description="fields at a time")
+    weights: Path | None = Field(None, description="folder of the two published networks")
+    shard: int = Field(0, ge=0, description="which share of the fields to do, counted from 0")
+    shards: int = Field(1, ge=1, description="shares that the sorted fields are cut into")
+    batch: int = Field(4, ge=1, description="fields of one size per step of the networks")
+    workers: int = Field(2, ge=1, description="threads that read, label and write fields")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
+
+    @model_validator(mode="after")
+    def _shard_exists(self) -> Self:
+        if self.shard >= self.shards:
+            raise ValueError(f"shard {self.shard} is not one of {self.shards} shards, which count from 0")
+        return self
 
 
 class InferSettings(Settings):
@@ -127,6 +146,7 @@ class InferSettings(Settings):
     split: Split = Field("test", description="which images of a competition folder")
     masks: Path | None = Field(None, description="folder of ID.npz or ID.png label maps")
     segmenter: SegmenterName = Field("auto", description="who finds cells that masks lacks")
+    weights: Path | None = Field(None, description="folder of the two published networks")
     rule: Rule = Field("cam_share", description="how a cell's confidence is formed")
     views: Views = Field("flips", description="test-time views of each field")
     map_size: int = Field(512, ge=16, description="side of the class maps on which cells are scored")
@@ -147,7 +167,6 @@ class DemoSettings(Settings):
     backbone: str = Field("resnet18", description="timm model name")
     stride: Stride = Field(8, description="input pixels per map pixel")
     epochs: int = Field(10, ge=1, description="passes over the training fields")
-    lr: float = Field(2e-3, gt=0, description="peak learning rate of adamw")
     seed: int = Field(0, ge=0, description="seed of everything")
 
 

@@ -40,18 +40,20 @@ def demo(settings: DemoSettings, run: Callable[[Sequence[str]], int]) -> None:
          "--classes", classes, "--seed", settings.seed)  # fmt: skip
     step("segment", data, "--out", masks)
     step("train", data, "--out", member, "--backbone", settings.backbone, "--stride", settings.stride,
-         "--size", settings.size, "--epochs", settings.epochs, "--batch", 32, "--optimiser", "adamw",
-         "--lr", settings.lr, "--weight-decay", 0.01, "--seed", settings.seed, "--workers", 0)  # fmt: skip
+         "--size", settings.size, "--epochs", settings.epochs, "--seed", settings.seed)  # fmt: skip
 
     scores: dict[tuple[str, str], float] = {}
     for found, folder in {"classical": masks, "true": data / "masks"}.items():
         for rule in RULES:
             csv = out / f"submission_{found}_{rule}.csv"
-            step("infer", data, "--members", member, "--masks", folder, "--rule", rule, "--out", csv)
+            step("infer", data, "--members", member, "--masks", folder, "--rule", rule,
+                 "--map-size", settings.size, "--out", csv)  # fmt: skip
             step("check", csv, "--sample", data / "sample_submission.csv")
             scores[found, rule] = evaluate(data / "truth.csv", csv).mean_ap or 0.0
-    step("evaluate", data / "truth.csv", out / "submission_classical_mean_logit.csv")
-    print(f"\n{_table(scores)}\n\nSubmissions, label maps and the run lie in {out}.")
+    best = out / "submission_classical_mean_logit.csv"
+    step("evaluate", data / "truth.csv", best)
+    step("picture", best, data, "--out", out / "picture.png")
+    print(f"\n{_table(scores)}\n\nSubmissions, label maps, the run and picture.png lie in {out}.")
 
 
 def _table(scores: dict[tuple[str, str], float]) -> str:

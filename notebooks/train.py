@@ -23,14 +23,14 @@ pretrained = None  # weights file of the backbone, such as one in an attached da
 stride = 32  # input pixels per map pixel: 8, 16 or 32
 size = 512  # side to which fields are resized
 epochs = 25
-batch = 40
-optimiser = "sgd"
-lr = 0.5
+batch = None  # fields per step; None is 8 to 40, after the number of fields
+optimiser = "adamw"
+lr = 1e-3
 fold = 0  # the fold kept for validation
 seed = 42
 workers = 2
 device = "auto"
-settings = {}  # any other option of `hpa-kit train`, such as {"stride_by": "dilate", "ema": 0.999}
+settings = {}  # any other option of `hpa-kit train`, such as {"stride_by": "dilate", "contrast": "fixed"}
 
 # %% [markdown]
 # The kit comes from the attached dataset, however Kaggle has unpacked it, or from the checkout this notebook

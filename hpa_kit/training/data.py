@@ -19,6 +19,7 @@ from hpa_kit.training.run import FOLDS
 from hpa_kit.training.store import FieldStore, require_images
 
 _UNCHANGED = 0
+_WANTED_STEPS, _SMALLEST_BATCH, _LARGEST_BATCH = 400, 8, 40
 
 
 class TrainingData(NamedTuple):
@@ -53,11 +54,17 @@ def load_training_data(settings: TrainSettings, device: torch.device) -> Trainin
     workers = 0 if store.in_memory and device.type == "cpu" else settings.workers
     changed = FieldDataset(store, targets, Augmentation(settings.augmentation))
     unchanged = FieldDataset(store, targets, Augmentation(_UNCHANGED))
+    batch = settings.batch or _batch_of(len(learnt), settings.epochs)
     return TrainingData(
-        Loader(changed, EpochBatches(learnt, settings.batch, settings.seed), workers, device),
-        Loader(unchanged, EpochBatches(held_out, settings.batch, None), workers, device),
+        Loader(changed, EpochBatches(learnt, batch, settings.seed), workers, device),
+        Loader(unchanged, EpochBatches(held_out, batch, None), workers, device),
         folds,
     )
+
+
+def _batch_of(n_fields: int, epochs: int) -> int:
+    """Fields per step that give a run the wanted steps, within the bounds of batch norm and of memory."""
+    return min(max(n_fields * epochs // _WANTED_STEPS, _SMALLEST_BATCH), _LARGEST_BATCH)
 
 
 def _split(folds: pd.DataFrame, fold: int, table: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -61,6 +61,7 @@ def build_classifier(settings: TrainSettings) -> CamClassifier:
         in_channels=settings.in_channels,
         pretrained=settings.pretrained,
         drop_rate=settings.drop_rate,
+        contrast=settings.contrast,
     )
 
 

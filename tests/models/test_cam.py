@@ -67,10 +67,36 @@ def test_bytes_and_floats_to_255_mean_the_same_field():
         assert torch.equal(model(fields()), model(fields().float()))
 
 
-def test_inputs_are_normalised_by_imagenet_and_yellow_by_blue():
-    model = CamClassifier(TINY).eval()
+def inputs_of_backbone(model):
+    """A list that receives what the backbone of a model is given."""
     seen = []
     model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    return seen
+
+
+def test_a_dim_protein_looks_like_a_bright_one():
+    model = CamClassifier(TINY).eval()
+    seen = inputs_of_backbone(model)
+    bright = torch.randn(2, 4, 64, 64) * 60
+    model(bright - bright.min())
+    model(bright / 2 + 90)
+    assert seen[0].mean((-2, -1)).abs().max() < 1e-4
+    assert (seen[0].std((-2, -1)) - 60 / 64).abs().max() < 0.02
+    assert (seen[0] - seen[1]).abs().max() < 0.3
+
+
+def test_a_channel_that_shows_nothing_stays_nothing():
+    model = CamClassifier(TINY).eval()
+    seen = inputs_of_backbone(model)
+    model(torch.full((1, 4, 64, 64), 17, dtype=torch.uint8))
+    model(torch.full((1, 4, 64, 64), 17.0) + torch.rand(1, 4, 64, 64))
+    assert seen[0].abs().max() == 0
+    assert seen[1].abs().max() < 0.2
+
+
+def test_fixed_contrast_is_imagenets_with_yellow_as_blue():
+    model = CamClassifier(TINY, contrast="fixed").eval()
+    seen = inputs_of_backbone(model)
     mean = torch.tensor([0.485, 0.456, 0.406, 0.406]) * 255
     model(mean.reshape(1, 4, 1, 1).expand(1, 4, 64, 64))
     model(torch.zeros(1, 4, 64, 64))

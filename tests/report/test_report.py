@@ -3,9 +3,12 @@ import numpy as np
 import pytest
 
 from hpa_kit.classes import CLASSES
+from hpa_kit.errors import InputError
+from hpa_kit.report.picture import cells_of, draw_submission
 from hpa_kit.report.plots import composite, contact_sheet, outlined, protein, write_picture
 from hpa_kit.report.text import ap_table, text_table
-from hpa_kit.submission import Evaluation
+from hpa_kit.submission import Evaluation, encode_label_map, prediction_string, write_submission
+from hpa_kit.submission.table import parse_prediction
 
 
 @pytest.fixture
@@ -56,3 +59,19 @@ def test_a_contact_sheet_holds_fields_of_any_size_and_no_cells(tmp_path, field, 
     write_picture(tmp_path / "sheet.png", sheet)
     assert cv2.imread(str(tmp_path / "sheet.png")).shape == sheet.shape
     assert sheet.shape[1] == 2 * 96 + 8
+
+
+def test_a_submission_is_drawn_from_its_masks_alone(tmp_path, field, cells):
+    (tmp_path / "images").mkdir()
+    for name, channel in zip(("red", "green", "blue", "yellow"), field, strict=True):
+        cv2.imwrite(str(tmp_path / "images" / f"a_{name}.png"), channel)
+    prediction = prediction_string(np.eye(19)[[7, 18]], encode_label_map(cells))
+    write_submission(tmp_path / "s.csv", [("z", 90, 60, ""), ("a", 90, 60, prediction)])
+    draw_submission(tmp_path / "s.csv", tmp_path / "images", tmp_path / "p.png", side=100)
+    assert cv2.imread(str(tmp_path / "p.png")).shape[1] == 100
+    found, scores = cells_of(parse_prediction(prediction), 60, 90)
+    assert (found == cells).all()
+    assert (scores == np.eye(19)[[7, 18]]).all()
+    write_submission(tmp_path / "s.csv", [("z", 90, 60, "")])
+    with pytest.raises(InputError, match="no row of .* holds a cell"):
+        draw_submission(tmp_path / "s.csv", tmp_path / "images", tmp_path / "p.png")

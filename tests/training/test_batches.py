@@ -11,6 +11,7 @@ from hpa_kit.data import read_field, resize_field
 from hpa_kit.errors import InputError
 from hpa_kit.training import store
 from hpa_kit.training.augment import Augmentation
+from hpa_kit.training.data import _batch_of
 from hpa_kit.training.dataset import EpochBatches, FieldDataset, Loader
 from hpa_kit.training.memory import available_bytes
 from hpa_kit.training.store import FieldStore, require_images
@@ -138,3 +139,10 @@ def test_albumentations_is_told_not_to_ask_for_updates():
 
     assert "albumentations" in sys.modules
     assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("fields", "epochs", "batch"), [(30, 25, 8), (320, 10, 8), (1000, 10, 25), (17445, 25, 40)]
+)
+def test_a_small_set_gets_small_batches_and_so_enough_steps(fields, epochs, batch):
+    assert _batch_of(fields, epochs) == batch

@@ -1,0 +1,76 @@
+"""What a submission says, drawn over its fields."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpa_kit.classes import N_CLASSES
+from hpa_kit.data import DataFolder, read_field
+from hpa_kit.errors import InputError
+from hpa_kit.report.plots import contact_sheet, write_picture
+from hpa_kit.submission import decode_mask, read_submission
+from hpa_kit.submission.table import Detections, parse_prediction
+
+
+def draw_submission(
+    submission: str | Path,
+    data: str | Path,
+    out: str | Path,
+    split: str = "test",
+    fields: int = 4,
+    side: int = 384,
+) -> Path:
+    """Draw the first fields of a submission that hold cells, each cell in the colour of its first class.
+
+    Args:
+        submission: the CSV.
+        data: competition folder, or a folder of images.
+        out: PNG to write.
+        split: which images of a competition folder.
+        fields: how many.
+        side: of each panel in pixels.
+
+    Raises:
+        InputError: a file cannot be used, or no row holds a cell.
+    """
+    images = DataFolder(data).images(split)
+    table = read_submission(submission)
+    drawn, label_maps, scores = [], [], []
+    for id, width, height, text in table.itertuples(index=False, name=None):
+        cells, score = cells_of(parse_prediction(text), height, width)
+        if len(score):
+            drawn.append(read_field(images, id))
+            label_maps.append(cells)
+            scores.append(score)
+        if len(drawn) == fields:
+            break
+    if not drawn:
+        raise InputError(f"picture: no row of {submission} holds a cell")
+    write_picture(out, contact_sheet(drawn, label_maps, scores, side))
+    return Path(out)
+
+
+def cells_of(
+    detections: Detections, height: int, width: int
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Label map and cell scores that a row's detections come from; empty masks are left out.
+
+    Returns:
+        int32 (height, width) and float64 (n_cells, 19), row i for cell i + 1.
+
+    Raises:
+        InputError: a mask cannot be read.
+    """
+    cells = np.zeros((height, width), np.int32)
+    number: dict[str, int] = {}
+    for string in dict.fromkeys(detections.masks):
+        mask = decode_mask(string, height, width)
+        if mask.any():
+            number[string] = len(number) + 1
+            cells[mask] = number[string]
+    scores = np.zeros((len(number), N_CLASSES))
+    for index, confidence, string in zip(*detections, strict=True):
+        if string in number:
+            scores[number[string] - 1, index] = confidence
+    return cells, scores
