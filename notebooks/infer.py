@@ -22,6 +22,7 @@ out = None  # submission CSV; None is working/submission.csv
 split = "test"
 masks = None  # folder of ID.npz or ID.png label maps; None finds the cells here
 segmenter = "auto"
+weights = None  # folder of the two published cell networks; with it, auto is published, else classical
 rule = "cam_share"  # or mean_logit: how a cell's confidence is formed
 views = "flips"  # test-time views of each field
 batch = 8

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hpa_kit.cells.classical import ClassicalSegmenter
     from hpa_kit.cells.dpn_unet import DPNUnet
+    from hpa_kit.cells.kept import FieldCells, kept_or_made
     from hpa_kit.cells.label_maps import LabelMaps, has_label_maps, read_label_maps, write_label_maps
     from hpa_kit.cells.label_step import label_cells
     from hpa_kit.cells.segmenters import segmenter
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
 _HOME = {
     "ClassicalSegmenter": "classical",
     "DPNUnet": "dpn_unet",
+    "FieldCells": "kept",
     "LabelMaps": "label_maps",
     "has_label_maps": "label_maps",
+    "kept_or_made": "kept",
     "label_cells": "label_step",
     "load_published_network": "weights",
     "read_label_maps": "label_maps",
@@ -27,8 +30,10 @@ _HOME = {
 __all__ = [
     "ClassicalSegmenter",
     "DPNUnet",
+    "FieldCells",
     "LabelMaps",
     "has_label_maps",
+    "kept_or_made",
     "label_cells",
     "load_published_network",
     "read_label_maps",

@@ -5,21 +5,28 @@ import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
-from typing import Any
+from typing import Any, overload
 from unittest import mock
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skimage import morphology, transform
+from skimage.morphology import remove_small_holes, remove_small_objects
+from skimage.transform import rescale
 
+from hpa_kit.cells.classical import check_field
+from hpa_kit.cells.published import fingerprint
 from hpa_kit.cells.weights import find_weights, load_published_network
 from hpa_kit.errors import InputError
 
 Field = NDArray[np.uint8]
 LabelMap = NDArray[np.int32]
+Pair = tuple[LabelMap, LabelMap]
+
+_SHIMMED = Lock()
 
 
 class OriginalSegmenter:
@@ -27,8 +34,8 @@ class OriginalSegmenter:
 
     The package was written for numpy 1, scikit-image 0.18 and torch 1. During a call, and only then, its
     modules see today's libraries through thin stand-ins: ``rescale(multichannel=…)``, ``np.bool``, sizes of
-    ``cv2.resize`` in the order that fields other than square need. It gets networks that are loaded already, so
-    that it unpickles and downloads nothing. Its cells wrap at 255 per field, and fields below full size
+    ``cv2.resize`` in the order that fields other than square need. It gets networks that are loaded already,
+    so that it unpickles and downloads nothing. Its cells wrap at 255 per field, and fields below full size
     lose cells to its fixed area limits; the ``published`` segmenter has neither fault.
 
     Args:
@@ -40,6 +47,7 @@ class OriginalSegmenter:
     """
 
     name = "hpacellseg"
+    algorithm = 1  # raised when the same networks would give other label maps
 
     def __init__(self, weights: str | Path, device: str | torch.device = "cpu") -> None:
         try:
@@ -51,28 +59,34 @@ class OriginalSegmenter:
                 "the segmenter published, which needs its weights only"
             ) from None
         found = find_weights(weights)
+        networks = [load_published_network(found[name]) for name in ("nuclei", "cells")]
+        self._fingerprint = fingerprint(*networks)
         with self._today():
             self._segmentator = self._networks.CellSegmentator(
-                load_published_network(found["nuclei"]),
-                load_published_network(found["cells"]),
-                device=str(device),
-                padding=True,
-                multi_channel_model=True,
+                *networks, device=str(device), padding=True, multi_channel_model=True
             )
 
-    def __call__(
-        self, fields: Field | Sequence[Field]
-    ) -> tuple[LabelMap, LabelMap] | list[tuple[LabelMap, LabelMap]]:
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides its label maps, to be kept with them."""
+        return {"segmenter": self.name, "algorithm": self.algorithm, "weights": self._fingerprint}
+
+    @overload
+    def __call__(self, fields: Field) -> Pair: ...
+    @overload
+    def __call__(self, fields: Sequence[Field]) -> list[Pair]: ...
+    def __call__(self, fields: Field | Sequence[Field]) -> Pair | list[Pair]:
         """One field uint8 (4, H, W) -> nuclei and cells, int32 (H, W); several -> a list of pairs."""
         if isinstance(fields, np.ndarray) and fields.ndim == 3:
             return self._segment(fields)
         return list(self.stream(fields))
 
-    def stream(self, fields: Iterable[Field]) -> Iterator[tuple[LabelMap, LabelMap]]:
+    def stream(self, fields: Iterable[Field]) -> Iterator[Pair]:
         """Pairs of label maps for any number of fields, one after the other."""
         return map(self._segment, fields)
 
-    def _segment(self, field: Field) -> tuple[LabelMap, LabelMap]:
+    def _segment(self, field: Field) -> Pair:
+        check_field(field)
         red, _, blue, yellow = field
         with self._today():
             nuclei_maps = self._segmentator.pred_nuclei([blue])
@@ -83,9 +97,10 @@ class OriginalSegmenter:
     @contextmanager
     def _today(self) -> Iterator[None]:
         """Today's libraries as the package expects them, in its own modules only."""
-        with ExitStack() as stack:
+        # One call at a time: two would put back each other's stand-ins.
+        with _SHIMMED, ExitStack() as stack:
             for module, name, stand_in in (
-                (self._networks, "transform", _StandIn(transform, rescale=_rescale)),
+                (self._networks, "transform", _StandIn(self._networks.transform, rescale=_rescale)),
                 (self._networks, "cv2", _StandIn(cv2, resize=_resize)),
                 (self._labels, "np", _StandIn(np, bool=np.bool_)),
                 (self._labels, "remove_small_objects", _remove_small_objects),
@@ -107,7 +122,7 @@ class _StandIn:
 
 
 def _rescale(image: NDArray[Any], scale: float, multichannel: bool) -> NDArray[np.float64]:
-    return transform.rescale(image, scale, channel_axis=-1 if multichannel else None)
+    return rescale(image, scale, channel_axis=-1 if multichannel else None)
 
 
 def _resize(image: NDArray[Any], size: tuple[int, int], **options: Any) -> NDArray[Any]:
@@ -116,12 +131,12 @@ def _resize(image: NDArray[Any], size: tuple[int, int], **options: Any) -> NDArr
 
 
 def _remove_small_objects(labels: NDArray[Any], smallest: int) -> NDArray[Any]:
-    if "max_size" in inspect.signature(morphology.remove_small_objects).parameters:
-        return morphology.remove_small_objects(labels, max_size=smallest - 1)
-    return morphology.remove_small_objects(labels, min_size=smallest)
+    if "max_size" in inspect.signature(remove_small_objects).parameters:
+        return remove_small_objects(labels, max_size=smallest - 1)
+    return remove_small_objects(labels, min_size=smallest)
 
 
 def _remove_small_holes(mask: NDArray[Any], smallest: int) -> NDArray[Any]:
-    if "max_size" in inspect.signature(morphology.remove_small_holes).parameters:
-        return morphology.remove_small_holes(mask, max_size=smallest - 1)
-    return morphology.remove_small_holes(mask, area_threshold=smallest)
+    if "max_size" in inspect.signature(remove_small_holes).parameters:
+        return remove_small_holes(mask, max_size=smallest - 1)
+    return remove_small_holes(mask, area_threshold=smallest)

@@ -1,9 +1,12 @@
 """The published networks as a segmenter: field -> network maps -> label maps."""
 
+import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any, overload
 
 import cv2
 import numpy as np
@@ -11,13 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hpa_kit.cells.classical import check_field
 from hpa_kit.cells.dpn_unet import STRIDE
 from hpa_kit.cells.label_step import SMALLEST_FULL_SIDE, label_cells
 from hpa_kit.cells.weights import find_weights, load_published_network
 
 Field = NDArray[np.uint8]
 LabelMap = NDArray[np.int32]
+Pair = tuple[LabelMap, LabelMap]
 Maps = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+log = logging.getLogger(__name__)
 
 SCALE = 0.25
 # Side of a 2048 px field at the network's scale; fields below full size are enlarged or reduced to it.
@@ -34,7 +41,8 @@ class PublishedSegmenter:
         weights: folder with both weights files, see :func:`~hpa_kit.cells.weights.find_weights`.
         device: ``cuda``, ``cpu`` or a torch device.
         batch: fields of one size that go through the networks together; halved when memory runs out.
-        workers: threads of the label step, which runs while the next fields are in the networks.
+        workers: threads that reduce fields for the networks, and label what comes out of them while the next
+            fields are in.
         amp: half precision on a GPU.
 
     Raises:
@@ -42,6 +50,7 @@ class PublishedSegmenter:
     """
 
     name = "published"
+    algorithm = 1  # raised when the same networks would give other label maps
 
     def __init__(
         self,
@@ -56,25 +65,37 @@ class PublishedSegmenter:
         self.workers = workers
         self.amp = amp and self.device.type == "cuda"
         found = find_weights(weights)
-        self.nuclei_network = self._placed(load_published_network(found["nuclei"]))
-        self.cell_network = self._placed(load_published_network(found["cells"]))
+        networks = [load_published_network(found[name]) for name in ("nuclei", "cells")]
+        self._fingerprint = fingerprint(*networks)
+        self.nuclei_network, self.cell_network = map(self._placed, networks)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides its label maps, to be kept with them."""
+        return {"segmenter": self.name, "algorithm": self.algorithm, "weights": self._fingerprint}
 
     def _placed(self, network: nn.Module) -> nn.Module:
-        return network.to(self.device, memory_format=torch.channels_last)
+        return network.to(self.device).to(memory_format=torch.channels_last)
 
-    def __call__(
-        self, fields: Field | Sequence[Field]
-    ) -> tuple[LabelMap, LabelMap] | list[tuple[LabelMap, LabelMap]]:
+    @overload
+    def __call__(self, fields: Field) -> Pair: ...
+    @overload
+    def __call__(self, fields: Sequence[Field]) -> list[Pair]: ...
+    def __call__(self, fields: Field | Sequence[Field]) -> Pair | list[Pair]:
         """One field uint8 (4, H, W) -> nuclei and cells, int32 (H, W); several -> a list of pairs."""
         if isinstance(fields, np.ndarray) and fields.ndim == 3:
             return next(self.stream([fields]))
         return list(self.stream(fields))
 
-    def stream(self, fields: Iterable[Field]) -> Iterator[tuple[LabelMap, LabelMap]]:
-        """Pairs of label maps for any number of fields of any sizes, in their order, a few in memory at a time."""
+    def stream(self, fields: Iterable[Field]) -> Iterator[Pair]:
+        """Pairs of label maps for any number of fields of any sizes, in order, a few in memory at a time.
+
+        Raises:
+            InputError: a field is not uint8 (4, H, W).
+        """
         remaining = iter(fields)
-        with ThreadPoolExecutor(self.workers) as pool:
-            waiting: list[Future[tuple[LabelMap, LabelMap]]] = []
+        with ThreadPoolExecutor(self.workers, "label") as pool:
+            waiting: list[Future[Pair]] = []
             # The label step of one window runs while the networks work on the next.
             while window := list(islice(remaining, 2 * self.batch)):
                 following = self._submit(window, pool)
@@ -82,38 +103,45 @@ class PublishedSegmenter:
                 waiting = following
             yield from (future.result() for future in waiting)
 
-    def _submit(
-        self, window: list[Field], pool: ThreadPoolExecutor
-    ) -> list[Future[tuple[LabelMap, LabelMap]]]:
-        """Put a window's fields through the networks, those of one size together, and queue their label steps."""
-        jobs: dict[int, Future[tuple[LabelMap, LabelMap]]] = {}
+    def _submit(self, window: list[Field], pool: ThreadPoolExecutor) -> list[Future[Pair]]:
+        """Put a window's fields through the networks, by size, and queue their label steps."""
+        jobs: dict[int, Future[Pair]] = {}
         by_size: dict[tuple[int, int], list[int]] = {}
         for index, field in enumerate(window):
-            by_size.setdefault(field.shape[1:], []).append(index)
+            check_field(field)
+            by_size.setdefault((field.shape[1], field.shape[2]), []).append(index)
+        inputs = [pool.submit(network_input, field) for field in window]
         for size, indices in by_size.items():
             for start in range(0, len(indices), self.batch):
                 group = indices[start : start + self.batch]
-                for index, maps in zip(group, self.maps([window[index] for index in group]), strict=True):
-                    jobs[index] = pool.submit(label_cells, *maps, size=size)
+                maps = self.maps(np.stack([inputs[index].result() for index in group]))
+                for index, pair in zip(group, maps, strict=True):
+                    jobs[index] = pool.submit(_label, *pair, size)
         return [jobs[index] for index in range(len(window))]
 
-    def maps(self, fields: Sequence[Field]) -> list[Maps]:
+    def maps(self, inputs: NDArray[np.float32]) -> list[Maps]:
         """The networks' maps of fields of one size.
+
+        Args:
+            inputs: float32 (B, 3, h, w), see :func:`network_input`.
 
         Returns:
             per field nuclei and cell map, uint8 (h, w, 3) at the network's scale: unused, border, foreground.
         """
-        inputs = np.stack([network_input(field) for field in fields])
+        if 0 in inputs.shape:
+            return [(np.zeros((*inputs.shape[2:], 3), np.uint8),) * 2 for _ in inputs]
         try:
             nuclei = self._run(self.nuclei_network, inputs[:, [2, 2, 2]])
             cells = self._run(self.cell_network, inputs)
         except torch.OutOfMemoryError:
-            if len(fields) == 1:
+            if len(inputs) == 1:
                 raise
-            torch.cuda.empty_cache()
-            self.batch = len(fields) // 2
-            return [*self.maps(fields[: self.batch]), *self.maps(fields[self.batch :])]
-        return list(zip(nuclei, cells, strict=True))
+            self.batch = len(inputs) // 2
+        else:
+            return list(zip(nuclei, cells, strict=True))
+        # Outside of the handler: what failed is free only once its traceback is.
+        torch.cuda.empty_cache()
+        return [*self.maps(inputs[: self.batch]), *self.maps(inputs[self.batch :])]
 
     def _run(self, network: nn.Module, images: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Images float32 (B, 3, h, w) in [0, 1] -> uint8 (B, h, w, 3)."""
@@ -128,6 +156,26 @@ class PublishedSegmenter:
         return maps.contiguous().cpu().numpy()
 
 
+def fingerprint(*networks: nn.Module) -> str:
+    """Hexadecimal digits that tell networks' weights apart, whatever file they came from.
+
+    The first numbers of every tensor tell as much as all of them, in a thousandth of the time.
+    """
+    digest = hashlib.sha256()
+    for network in networks:
+        for name, tensor in network.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.flatten()[:64].cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _label(nuclei_map: NDArray[np.uint8], cell_map: NDArray[np.uint8], size: tuple[int, int]) -> Pair:
+    nuclei, cells = label_cells(nuclei_map, cell_map, size=size)
+    if not cells.any():
+        log.warning("segmenter published: no cell in a field of %d x %d pixels", *size)
+    return nuclei, cells
+
+
 def network_input(field: Field) -> NDArray[np.float32]:
     """Microtubules, ER and nuclei of a field at the networks' scale.
 
@@ -138,6 +186,8 @@ def network_input(field: Field) -> NDArray[np.float32]:
         float32 (3, h, w) in [0, 1].
     """
     height, width = field.shape[1:]
+    if 0 in (height, width):
+        return np.zeros((3, height, width), np.float32)
     side = float(np.sqrt(height * width))
     scale = SCALE if side >= SMALLEST_FULL_SIDE else NETWORK_SIDE / side
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

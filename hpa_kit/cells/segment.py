@@ -2,107 +2,128 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from hpa_kit.cells.label_maps import VERSION, LabelMaps, label_map_info, read_label_maps, write_label_maps
+from hpa_kit.cells.kept import FieldCells, kept_or_made
+from hpa_kit.cells.label_maps import VERSION, label_map_info, read_label_maps, write_label_maps
 from hpa_kit.cells.segmenters import Segmenter, segmenter
 from hpa_kit.config import SegmentSettings
-from hpa_kit.data import DataFolder, field_size, read_field
+from hpa_kit.data import DataFolder, field_size
 from hpa_kit.errors import InputError
+from hpa_kit.flow import Failure, run_ahead
 
 log = logging.getLogger(__name__)
 
 
-class Job(NamedTuple):
-    """One field to segment: where it is read from and written to."""
-
-    images: Path
-    id: str
-    out: Path
-    settings: dict[str, Any]
-
-
 def segment(settings: SegmentSettings) -> Path:
-    """Find the cells of every field of a split and keep the label maps.
+    """Find the cells of every field of a split, or of a shard of it, and keep the label maps.
 
     Args:
-        settings: see :class:`~hpa_kit.config.SegmentSettings`.
+        settings: see :class:`~hpa_kit.config.SegmentSettings`. Shards are contiguous shares of the sorted
+            IDs; several processes, each with its own shard, may write to one folder.
 
     Returns:
         The folder, with ``ID.npz`` for each field, see :func:`~hpa_kit.cells.write_label_maps`.
 
-    Goes on where it was stopped: whole files made with the same settings stay; damaged, foreign and outdated
-    ones are made again, with a warning. A field that cannot be read stops no other.
+    Goes on where it was stopped: whole files made by the same segmenter with the same weights stay; damaged,
+    foreign and outdated ones are made again, with a warning. A field that cannot be read or segmented stops
+    no other.
 
     Raises:
         InputError: data or settings cannot be used, or some fields cannot; the others are written then.
     """
     folder = DataFolder(settings.data)
-    images, fields = folder.images(settings.split), folder.fields(settings.split)
-    finder = segmenter(settings.segmenter)
-    made_with = {"segmenter": finder.name}
+    images = folder.images(settings.split)
+    ids = _share(folder.fields(settings.split).ids, settings.shard, settings.shards)
     if settings.out.exists() and not settings.out.is_dir():
         raise InputError(f"segment: {settings.out} is a file; expected a folder for label maps")
+    finder = segmenter(
+        settings.segmenter, settings.weights, settings.device, settings.batch, settings.workers
+    )
     settings.out.mkdir(parents=True, exist_ok=True)
-    jobs = [Job(images, id, settings.out / f"{id}.npz", made_with) for id in fields.ids]
-    jobs = [job for job in tqdm(jobs, desc="look", unit="field", leave=False) if not _is_done(job)]
-    log.info("segment: %d fields to do, %d kept from before", len(jobs), len(fields.ids) - len(jobs))
-    failed = dict(_run(jobs, finder, settings.workers))
+    todo = _todo(ids, images, settings.out, finder.settings, settings.workers)
+    log.info("segment: %d fields to do, %d kept from before", len(todo), len(ids) - len(todo))
+    failed = _make(todo, images, settings.out, finder, settings.workers)
     if failed:
         for id in sorted(failed):
             log.error("segment: %s: %s", id, failed[id])
         raise InputError(
-            f"segment: {len(failed)} of {len(fields.ids)} fields could not be segmented, the others are in "
+            f"segment: {len(failed)} of {len(ids)} fields could not be segmented, the others are in "
             f"{settings.out}: {', '.join(sorted(failed))}; first: {failed[min(failed)]}"
         )
     return settings.out
 
 
-def _is_done(job: Job) -> bool:
-    """Whether a whole file of these settings is there; says why where one is there and is not good."""
-    if not job.out.is_file():
-        return False
+def _share(ids: list[str], shard: int, shards: int) -> list[str]:
+    ordered = sorted(ids)
+    return ordered[len(ordered) * shard // shards : len(ordered) * (shard + 1) // shards]
+
+
+def _todo(ids: list[str], images: Path, out: Path, made_with: dict[str, Any], workers: int) -> list[str]:
+    """The IDs without a whole file of these settings; warns where there is one that is not good."""
+    todo = []
+    with ThreadPoolExecutor(workers, "look") as pool:
+        faults = run_ahead(pool, partial(_fault, images, out, made_with), ids, 4 * workers)
+        looked = tqdm(zip(ids, faults, strict=True), "look", len(ids), leave=False, unit="field")
+        for id, fault in looked:
+            if fault:
+                warnings.warn(f"{fault}; made again", stacklevel=3)
+            if fault is not None:
+                todo.append(id)
+    return todo
+
+
+def _fault(images: Path, out: Path, made_with: dict[str, Any], id: str) -> str | None:
+    """What is wrong with a field's file; empty where there is none, None where it is good."""
+    path = out / f"{id}.npz"
+    if not path.is_file():
+        return ""
     try:
-        info = label_map_info(job.out)
-        if (info.version, info.settings) != (VERSION, job.settings):
-            raise InputError(
-                f"label maps: {job.out} is of version {info.version} and {info.settings}; wanted "
-                f"{VERSION} and {job.settings}"
+        info = label_map_info(path)
+        if (info.version, info.settings) != (VERSION, made_with):
+            return (
+                f"label maps: {path} is of version {info.version} and {info.settings}; wanted {VERSION} and "
+                f"{made_with}"
             )
         # A damaged array shows only when it is read; the size is all of the field that reading needs here.
-        height, width = field_size(job.images, job.id)
-        read_label_maps(job.out.parent, job.id, np.broadcast_to(np.uint8(0), (4, height, width)))
-    except InputError as error:
-        warnings.warn(f"{error}; made again", stacklevel=2)
-        return False
-    return True
-
-
-def _run(jobs: list[Job], finder: Segmenter, workers: int) -> Iterator[tuple[str, str]]:
-    """Do all jobs; yields the ID and the error of each that fails on its input."""
-    # Threads do: reading, numba and OpenCV let go of the interpreter, and nothing has to be loaded again.
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(jobs), desc="segment", unit="field") as bar:
-        waiting = {pool.submit(do, job, finder): job for job in jobs}
-        try:
-            for future in as_completed(waiting):
-                bar.update()
-                if error := future.result():
-                    yield waiting[future].id, error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def do(job: Job, finder: Segmenter) -> str | None:
-    """Segment one field and write its file; returns the error's text where the field cannot be used."""
-    try:
-        maps = LabelMaps(*finder(read_field(job.images, job.id)))
+        height, width = field_size(images, id)
+        read_label_maps(out, id, np.broadcast_to(np.uint8(0), (4, height, width)))
     except InputError as error:
         return str(error)
-    write_label_maps(job.out, maps, job.settings)
     return None
+
+
+def _make(ids: list[str], images: Path, out: Path, finder: Segmenter, workers: int) -> dict[str, str]:
+    """Segment fields and write their files; returns {ID: reason} of those that could not be."""
+
+    def write(item: tuple[str, FieldCells | Failure]) -> tuple[str, str | None]:
+        id, result = item
+        if isinstance(result, Failure):
+            return id, result.reason
+        try:
+            write_label_maps(out / f"{id}.npz", result.maps, finder.settings)
+        except OSError as error:
+            raise InputError(
+                f"segment: {out / id}.npz cannot be written: {error.strerror or error}; the same command "
+                "goes on once it can"
+            ) from error
+        return id, None
+
+    failed = {}
+    with (
+        ThreadPoolExecutor(workers, "write") as writing,
+        tqdm(total=len(ids), desc="segment", unit="field") as bar,
+    ):
+        for id, fault in run_ahead(
+            writing, write, kept_or_made(ids, images, finder, workers=workers), workers
+        ):
+            if fault is not None:
+                failed[id] = fault
+            bar.update()
+    return failed

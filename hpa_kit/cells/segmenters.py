@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, overload
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from hpa_kit.cells.classical import ClassicalSegmenter
 from hpa_kit.cells.regions import LabelMap
 from hpa_kit.config import nearest
+from hpa_kit.devices import pick_device
 from hpa_kit.errors import InputError
 
 Field = NDArray[np.uint8]
@@ -26,6 +28,10 @@ class Segmenter(Protocol):
     def name(self) -> str:
         """The name by which :func:`segmenter` knows it."""
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides its label maps, to be kept with them; neither paths nor how fast it works."""
+
     @overload
     def __call__(self, fields: Field) -> Pair: ...
     @overload
@@ -34,7 +40,21 @@ class Segmenter(Protocol):
         """Pairs for any number of fields of any sizes, in their order, a few in memory at a time."""
 
 
-def segmenter(name: str = "auto", weights: str | Path | None = None, device: str = "cpu") -> Segmenter:
+@dataclass(frozen=True)
+class _Wanted:
+    weights: str | Path | None
+    device: str
+    batch: int
+    workers: int
+
+
+def segmenter(
+    name: str = "auto",
+    weights: str | Path | None = None,
+    device: str = "cpu",
+    batch: int = 4,
+    workers: int = 2,
+) -> Segmenter:
     """The segmenter of a name.
 
     Args:
@@ -42,10 +62,12 @@ def segmenter(name: str = "auto", weights: str | Path | None = None, device: str
             ``hpacellseg`` its own package, both with its weights; ``auto`` is published where weights are
             given and classical elsewhere, and the log says which.
         weights: folder of HPA-Cell-Segmentation's weights.
-        device: of the networks, such as ``cuda``.
+        device: of the networks: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        batch: fields of one size that go through the networks together.
+        workers: threads of what is not the networks' work.
 
     Raises:
-        InputError: the name is unknown, or weights are needed and missing or unusable.
+        InputError: the name is unknown, or weights or device are needed and missing or unusable.
     """
     if name not in ("auto", *_MAKERS):
         raise InputError(f"segmenter: unknown name {name!r}{nearest(name, ('auto', *_MAKERS))}")
@@ -55,25 +77,24 @@ def segmenter(name: str = "auto", weights: str | Path | None = None, device: str
         log.info(
             "segmenter: %s (%s)", chosen, "no weights given" if weights is None else f"weights in {weights}"
         )
-    return _MAKERS[chosen](weights, device)
+    return _MAKERS[chosen](_Wanted(weights, device, batch, workers))
 
 
-def _classical(weights: str | Path | None, device: str) -> Segmenter:
-    return ClassicalSegmenter()
+def _classical(wanted: _Wanted) -> Segmenter:
+    return ClassicalSegmenter(workers=wanted.workers)
 
 
-def _published(weights: str | Path | None, device: str) -> Segmenter:
+def _published(wanted: _Wanted) -> Segmenter:
     from hpa_kit.cells.published import PublishedSegmenter
 
-    made: Any = PublishedSegmenter(_given(weights, "published"), device)
-    return made
+    weights = _given(wanted.weights, "published")
+    return PublishedSegmenter(weights, pick_device(wanted.device), wanted.batch, wanted.workers)
 
 
-def _hpacellseg(weights: str | Path | None, device: str) -> Segmenter:
+def _hpacellseg(wanted: _Wanted) -> Segmenter:
     from hpa_kit.cells.original import OriginalSegmenter
 
-    made: Any = OriginalSegmenter(_given(weights, "hpacellseg"), device)
-    return made
+    return OriginalSegmenter(_given(wanted.weights, "hpacellseg"), pick_device(wanted.device))
 
 
 def _given(weights: str | Path | None, name: str) -> str | Path:
@@ -85,7 +106,7 @@ def _given(weights: str | Path | None, name: str) -> str | Path:
     return weights
 
 
-_MAKERS: dict[str, Callable[[str | Path | None, str], Segmenter]] = {
+_MAKERS: dict[str, Callable[[_Wanted], Segmenter]] = {
     "classical": _classical,
     "published": _published,
     "hpacellseg": _hpacellseg,

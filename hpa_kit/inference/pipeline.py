@@ -2,6 +2,7 @@
 
 import logging
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -9,14 +10,14 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from hpa_kit.cells import segmenter
+from hpa_kit.cells import FieldCells, kept_or_made, segmenter
 from hpa_kit.config import InferSettings
 from hpa_kit.data import DataFolder, field_size, read_sample
 from hpa_kit.devices import pick_device
 from hpa_kit.errors import InputError
+from hpa_kit.flow import Failure, attempt, batches, run_ahead
 from hpa_kit.inference.ensemble import Ensemble, FieldMaps
-from hpa_kit.inference.flow import Failure, attempt, batches, run_ahead
-from hpa_kit.inference.prepare import CellFinder, PreparedField, Preparer, Size
+from hpa_kit.inference.prepare import PreparedField, Preparer, Size
 from hpa_kit.inference.rows import SubmissionRows
 from hpa_kit.inference.rules import RULES, FieldEvidence, ScoringRule, score_field, scores_to_prediction
 from hpa_kit.submission import check_submission
@@ -34,6 +35,13 @@ class _Job(NamedTuple):
     sample: Path | None
     demanded: dict[str, Size]  # by the sample
     actual: dict[str, Size]  # of the images
+
+
+class _Outcome(NamedTuple):
+    """What came of the fields."""
+
+    failed: dict[str, str]  # {ID: reason}
+    made: int  # fields whose cells the segmenter had to find
 
 
 def infer(settings: InferSettings) -> Path:
@@ -69,13 +77,16 @@ def infer(settings: InferSettings) -> Path:
             class_maps=rule.class_maps,
             logit_maps=rule.logit_maps,
         )
-        finder = CellFinder(settings.masks, segmenter(settings.segmenter))
-        prepare = Preparer(job.images, finder, ensemble.inputs, settings.map_size, job.demanded)
+        finder = segmenter(
+            settings.segmenter, settings.weights, settings.device, settings.batch, max(1, settings.workers)
+        )
+        cells = kept_or_made(job.ids, job.images, finder, settings.masks, settings.workers)
+        prepare = Preparer(ensemble.inputs, settings.map_size, job.demanded)
         try:
-            failed = _fill(rows, job.ids, prepare, ensemble, rule, settings)
+            outcome = _fill(rows, cells, prepare, ensemble, rule, settings)
         finally:
             rows.write()
-    _report(settings, job, finder, failed)
+    _report(settings, job, outcome)
     return settings.out
 
 
@@ -100,28 +111,35 @@ def _job(folder: DataFolder, split: str) -> _Job:
 
 def _fill(
     rows: SubmissionRows,
-    ids: list[str],
+    cells: Iterator[tuple[str, FieldCells | Failure]],
     prepare: Preparer,
     ensemble: Ensemble,
     rule: ScoringRule,
     settings: InferSettings,
-) -> dict[str, str]:
-    """Predict all rows; returns {ID: reason} of those that could not be."""
+) -> _Outcome:
+    """Predict all rows from their fields with label maps."""
     failed: dict[str, str] = {}
+    made = 0
+
+    def ready(item: tuple[str, FieldCells | Failure]) -> tuple[str, PreparedField | Failure]:
+        id, found = item
+        return id, found if isinstance(found, Failure) else attempt(prepare, id, found)
+
     threads = max(1, settings.workers)
     with (
         ThreadPoolExecutor(threads, "prepare") as preparing,
         ThreadPoolExecutor(1, "score") as scoring,
-        tqdm(total=len(ids), unit="field", desc="infer") as bar,
+        tqdm(total=len(rows.ids), unit="field", desc="infer") as bar,
     ):
-        ready = run_ahead(preparing, lambda id: attempt(prepare, id), ids, settings.batch + threads)
+        fields = run_ahead(preparing, ready, cells, settings.batch + threads)
         waiting: deque[tuple[PreparedField, Future[str | Failure]]] = deque()
         try:
-            for batch in batches(zip(ids, ready, strict=True), settings.batch):
+            for batch in batches(fields, settings.batch):
                 good = [field for _, field in batch if not isinstance(field, Failure)]
                 for id, field in batch:
                     if isinstance(field, Failure):
                         failed[id] = field.reason
+                made += sum(field.made for field in good)
                 bar.update(len(batch) - len(good))
                 # One batch is scored while the members look at the next.
                 maps = ensemble.look([field.inputs for field in good])
@@ -133,7 +151,7 @@ def _fill(
         except BaseException:
             preparing.shutdown(cancel_futures=True)
             raise
-    return failed
+    return _Outcome(failed, made)
 
 
 def _collect(
@@ -159,16 +177,16 @@ def _predict(field: PreparedField, maps: FieldMaps, rule: ScoringRule) -> str:
     return scores_to_prediction(score_field(field.id, evidence, rule), field.masks)
 
 
-def _report(settings: InferSettings, job: _Job, finder: CellFinder, failed: dict[str, str]) -> None:
+def _report(settings: InferSettings, job: _Job, outcome: _Outcome) -> None:
     """Say what was not as expected.
 
     Raises:
         InputError: not one field could be scored.
     """
-    total = len(job.ids)
-    if finder.found and settings.masks is not None:
+    total, failed = len(job.ids), outcome.failed
+    if outcome.made and settings.masks is not None:
         log.warning(
-            f"infer: {settings.masks} lacks usable label maps of {finder.found} of {total} fields; "
+            f"infer: {settings.masks} lacks usable label maps of {outcome.made} of {total} fields; "
             "their cells were found now"
         )
     others = [id for id, size in job.actual.items() if job.demanded.get(id, size) != size]

@@ -66,7 +66,7 @@ def test_a_file_of_another_size_or_other_settings_is_made_again(tmp_path, images
     with pytest.warns(UserWarning, match="made again"):
         segment(settings(tmp_path))
     assert label_map_info(out / "one.npz").shape == (128, 128)
-    assert label_map_info(out / "00123.npz").settings == {"segmenter": "classical"}
+    assert label_map_info(out / "00123.npz").settings == ClassicalSegmenter().settings
 
 
 def test_a_field_that_cannot_be_read_is_named_and_stops_no_other(tmp_path, images):

@@ -1,0 +1,141 @@
+"""Fields with their label maps: kept ones where there are good ones, else found by a segmenter."""
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpa_kit.cells.label_maps import LabelMaps, has_label_maps, read_label_maps
+from hpa_kit.cells.segmenters import Segmenter
+from hpa_kit.data import read_field
+from hpa_kit.errors import InputError
+from hpa_kit.flow import Failure, attempt, run_ahead
+
+Field = NDArray[np.uint8]
+
+log = logging.getLogger(__name__)
+
+# Fields that need no segmenter and wait behind one that does: memory against full batches.
+MOST_PASSING = 8
+
+
+class FieldCells(NamedTuple):
+    """A field, uint8 (4, H, W), its label maps, and whether the segmenter had to find them."""
+
+    field: Field
+    maps: LabelMaps
+    made: bool
+
+
+class _Read(NamedTuple):
+    field: Field
+    maps: LabelMaps | None  # None: the segmenter has to find them
+
+
+def kept_or_made(
+    ids: Sequence[str],
+    images: str | Path,
+    finder: Segmenter,
+    masks: str | Path | None = None,
+    workers: int = 2,
+) -> Iterator[tuple[str, FieldCells | Failure]]:
+    """Read fields and their label maps, and find the cells of those that have none.
+
+    Fields are read ahead in threads and go through the segmenter's stream, so that its networks see batches.
+    A field that cannot be read, or on which the segmenter fails, gives a :class:`~hpa_kit.flow.Failure` and
+    costs no other field its label maps: those that were under way with it are segmented one by one. Nothing
+    is written. A few fields are in memory at a time.
+
+    Args:
+        ids: the fields, in the order wanted.
+        images: folder of their images.
+        finder: finds the cells.
+        masks: folder of ``ID.npz`` or ``ID.png``; damaged ones are warned of and found again. None: all are
+            found.
+        workers: threads that read.
+
+    Returns:
+        an iterator of ID and field with label maps, or why there are none.
+
+    Raises:
+        InputError: ``masks`` is no folder.
+    """
+    folder = None if masks is None else Path(masks)
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"masks: {folder} is no folder; expected one with ID.npz or ID.png files")
+    return _kept_or_made(ids, Path(images), finder, folder, max(1, workers))
+
+
+def _kept_or_made(
+    ids: Sequence[str], images: Path, finder: Segmenter, masks: Path | None, workers: int
+) -> Iterator[tuple[str, FieldCells | Failure]]:
+    with ThreadPoolExecutor(workers, "read") as pool:
+        read = run_ahead(pool, lambda id: attempt(_read, images, masks, id), ids, workers + 1)
+        for id, result in _through(zip(ids, read, strict=True), finder):
+            if isinstance(result, FieldCells) and result.made and not result.maps.cells.any():
+                log.warning(f"cells: {finder.name} finds no cell in field {id}")
+            yield id, result
+
+
+def _read(images: Path, masks: Path | None, id: str) -> _Read:
+    field = read_field(images, id)
+    if masks is None or not has_label_maps(masks, id):
+        return _Read(field, None)
+    try:
+        return _Read(field, read_label_maps(masks, id, field))
+    except InputError as error:
+        log.warning(f"{error}; its cells are found again")
+        return _Read(field, None)
+
+
+def _through(
+    source: Iterator[tuple[str, _Read | Failure]], finder: Segmenter
+) -> Iterator[tuple[str, FieldCells | Failure]]:
+    """Everything in its order, what lacks label maps through the segmenter's stream."""
+    waiting: deque[tuple[str, _Read | Failure]] = deque()
+    at_end = False
+
+    def to_segment() -> Iterator[Field]:
+        """Fields that lack label maps; ends early where many others wait behind them."""
+        nonlocal at_end
+        passing = 0
+        while passing < MOST_PASSING:
+            item = next(source, None)
+            if item is None:
+                at_end = True
+                return
+            waiting.append(item)
+            read = item[1]
+            if isinstance(read, _Read) and read.maps is None:
+                yield read.field
+            else:
+                passing += 1
+
+    while not at_end:
+        pairs = iter(finder.stream(to_segment()))
+        while not isinstance(pair := attempt(next, pairs, None), Failure) and pair is not None:
+            while waiting:
+                id, read = waiting.popleft()
+                if isinstance(read, _Read) and read.maps is None:
+                    yield id, FieldCells(read.field, LabelMaps(*pair), made=True)
+                    break
+                yield id, _alone(read, finder)
+        # Those behind the last field of the stream and, where it broke, those that were under way.
+        while waiting:
+            id, read = waiting.popleft()
+            yield id, _alone(read, finder)
+
+
+def _alone(read: _Read | Failure, finder: Segmenter) -> FieldCells | Failure:
+    """One field without the stream."""
+    if isinstance(read, Failure):
+        return read
+    if read.maps is not None:
+        return FieldCells(read.field, read.maps, made=False)
+    pair = attempt(finder, read.field)
+    return pair if isinstance(pair, Failure) else FieldCells(read.field, LabelMaps(*pair), made=True)
