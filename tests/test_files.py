@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, atomic_text
 
 
@@ -22,6 +23,15 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
         raise RuntimeError
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+@pytest.mark.parametrize("name", ["folder", "file/table.csv"])
+def test_a_place_that_cannot_be_written_is_named(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=f"{name}.* cannot be written"):
+        atomic_text(tmp_path / name, "x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
 def test_others_may_read_what_was_written(tmp_path):

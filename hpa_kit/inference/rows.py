@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 
+from hpa_kit.files import make_folder_of
 from hpa_kit.submission import encode_mask, write_submission
 
 Size = tuple[int, int]
@@ -33,6 +34,9 @@ class SubmissionRows:
         out: the CSV.
         ids: the rows, in the order they are written.
         sizes: {ID: (height, width)} of the rows whose size is known.
+
+    Raises:
+        InputError: no file can be made at ``out``.
     """
 
     def __init__(self, out: Path, ids: Sequence[str], sizes: Mapping[str, Size]) -> None:
@@ -41,7 +45,7 @@ class SubmissionRows:
         self._end = 0
         self._nothing: dict[Size, str] = {}
         self._due = 0.0
-        self.out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder_of(self.out)
         self._kept = tempfile.TemporaryFile(dir=self.out.parent)  # noqa: SIM115 - closed by __exit__
 
     def __enter__(self) -> Self:
