@@ -58,7 +58,8 @@ def score_cells(
         return rows
     runs = find_runs(resized(labels, shape), resized(nucleus, shape))
     pixels = areas(runs, n_cells)
-    looked_at = np.flatnonzero(scores >= FLOOR_SCORE)
+    # In the scores' own precision: a float32 of 0.01 is less than a float64 of 0.01, and still 0.01.
+    looked_at = np.flatnonzero(np.asarray(image_scores) >= FLOOR_SCORE)
     sums = sum_maps(maps, looked_at, runs, n_cells, FLOOR_MAP, HIGH_MAP)
     bright = sum_plane(signal, runs, n_cells) >= MIN_GREEN * pixels.sum(axis=1)
     min_area = (MIN_SIDE * shape[1]) ** 2

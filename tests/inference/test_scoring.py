@@ -144,6 +144,14 @@ def test_a_cell_of_an_image_without_scores_is_negative_at_almost_nothing() -> No
     assert np.count_nonzero(scores) == 1
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_score_of_a_hundredth_is_looked_at_in_every_precision(dtype) -> None:
+    field = one_cell()
+    field["class_maps"][3] = 1
+    field["image_scores"] = np.full(19, 0.01, dtype)
+    assert score_cells(**field)[0, 3] == pytest.approx(0.01, rel=1e-3)
+
+
 def test_a_cell_too_small_to_see_scores_nothing() -> None:
     field = one_cell(side=200)
     field["class_maps"][:] = 1
