@@ -4,7 +4,6 @@ from hpa_kit.submission.check import check_submission
 from hpa_kit.submission.metric import Evaluation, evaluate
 from hpa_kit.submission.rle import decode_mask, encode_label_map, encode_mask
 from hpa_kit.submission.table import (
-    PLACEHOLDER,
     prediction_string,
     read_submission,
     truth_string,
@@ -12,7 +11,6 @@ from hpa_kit.submission.table import (
 )
 
 __all__ = [
-    "PLACEHOLDER",
     "Evaluation",
     "check_submission",
     "decode_mask",

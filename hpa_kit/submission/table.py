@@ -16,8 +16,6 @@ from hpa_kit.files import atomic_path
 from hpa_kit.tables import check_ids, read_table
 
 COLUMNS = ("ID", "ImageWidth", "ImageHeight", "PredictionString")
-# What the sample submission holds for a field of 2048 x 2048: an empty mask. Other sizes have their own.
-PLACEHOLDER = "0 1 eNoLCAgIMAEABJkBdQ=="
 
 
 class Detections(NamedTuple):

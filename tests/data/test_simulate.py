@@ -56,7 +56,6 @@ def test_the_folder_is_laid_out_as_the_competitions(simulated):
     assert sorted(sample.ID) == find_fields(data.images("test"))
     assert len(labels) == 10
     assert len(sample) == 6
-    assert set(sample.PredictionString) == {"0 1 eNoLCAgIMAEABJkBdQ=="}
     for id in labels.ID:
         assert read_field(data.images("train"), id).shape == (4, 64, 64)
     for row in sample.itertuples():
@@ -265,6 +264,18 @@ def test_the_truth_as_a_submission_scores_one(tmp_path, simulated):
     table.to_csv(tmp_path / "perfect.csv", index=False)
     check_submission(tmp_path / "perfect.csv", simulated / "sample_submission.csv")
     assert evaluate(simulated / "truth.csv", tmp_path / "perfect.csv").mean_ap == pytest.approx(1)
+
+
+def test_the_sample_is_a_submission_that_finds_nothing(tmp_path, simulated):
+    sample = simulated / "sample_submission.csv"
+    assert check_submission(sample, sample) == []
+    assert evaluate(simulated / "truth.csv", sample).mean_ap == 0
+
+
+def test_the_sample_says_of_a_large_field_what_the_competitions_says(tmp_path):
+    row = writing.Row(FieldPlan("x", "test", 2048, 2048, (6, 9), (1, 0, 0)), "0", "")
+    writing._write_tables(tmp_path, [row])
+    assert read_sample(tmp_path / "sample_submission.csv").PredictionString[0] == "0 1 eNoLCAgIMAEABJkBdQ=="
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hpa_kit.cells import LabelMaps, write_label_maps
 from hpa_kit.config import TrainSettings
-from hpa_kit.submission import PLACEHOLDER, write_submission
+from hpa_kit.submission import write_submission
 from hpa_kit.training.checkpoint import BEST, write_checkpoint
 from hpa_kit.training.member import build_classifier
 
@@ -65,7 +65,7 @@ class Competition:
     def write_sample(self, ids: Sequence[str] | None = None) -> None:
         """Write the sample submission, of all fields or of ``ids``; sizes unknown are 80 x 80."""
         names = list(self.sizes) if ids is None else ids
-        rows = [(id, *self.sizes.get(id, (80, 80))[::-1], PLACEHOLDER) for id in names]
+        rows = [(id, *self.sizes.get(id, (80, 80))[::-1], "") for id in names]
         write_submission(self.root / "sample_submission.csv", rows)
 
 

@@ -17,7 +17,7 @@ from hpa_kit.data.simulate.claim import claim, field_files
 from hpa_kit.data.simulate.field import Truth, draw, prepare
 from hpa_kit.data.simulate.plan import SPLITS, FieldPlan, plan_fields
 from hpa_kit.files import atomic_path, atomic_text
-from hpa_kit.submission import PLACEHOLDER, encode_label_map, truth_string
+from hpa_kit.submission import encode_label_map, encode_mask, truth_string
 
 # Fewer pixels than this are drawn before a second process has started.
 _SMALL_WORK = 8 * 512**2
@@ -122,7 +122,12 @@ def _write_tables(folder: Path, rows: list[Row]) -> None:
     header = "ID,ImageWidth,ImageHeight,PredictionString"
     _write_csv(folder / "truth_train.csv", header, [_size_row(row, row.truth) for row in train])
     _write_csv(folder / "truth.csv", header, [_size_row(row, row.truth) for row in test])
-    _write_csv(folder / "sample_submission.csv", header, [_size_row(row, PLACEHOLDER) for row in test])
+    _write_csv(folder / "sample_submission.csv", header, [_size_row(row, _empty(row)) for row in test])
+
+
+def _empty(row: Row) -> str:
+    """What the competition's sample says of every field: class 0, surely, in no pixel of a mask of its size."""
+    return f"0 1 {encode_mask(np.zeros((row.plan.height, row.plan.width), bool))}"
 
 
 def _size_row(row: Row, text: str) -> str:
