@@ -25,10 +25,15 @@ def check_submission(csv: str | Path, sample_csv: str | Path) -> list[str]:
         an empty mask are legal; the order of rows is free.
 
     Raises:
-        InputError: one of the files is missing or is no table with the columns of a submission.
+        InputError: one of the files is missing, or the sample is no table with the columns of a submission.
     """
     sample = read_submission(sample_csv)
-    table = read_table(csv, COLUMNS)
+    try:
+        table = read_table(csv, COLUMNS)
+    except InputError as error:
+        if not Path(csv).is_file():
+            raise
+        return [str(error)]
     faults = []
     if tuple(table.columns) != COLUMNS:
         faults.append(f"columns are {','.join(table.columns)}; expected {','.join(COLUMNS)}")

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from hpa_kit.errors import InputError
 from hpa_kit.submission import (
-    PLACEHOLDER,
     check_submission,
     encode_mask,
     prediction_string,
@@ -17,6 +16,9 @@ from hpa_kit.submission import (
 
 ODD_IDS = ["1e5", "00123", "0123e45", "1e400", "NA", "nan", "None", "null", "true", "-", "a,b", 'q"q', "0x10"]
 MASK = encode_mask(np.eye(6, 8, dtype=bool))
+
+# What the real sample says of a field of 2048 x 2048: an empty mask.
+PLACEHOLDER = "0 1 eNoLCAgIMAEABJkBdQ=="
 
 
 def test_ids_stay_text_and_an_empty_prediction_stays_empty(tmp_path):
@@ -155,12 +157,17 @@ def test_a_thousand_missing_rows_are_told_shortly(tmp_path):
     assert len(found) == 51
 
 
-@pytest.mark.parametrize("content", [None, "", "ID,Label\na,1\n", "\x00\x01"])
-def test_a_file_that_is_no_submission_is_one_error(tmp_path, sample, content):
-    if content is not None:
-        (tmp_path / "s.csv").write_text(content)
-    with pytest.raises(InputError, match=r"s\.csv"):
-        check_submission(tmp_path / "s.csv", sample)
+@pytest.mark.parametrize("content", ["", "ID,Label\na,1\n", "\x00\x01", HEADER.replace("ImageWidth,", "")])
+def test_a_file_that_is_no_submission_is_one_fault(faults, content):
+    (fault,) = faults(content)
+    assert "s.csv" in fault
+
+
+def test_a_file_that_is_not_there_is_an_error(tmp_path, sample):
+    with pytest.raises(InputError, match=r"none\.csv is missing"):
+        check_submission(tmp_path / "none.csv", sample)
+    with pytest.raises(InputError, match=r"none\.csv is missing"):
+        check_submission(sample, tmp_path / "none.csv")
 
 
 def test_the_real_sample_passes_its_own_check(real):
