@@ -62,8 +62,8 @@ def label_cells(
 
     nuclei = _nuclei(nuclei_map, cell_map[..., 1], unit)
     cells = _cells(nuclei, cell_map, unit)
-    nuclei = drop_small(components((nuclei > 0) & (cells > 0), 8), NUCLEUS_AREA * unit) > 0
-    return enlarge_apart(cells, nuclei, size)
+    parts = components((nuclei > 0) & (cells > 0), 8)
+    return enlarge_apart(cells, drop_small(parts, NUCLEUS_AREA * unit) > 0, size)
 
 
 def _check(nuclei_map: NDArray[np.uint8], cell_map: NDArray[np.uint8]) -> tuple[int, int]:
@@ -94,7 +94,7 @@ def _cells(nuclei: LabelMap, cell_map: NDArray[np.uint8], unit: float) -> LabelM
     border, foreground = np.ascontiguousarray(cell_map[..., 1]), np.ascontiguousarray(cell_map[..., 2])
     histogram = np.bincount(foreground.ravel(), minlength=256)
     threshold = max(LOWEST_CELL_FOREGROUND, otsu(histogram) / 255 / 2) * 255
-    levels = 255 - np.maximum(foreground, np.uint8(threshold))
+    levels: NDArray[np.uint8] = np.invert(np.maximum(foreground, np.uint8(threshold)))
     cells = flood(levels, nuclei, foreground > threshold)
     cells = drop_small(cells, CELL_AREA * unit)
     cells = fill_holes(_closed(cells, CLOSING_RADIUS * unit**0.5))

@@ -29,7 +29,7 @@ def components(image: ArrayLike, connectivity: int = 4) -> LabelMap:
 
 def areas(labels: LabelMap) -> NDArray[np.int64]:
     """Pixels of each number: int64 (n + 1,), entry 0 the background's."""
-    return np.bincount(labels.ravel(), minlength=1).astype(np.int64, copy=False)
+    return _areas(labels, int(labels.max(initial=0)))
 
 
 def relabel(labels: ArrayLike) -> LabelMap:
@@ -44,12 +44,7 @@ def relabel(labels: ArrayLike) -> LabelMap:
         return np.zeros(array.shape, np.int32)
     low, high = int(array.min()), int(array.max())
     if low >= 0 and high <= max(4 * array.size, 1 << 20):
-        present = np.zeros(high + 1, bool)
-        present[array.ravel()] = True
-        present[0] = False
-        table = np.cumsum(present, dtype=np.int32)
-        table[~present] = 0
-        return table[array]
+        return _relabel(np.ascontiguousarray(array, np.int32), high)
     values = np.unique(array)
     values = values[values != 0]
     found = np.searchsorted(values, array).astype(np.int32) + np.int32(1)
@@ -61,7 +56,7 @@ def drop_small(labels: LabelMap, smallest: float) -> LabelMap:
     """A copy without the numbers that have fewer than ``smallest`` pixels; the others keep their number."""
     keep = areas(labels) >= smallest
     keep[0] = False
-    return np.where(keep, np.arange(keep.size, dtype=np.int32), np.int32(0))[labels]
+    return _looked_up(labels, np.where(keep, np.arange(keep.size, dtype=np.int32), np.int32(0)))
 
 
 def fill_holes(labels: ArrayLike, largest: float | None = None) -> LabelMap:
@@ -94,6 +89,39 @@ def _two_dimensional(image: ArrayLike) -> NDArray[np.generic]:
     if array.ndim != 2 or array.dtype.kind not in "bui":
         raise ValueError(f"expected a 2-D array of bool or integers, found {array.dtype} {array.shape}")
     return array
+
+
+@njit
+def _areas(labels, high):  # type: ignore[no-untyped-def]
+    counts = np.zeros(high + 1, np.int64)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            counts[labels[y, x]] += 1
+    return counts
+
+
+@njit
+def _looked_up(labels, table):  # type: ignore[no-untyped-def]
+    out = np.empty(labels.shape, np.int32)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            out[y, x] = table[labels[y, x]]
+    return out
+
+
+@njit
+def _relabel(labels, high):  # type: ignore[no-untyped-def]
+    table = np.zeros(high + 1, np.int32)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            table[labels[y, x]] = 1
+    table[0] = 0
+    count = 0
+    for i in range(table.size):
+        if table[i] != 0:
+            count += 1
+            table[i] = count
+    return _looked_up(labels, table)
 
 
 @njit

@@ -85,7 +85,7 @@ def test_a_field_half_the_size_keeps_its_cells():
 
 
 def test_area_limits_are_the_originals_from_1728_pixels_on():
-    # A cell of 78² x 4² / 16 pixels at the networks' scale: 5,000 full-size pixels are too few, 6,000 are not.
+    # A cell of 78² x 4² / 16 pixels at the networks' scale: 5,000 full-size pixels are too few, 6,000 not.
     for radius, kept in ((9.6, 0), (11.4, 1)):
         maps = maps_of([(100, 100)], (432, 432), nucleus=8, cell=radius)
         assert label_cells(*maps, size=(1728, 1728))[1].max() == kept
