@@ -136,7 +136,7 @@ def test_every_way_to_be_rejected_is_named(faults, change, fault):
 
 
 def test_the_samples_own_mask_is_legal_in_its_row_and_checked_elsewhere(tmp_path):
-    other = PLACEHOLDER.split()[-1]
+    other = PLACEHOLDER.rsplit(maxsplit=1)[-1]
     write_submission(tmp_path / "sample.csv", [("a", 8, 6, PLACEHOLDER), ("b", 8, 6, "")])
     write_submission(tmp_path / "s.csv", [("a", 8, 6, f"5 0.5 {other}"), ("b", 8, 6, PLACEHOLDER)])
     (fault,) = check_submission(tmp_path / "s.csv", tmp_path / "sample.csv")

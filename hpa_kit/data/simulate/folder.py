@@ -126,7 +126,7 @@ def _write_tables(folder: Path, rows: list[Row]) -> None:
 
 
 def _empty(row: Row) -> str:
-    """What the competition's sample says of every field: class 0, surely, in no pixel of a mask of its size."""
+    """What the competition's sample says of every field: class 0 at confidence 1, and no pixel."""
     return f"0 1 {encode_mask(np.zeros((row.plan.height, row.plan.width), bool))}"
 
 
