@@ -211,13 +211,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping a YAML file holds, read without building any object of its choosing.
 
     Raises:
-        InputError: the file is missing, is no YAML, or holds no mapping.
+        InputError: the file is missing, cannot be read, is no YAML, or holds no mapping.
     """
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"settings: {path} is missing") from None
+    except OSError as error:
+        raise InputError(f"settings: {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"settings: {path} is no YAML: {' '.join(str(error).split())}") from None
     if content is None:

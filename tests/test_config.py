@@ -83,3 +83,8 @@ def test_a_file_that_holds_no_settings_is_refused(tmp_path, content, message):
 def test_a_missing_settings_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.yaml is missing"):
         read_yaml(tmp_path / "none.yaml")
+
+
+def test_a_folder_given_as_settings_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=f"{tmp_path} cannot be read: Is a directory"):
+        read_yaml(tmp_path)
