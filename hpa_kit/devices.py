@@ -21,5 +21,7 @@ def pick_device(name: str) -> str:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if name == "auto":
             return "cpu"
-        raise InputError(f"device: {name!r} cannot be used here ({reason}); use auto, cpu, cuda or cuda:0") from None
+        raise InputError(
+            f"device: {name!r} cannot be used here ({reason}); use auto, cpu, cuda or cuda:0"
+        ) from None
     return str(device)
