@@ -6,6 +6,7 @@ from torch import nn
 
 from hpa_kit.cells import published
 from hpa_kit.cells.published import MEAN, STD, PublishedSegmenter, network_input
+from hpa_kit.errors import InputError
 
 
 class StandIn(nn.Module):
@@ -115,3 +116,22 @@ def test_fields_are_reduced_as_the_original_package_reduces_them():
     reduced = network_input(image)
     assert reduced.dtype == np.float32
     assert np.abs(reduced[1] - rescale(image[3], 0.25)).max() < 1e-5
+
+
+def test_a_field_without_pixels_and_one_of_another_kind(segmenter):
+    nuclei, cells = segmenter(np.zeros((4, 0, 9), np.uint8))
+    assert nuclei.shape == cells.shape == (0, 9)
+    with pytest.raises(InputError, match="uint8"):
+        segmenter([np.zeros((4, 64, 64), np.uint16)])
+
+
+def test_settings_tell_weights_apart_and_not_files():
+    one, same, other = (nn.Conv2d(3, 3, 1) for _ in range(3))
+    same.load_state_dict(one.state_dict())
+    assert published.fingerprint(one, other) == published.fingerprint(same, other)
+    assert published.fingerprint(one, one) != published.fingerprint(one, other)
+
+
+def test_a_field_without_cells_is_said(segmenter, caplog):
+    segmenter(np.zeros((4, 64, 64), np.uint8))
+    assert "no cell in a field of 64 x 64 pixels" in caplog.text

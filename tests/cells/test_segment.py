@@ -1,15 +1,18 @@
-import logging
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 
 import cv2
 import numpy as np
 import pytest
 
-from hpa_kit.cells import ClassicalSegmenter, read_label_maps, segmenter
+from hpa_kit.cells import ClassicalSegmenter, LabelMaps, read_label_maps, write_label_maps
 from hpa_kit.cells.label_maps import label_map_info
 from hpa_kit.cells.segment import segment
-from hpa_kit.config import SegmentSettings
+from hpa_kit.config import SegmentSettings, make_settings
 from hpa_kit.data import CHANNELS
 from hpa_kit.errors import InputError
+
+segment_module = import_module("hpa_kit.cells.segment")
 
 
 @pytest.fixture
@@ -56,8 +59,6 @@ def test_whole_files_stay_and_damaged_and_foreign_ones_are_made_again_with_a_war
 
 
 def test_a_file_of_another_size_or_other_settings_is_made_again(tmp_path, images):
-    from hpa_kit.cells import LabelMaps, write_label_maps
-
     out = segment(settings(tmp_path))
     ones = np.ones((10, 10), np.int32)
     write_label_maps(out / "one.npz", LabelMaps(ones, ones), label_map_info(out / "one.npz").settings)
@@ -83,17 +84,78 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path, images):
         segment(settings(tmp_path))
 
 
-def test_auto_without_weights_is_classical_and_says_so(caplog):
-    with caplog.at_level(logging.INFO):
-        assert segmenter().name == "classical"
-    assert "classical (no weights given)" in caplog.text
+def test_a_resume_with_other_workers_batches_or_paths_keeps_every_file(tmp_path, images):
+    out = segment(settings(tmp_path))
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    out.rename(tmp_path / "moved")
+    again = settings(tmp_path, workers=3, batch=1, segmenter="classical", device="cpu")
+    moved = again.model_copy(update={"out": tmp_path / "moved"})
+    assert {path.name: path.stat().st_mtime_ns for path in segment(moved).iterdir()} == before
 
 
-def test_segmenters_that_need_weights_say_so_and_unknown_names_the_nearest(tmp_path):
-    for name in ("published", "hpacellseg"):
-        with pytest.raises(InputError, match=f"{name} needs the folder"):
-            segmenter(name)
-    with pytest.raises(InputError, match="did you mean 'classical'"):
-        segmenter("clasical")
-    with pytest.raises(InputError, match=str(tmp_path)):
-        segmenter("auto", weights=tmp_path)
+def test_shards_are_contiguous_shares_that_together_do_every_field_once(tmp_path, images):
+    out = tmp_path / "cells"
+    made = []
+    for shard in range(4):  # one more than there are fields
+        before = set(out.iterdir()) if out.exists() else set()
+        segment(settings(tmp_path, shard=shard, shards=4))
+        made += [sorted(path.name for path in set(out.iterdir()) - before)]
+    assert sorted(made) == [[], ["00123.npz"], ["empty.npz"], ["one.npz"]]
+    assert [name for names in made for name in names] == ["00123.npz", "empty.npz", "one.npz"]
+
+
+def test_a_shard_that_is_none_of_the_shards_is_refused(tmp_path):
+    with pytest.raises(InputError, match="shard 2 is not one of 2"):
+        make_settings(SegmentSettings, {"data": "d", "out": "o", "shard": 2, "shards": 2})
+
+
+def test_shards_at_work_in_one_folder_do_not_harm_each_other(tmp_path, images):
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda k: segment(settings(tmp_path, shard=k, shards=3)), range(3)))
+    assert sorted(path.name for path in (tmp_path / "cells").iterdir()) == [
+        "00123.npz",
+        "empty.npz",
+        "one.npz",
+    ]
+
+
+class Particular(ClassicalSegmenter):
+    """Fails on fields of one size."""
+
+    def _segment(self, field):
+        if field.shape[1:] == (96, 160):
+            raise ZeroDivisionError("not this one")
+        return super()._segment(field)
+
+
+def test_a_field_on_which_the_segmenter_fails_is_named_and_stops_no_other(tmp_path, images, monkeypatch):
+    monkeypatch.setattr(segment_module, "segmenter", lambda *_: Particular())
+    with pytest.raises(InputError, match="1 of 3 fields.*00123.*not this one"):
+        segment(settings(tmp_path))
+    assert sorted(path.name for path in (tmp_path / "cells").iterdir()) == ["empty.npz", "one.npz"]
+
+
+def test_what_was_done_before_a_stop_is_kept(tmp_path, images, monkeypatch):
+    def stopped(*arguments):
+        if arguments[0].name == "one.npz":
+            raise KeyboardInterrupt
+        write_label_maps(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(segment_module, "write_label_maps", stopped)
+        segment(settings(tmp_path))
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    assert sorted(kept) == ["00123.npz", "empty.npz"]
+    segment(settings(tmp_path))
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    assert len(after) == 3
+    assert kept.items() <= after.items()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, images, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(segment_module, "write_label_maps", full)
+    with pytest.raises(InputError, match="cannot be written: No space left"):
+        segment(settings(tmp_path))
