@@ -29,7 +29,7 @@ def test_one_view_of_one_member_is_its_scores_and_its_scaled_cam(member: Path) -
     cam = cam / (cam.amax((-2, -1), keepdim=True) + 1e-5)
     for found, small in zip(seen[1:], (cam, maps), strict=True):
         expected = functional.interpolate(small, size=(48, 48), mode="bilinear", align_corners=False)
-        np.testing.assert_allclose(found, expected[0].numpy(), atol=1e-5)
+        np.testing.assert_allclose(found, expected[0].numpy(), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(seen.image_scores, scores[0].numpy(), atol=1e-6)
 
 
