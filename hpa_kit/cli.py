@@ -7,6 +7,7 @@ converts and checks it, so that the command line, YAML and notebooks accept and 
 import argparse
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -232,6 +233,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     # One plain line per warning: where in the kit it was raised tells a user nothing.
     warnings.showwarning = lambda message, *_: print(f"hpa-kit: {message}", file=sys.stderr)
+    # Read when torch is first imported: its threads then sleep while they wait for each other. Spinning makes
+    # training several times slower on cores that anything else uses too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     arguments = _parser().parse_args(argv)
     try:
