@@ -25,6 +25,10 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.strip().isdigit() else value
 
 
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, str | Path) else value
+
+
 ClassIndex = Annotated[int, Field(ge=0, lt=N_CLASSES)]
 Classes = Annotated[tuple[ClassIndex, ...], BeforeValidator(_split)]
 FieldSide = Annotated[int, Field(ge=64, le=3072)]
@@ -139,7 +143,7 @@ class InferSettings(Settings):
     """``hpa-kit infer``: class maps x label maps -> submission.csv."""
 
     data: Path = Field(description="competition folder, or a folder of images")
-    members: tuple[Path, ...] = Field(
+    members: Annotated[tuple[Path, ...], BeforeValidator(_several)] = Field(
         description="run folders or checkpoints; all weigh the same", min_length=1
     )
     out: Path = Field(description="submission CSV to write")

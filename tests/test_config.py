@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from hpa_kit.config import (
@@ -78,6 +80,11 @@ def test_a_file_that_holds_no_settings_is_refused(tmp_path, content, message):
     (tmp_path / "bad.yaml").write_bytes(content)
     with pytest.raises(InputError, match=message):
         read_yaml(tmp_path / "bad.yaml")
+
+
+def test_a_single_member_needs_no_list():
+    settings = make_settings(InferSettings, {"data": "d", "out": "o.csv", "members": "run"})
+    assert settings.members == (Path("run"),)
 
 
 def test_a_missing_settings_file_is_named(tmp_path):
