@@ -150,11 +150,11 @@ def _bundle(arguments: argparse.Namespace) -> int:
 
 
 def _metadata(arguments: argparse.Namespace) -> int:
-    from hpa_kit.kaggle.metadata import check_metadata
+    from hpa_kit.kaggle.metadata import check_metadata, find_placeholders
 
     faults = check_metadata(arguments.file)
-    for fault in faults:
-        print(fault)
+    for line in faults or find_placeholders(arguments.file):
+        print(line)
     return 1 if faults else 0
 
 

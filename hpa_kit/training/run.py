@@ -10,7 +10,7 @@ from hpa_kit.training.checkpoint import LAST, Checkpoint, read_checkpoint
 
 SETTINGS, FOLDS, METRICS = "settings.yaml", "folds.csv", "metrics.csv"
 
-# These may change between two sessions of a run: where things lie and what computes, not what is computed.
+# These may change between two starts of a run: where things lie and what computes, not what is computed.
 _FREE = frozenset({"data", "out", "workers", "cache", "device"})
 _OF_FOLDS = ("data", "folds", "seed")
 

@@ -16,7 +16,7 @@ from hpa_kit.training import Trainer, load_member, read_checkpoint, train
 
 
 class CutOffError(Exception):
-    """Stands for a session that ends."""
+    """Stands for a process that ends."""
 
 
 def metrics(run):
@@ -72,7 +72,7 @@ def undisturbed(competition, tmp_path_factory):
 
 
 def cut_off(monkeypatch, function, call):
-    """The ``call``-th call of a function ends the session before it does anything."""
+    """The ``call``-th call of a function ends the process before it does anything."""
     calls = 0
     original = getattr(Trainer, function)
 
