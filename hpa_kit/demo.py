@@ -12,6 +12,7 @@ RULES = {
     "copied": "image scores copied to every cell",
     "cam_share": "image score x CAM in the cell x share",
     "mean_logit": "image score x sigmoid(mean logit)",
+    "mean_logit_negative": "  and Negative = what shows nothing else",
 }
 
 
@@ -50,7 +51,7 @@ def demo(settings: DemoSettings, run: Callable[[Sequence[str]], int]) -> None:
                  "--map-size", settings.size, "--out", csv)  # fmt: skip
             step("check", csv, "--sample", data / "sample_submission.csv")
             scores[found, rule] = evaluate(data / "truth.csv", csv).mean_ap or 0.0
-    best = out / "submission_classical_mean_logit.csv"
+    best = out / "submission_classical_mean_logit_negative.csv"
     step("evaluate", data / "truth.csv", best)
     step("picture", best, data, "--out", out / "picture.png")
     print(f"\n{_table(scores)}\n\nSubmissions, label maps, the run and picture.png lie in {out}.")
