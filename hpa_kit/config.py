@@ -97,7 +97,7 @@ class TrainSettings(Settings):
         description="fields per step; by default 8 to 40, so that a small set gets 400 steps or more",
     )
     optimiser: str = Field("adamw", description="timm optimiser name, such as sgd or adamw")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    lr: float = Field(2e-3, gt=0, description="peak learning rate; take less with pretrained weights")
     weight_decay: float = Field(0.01, ge=0, description="weight decay")
     warmup: float = Field(0.1, ge=0, lt=1, description="part of all steps with rising learning rate")
     drop_rate: float = Field(0.0, ge=0, lt=1, description="channel dropout before the head")
@@ -170,7 +170,7 @@ class DemoSettings(Settings):
     classes: Classes = Field((0, 1, 2, 7, 13, 14), description="location classes to show")
     backbone: str = Field("resnet18", description="timm model name")
     stride: Stride = Field(8, description="input pixels per map pixel")
-    epochs: int = Field(10, ge=1, description="passes over the training fields")
+    epochs: int = Field(14, ge=1, description="passes over the training fields")
     seed: int = Field(0, ge=0, description="seed of everything")
 
 
