@@ -170,7 +170,7 @@ class DemoSettings(Settings):
     classes: Classes = Field((0, 1, 2, 7, 13, 14), description="location classes to show")
     backbone: str = Field("resnet18", description="timm model name")
     stride: Stride = Field(8, description="input pixels per map pixel")
-    epochs: int = Field(14, ge=1, description="passes over the training fields")
+    epochs: int = Field(20, ge=1, description="passes over the training fields")
     seed: int = Field(0, ge=0, description="seed of everything")
 
 
