@@ -2,11 +2,11 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from dataclasses import field as setting
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from hpa_kit.cells.bodies import BodyRules, grow_bodies
 from hpa_kit.cells.enlarge import enlarge
 from hpa_kit.cells.nuclei import NucleusRules, find_nuclei
+from hpa_kit.cells.one_or_many import Field, OneOrMany, Pair
 from hpa_kit.cells.regions import LabelMap, drop_small, pair_up
 from hpa_kit.errors import InputError
 from hpa_kit.flow import run_ahead
-
-Field = NDArray[np.uint8]
-Pair = tuple[LabelMap, LabelMap]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +47,7 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class ClassicalSegmenter:
+class ClassicalSegmenter(OneOrMany):
     """Finds nuclei and cells of a field with no trained weights.
 
     Called with one field, uint8 (4, H, W) red green blue yellow, it returns nuclei and cells, int32 (H, W)
@@ -75,15 +73,6 @@ class ClassicalSegmenter:
     def settings(self) -> dict[str, Any]:
         """What decides its label maps, to be kept with them."""
         return {"segmenter": self.name, "algorithm": self.algorithm}
-
-    @overload
-    def __call__(self, fields: Field) -> Pair: ...
-    @overload
-    def __call__(self, fields: Sequence[Field]) -> list[Pair]: ...
-    def __call__(self, fields: Field | Sequence[Field]) -> Pair | list[Pair]:
-        if isinstance(fields, np.ndarray) and fields.ndim == 3:
-            return self._segment(fields)
-        return list(self.stream(fields))
 
     def stream(self, fields: Iterable[Field]) -> Iterator[Pair]:
         """Pairs of label maps for any number of fields of any sizes, in their order, a few at a time."""

@@ -2,12 +2,12 @@
 
 import importlib
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
-from typing import Any, overload
+from typing import Any
 from unittest import mock
 
 import cv2
@@ -18,18 +18,17 @@ from skimage.morphology import remove_small_holes, remove_small_objects
 from skimage.transform import rescale
 
 from hpa_kit.cells.classical import check_field
+from hpa_kit.cells.one_or_many import Field, OneOrMany, Pair
 from hpa_kit.cells.published import fingerprint
 from hpa_kit.cells.weights import find_weights, load_published_network
 from hpa_kit.errors import InputError
 
-Field = NDArray[np.uint8]
 LabelMap = NDArray[np.int32]
-Pair = tuple[LabelMap, LabelMap]
 
 _SHIMMED = Lock()
 
 
-class OriginalSegmenter:
+class OriginalSegmenter(OneOrMany):
     """``hpacellseg``'s own code around the published networks, unchanged but for what keeps it from running.
 
     The package was written for numpy 1, scikit-image 0.18 and torch 1. During a call, and only then, its
@@ -70,16 +69,6 @@ class OriginalSegmenter:
     def settings(self) -> dict[str, Any]:
         """What decides its label maps, to be kept with them."""
         return {"segmenter": self.name, "algorithm": self.algorithm, "weights": self._fingerprint}
-
-    @overload
-    def __call__(self, fields: Field) -> Pair: ...
-    @overload
-    def __call__(self, fields: Sequence[Field]) -> list[Pair]: ...
-    def __call__(self, fields: Field | Sequence[Field]) -> Pair | list[Pair]:
-        """One field uint8 (4, H, W) -> nuclei and cells, int32 (H, W); several -> a list of pairs."""
-        if isinstance(fields, np.ndarray) and fields.ndim == 3:
-            return self._segment(fields)
-        return list(self.stream(fields))
 
     def stream(self, fields: Iterable[Field]) -> Iterator[Pair]:
         """Pairs of label maps for any number of fields, one after the other."""

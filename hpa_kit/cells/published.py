@@ -2,11 +2,11 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from hpa_kit.cells.classical import check_field
 from hpa_kit.cells.dpn_unet import STRIDE
 from hpa_kit.cells.label_step import SMALLEST_FULL_SIDE, label_cells
+from hpa_kit.cells.one_or_many import Field, OneOrMany, Pair
 from hpa_kit.cells.weights import find_weights, load_published_network
 
-Field = NDArray[np.uint8]
 LabelMap = NDArray[np.int32]
-Pair = tuple[LabelMap, LabelMap]
 Maps = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 log = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ MEAN = (124 / 255, 117 / 255, 104 / 255)
 STD = 1 / (0.0167 * 255)
 
 
-class PublishedSegmenter:
+class PublishedSegmenter(OneOrMany):
     """HPA-Cell-Segmentation's two networks and its label step.
 
     Args:
@@ -76,16 +75,6 @@ class PublishedSegmenter:
 
     def _placed(self, network: nn.Module) -> nn.Module:
         return network.to(self.device).to(memory_format=torch.channels_last)
-
-    @overload
-    def __call__(self, fields: Field) -> Pair: ...
-    @overload
-    def __call__(self, fields: Sequence[Field]) -> list[Pair]: ...
-    def __call__(self, fields: Field | Sequence[Field]) -> Pair | list[Pair]:
-        """One field uint8 (4, H, W) -> nuclei and cells, int32 (H, W); several -> a list of pairs."""
-        if isinstance(fields, np.ndarray) and fields.ndim == 3:
-            return next(self.stream([fields]))
-        return list(self.stream(fields))
 
     def stream(self, fields: Iterable[Field]) -> Iterator[Pair]:
         """Pairs of label maps for any number of fields of any sizes, in order, a few in memory at a time.

@@ -6,17 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hpa_kit.cells.classical import ClassicalSegmenter
-from hpa_kit.cells.regions import LabelMap
+from hpa_kit.cells.one_or_many import Field, Pair
 from hpa_kit.config import nearest
 from hpa_kit.devices import pick_device
 from hpa_kit.errors import InputError
-
-Field = NDArray[np.uint8]
-Pair = tuple[LabelMap, LabelMap]
 
 log = logging.getLogger(__name__)
 
