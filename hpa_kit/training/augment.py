@@ -2,6 +2,7 @@
 
 import os
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import albumentations
 Image = NDArray[np.uint8]
 
 
-def recipe(number: int) -> list[Any]:
+def recipe(number: int | Path) -> list[Any]:
     """The transforms of an augmentation recipe, for fields that have their final size.
 
     0 changes nothing. 1, of the 15th-place solution: both flips and the transpose, each in one of two cases,
@@ -35,7 +36,7 @@ def recipe(number: int) -> list[Any]:
             albumentations.Transpose(p=0.5),
         ],
     }
-    if number not in recipes:
+    if not isinstance(number, int) or number not in recipes:
         raise InputError(f"augmentation: there is no recipe {number}; known are {sorted(recipes)}")
     return recipes[number]
 
@@ -47,7 +48,7 @@ class Augmentation:
         number: of the recipe.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int | Path) -> None:
         transforms = recipe(number)
         self._compose = albumentations.Compose(transforms) if transforms else None
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from tqdm import tqdm
 from hpa_kit.config import TrainSettings
 from hpa_kit.devices import pick_device
 from hpa_kit.errors import InputError
-from hpa_kit.models import focal_loss
 from hpa_kit.training.checkpoint import (
     BEST,
     LAST,
@@ -26,7 +26,7 @@ from hpa_kit.training.data import TrainingData, load_training_data
 from hpa_kit.training.dataset import Batch, Loader
 from hpa_kit.training.log import Metrics, RunLog, write_metrics
 from hpa_kit.training.member import build_classifier, load_weights
-from hpa_kit.training.metrics import macro_f1
+from hpa_kit.training.objectives import Losses, Objective, make_objective
 from hpa_kit.training.run import METRICS, open_run
 from hpa_kit.training.schedule import make_optimiser, make_scheduler
 
@@ -52,7 +52,7 @@ def train(settings: TrainSettings) -> Path:
 
 
 class Trainer:
-    """One run. Variants override :meth:`load_data`, :meth:`build_model`, :meth:`losses` or :meth:`validate`.
+    """One run; what differs between kinds of runs is their data and their objective.
 
     Attributes:
         model, optimiser, scheduler, scaler, ema: what is trained and what trains it; ``ema`` is None where
@@ -82,23 +82,16 @@ class Trainer:
         """The network with its initial weights; a resumed run asks for it without pretrained ones."""
         return build_classifier(settings)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Named parts of a batch's loss, weighted; their sum is minimised, each is logged."""
-        return {"focal": focal_loss(self.model(batch.fields), batch.targets)}
+    def build_objective(self, model: nn.Module, ids: Sequence[str]) -> Objective:
+        """What the network is trained for; ``ids`` are the fields by their number."""
+        return make_objective(self.settings, model, ids)
 
     @torch.inference_mode()
     def validate(self, model: nn.Module, loader: Loader) -> Metrics:
         """Metrics on the held-out fold; the lowest ``val_loss`` marks the best checkpoint."""
         model.eval()
-        logits, targets = [], []
-        for batch in loader.epoch(0):
-            with self._autocast():
-                logits.append(model(batch.fields).float())
-            targets.append(batch.targets)
-        all_logits, all_targets = torch.cat(logits), torch.cat(targets)
-        scores = torch.sigmoid(all_logits).cpu().numpy()
-        loss = float(focal_loss(all_logits, all_targets))
-        return {"val_loss": loss, "macro_f1": macro_f1(scores, all_targets.cpu().numpy())}
+        with self._autocast():
+            return self.objective.judge(model, loader.epoch(0))
 
     # The one way through.
 
@@ -110,8 +103,8 @@ class Trainer:
             write_metrics(settings.out / METRICS, checkpoint.state["history"])
             return settings.out
         torch.manual_seed(settings.seed)
-        self.build(fresh=checkpoint is None)
         data = self.load_data()
+        self.build(data.folds["ID"].tolist(), fresh=checkpoint is None)
         self.schedule(len(data.train))
         if checkpoint is not None:
             self._restore(checkpoint, data)
@@ -123,8 +116,13 @@ class Trainer:
             log.close()
         return settings.out
 
-    def build(self, fresh: bool = True) -> None:
-        """Make the model and what trains it; pretrained weights are only read for a fresh run."""
+    def build(self, ids: Sequence[str] = (), fresh: bool = True) -> None:
+        """Make the model and what trains it; pretrained weights are only read for a fresh run.
+
+        Args:
+            ids: the fields by their number.
+            fresh: whether the run starts now.
+        """
         settings = self.settings
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
@@ -132,6 +130,7 @@ class Trainer:
         self.model.to(self.device)
         if self.device.type == "cuda":  # on a CPU this order of the pixels is several times slower
             self.model.to(memory_format=torch.channels_last)
+        self.objective = self.build_objective(self.model, ids)
         self.optimiser = make_optimiser(self.model, settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp)
         self.ema = ModelEmaV3(self.model, decay=settings.ema, use_warmup=True) if settings.ema > 0 else None
@@ -145,7 +144,7 @@ class Trainer:
         """Forward, backward, update: the parts of the loss, still on the device."""
         self.scheduler.step_update(self.step_number)
         with self._autocast():
-            losses = self.losses(batch)
+            losses: Losses = self.objective(batch, self.step_number / self.total_steps)
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(torch.stack(list(losses.values())).sum()).backward()
         self.scaler.step(self.optimiser)

@@ -13,6 +13,7 @@ import yaml
 from hpa_kit.config import TrainSettings, to_yaml
 from hpa_kit.errors import InputError
 from hpa_kit.training import Trainer, load_member, read_checkpoint, train
+from hpa_kit.training.objectives import Objective
 
 
 class CutOffError(Exception):
@@ -166,10 +167,14 @@ def test_a_pretrained_file_is_not_needed_to_go_on(settings, tmp_path, monkeypatc
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_there_was(settings):
+    class NotANumber(Objective):
+        def losses(self, batch, progress):
+            losses = super().losses(batch, progress)
+            return losses if progress < 1 / 3 else {"focal": losses["focal"] * float("nan")}
+
     class Diverging(Trainer):
-        def losses(self, batch):
-            losses = super().losses(batch)
-            return losses if self.epoch < 1 else {"focal": losses["focal"] * float("nan")}
+        def build_objective(self, model, ids):
+            return NotANumber(model)
 
     with pytest.raises(
         InputError, match=r"loss became nan in epoch 2, epoch 1 is kept .*lower lr than 0\.001"
@@ -182,9 +187,14 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_there_was(settings
 
 
 def test_a_variant_overrides_its_loss_and_each_part_is_logged(settings):
+    class SmallMaps(Objective):
+        def losses(self, batch, progress):
+            maps = self.model.forward_maps(batch.fields)
+            return super().losses(batch, progress) | {"maps": maps.square().mean()}
+
     class Variant(Trainer):
-        def losses(self, batch):
-            return super().losses(batch) | {"maps": self.model.forward_maps(batch.fields).square().mean()}
+        def build_objective(self, model, ids):
+            return SmallMaps(model)
 
     (row,) = metrics(Variant(settings(epochs=1)).fit())
     assert float(row["train_loss"]) == pytest.approx(float(row["train_focal"]) + float(row["train_maps"]))

@@ -1,0 +1,88 @@
+"""``hpa-kit <command>``: parse, call one function, print.
+
+Every setting of a command is an option of the same name; the option's text goes to the settings object, which
+converts and checks it, so that the command line, YAML and notebooks accept and refuse the same values.
+"""
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hpa_kit import __version__
+from hpa_kit.cli.commands import COMMANDS, Command
+from hpa_kit.cli.kaggle import add_kaggle
+from hpa_kit.cli.others import add_others
+from hpa_kit.config import Settings, make_settings, read_yaml
+from hpa_kit.errors import InputError
+
+
+def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
+    parser.add_argument("--config", type=Path, metavar="YAML", help="settings file; options override it")
+    for name, field in command.settings.model_fields.items():
+        default = "" if field.is_required() else f" (default: {field.get_default()})"
+        text = f"{field.description or ''}{default}".replace("%", "%%")
+        options: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
+        if field.annotation is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif name == "members":
+            options |= {"nargs": "+", "metavar": "RUN"}
+        else:
+            options["metavar"] = name.upper()
+        if name in command.positional:
+            parser.add_argument(name, nargs="?", **options)
+        else:
+            parser.add_argument(f"--{name.replace('_', '-')}", **options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hpa-kit", description="Where in each single cell a protein sits.")
+    parser.add_argument("--version", action="version", version=f"hpa-kit {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        sub = commands.add_parser(
+            command.name, help=command.help, description=command.help, allow_abbrev=False
+        )
+        _add_settings(sub, command)
+        sub.set_defaults(settings_command=command)
+    add_others(commands)
+    add_kaggle(commands)
+    return parser
+
+
+def _settings_of(command: Command, arguments: argparse.Namespace) -> Settings:
+    given = {name: value for name, value in vars(arguments).items() if name in command.settings.model_fields}
+    if arguments.config is None:
+        return make_settings(command.settings, given, source=f"hpa-kit {command.name}")
+    return make_settings(command.settings, read_yaml(arguments.config), given, source=str(arguments.config))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0 when it went well, 1 when ``check`` or ``metadata`` found faults, 2 for input that cannot be used.
+    """
+    # One plain line per warning: where in the kit it was raised tells a user nothing.
+    warnings.showwarning = lambda message, *_: print(f"hpa-kit: {message}", file=sys.stderr)
+    # Read when torch is first imported: its threads then sleep while they wait for each other. Spinning makes
+    # training several times slower on cores that anything else uses too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    arguments = _parser().parse_args(argv)
+    try:
+        if hasattr(arguments, "function"):
+            return int(arguments.function(arguments))
+        command: Command = arguments.settings_command
+        command.run(_settings_of(command, arguments))
+        return 0
+    except InputError as error:
+        print(f"hpa-kit: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hpa-kit: interrupted; the same command goes on where it was", file=sys.stderr)
+        return 130

@@ -1,0 +1,83 @@
+"""Commands with a parser of their own: evaluate, check, picture, weights."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def add_others(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add these commands to the parser."""
+    sub = commands.add_parser("evaluate", help="score a submission against the truth of every cell")
+    sub.add_argument("truth", type=Path, help="truth CSV: class and mask pairs")
+    sub.add_argument("submission", type=Path, help="submission CSV")
+    sub.add_argument("--verified", choices=("all", "present"), default="all", help="which detections count")
+    sub.add_argument("--iou", type=float, default=0.6, help="mask IoU of a match (default: 0.6)")
+    sub.add_argument("--json", action="store_true", help="print JSON: mean_ap and ap per class")
+    sub.set_defaults(function=_evaluate)
+
+    sub = commands.add_parser("check", help="find every way in which Kaggle would reject a submission")
+    sub.add_argument("submission", type=Path, help="submission CSV")
+    sub.add_argument("--sample", type=Path, required=True, help="sample_submission.csv")
+    sub.set_defaults(function=_check)
+
+    sub = commands.add_parser("picture", help="draw a submission's cells and classes over its fields")
+    sub.add_argument("submission", type=Path, help="submission CSV")
+    sub.add_argument("data", type=Path, help="competition folder, or a folder of images")
+    sub.add_argument("--out", type=Path, required=True, help="PNG to write")
+    sub.add_argument(
+        "--split", choices=("train", "test"), default="test", help="which images (default: test)"
+    )
+    sub.add_argument("--fields", type=int, default=4, help="how many fields (default: 4)")
+    sub.add_argument("--side", type=int, default=384, help="panel side in pixels (default: 384)")
+    sub.set_defaults(function=_picture)
+
+    weights = commands.add_parser("weights", help="published cell networks").add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    sub = weights.add_parser("convert", help="published pickle -> safetensors, running nothing of it")
+    sub.add_argument("file", type=Path, help="published .pth file, or a state dict")
+    sub.add_argument("out", type=Path, help=".safetensors file to write")
+    sub.set_defaults(function=_convert)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from hpa_kit.report.text import ap_table
+    from hpa_kit.submission import evaluate
+
+    result = evaluate(arguments.truth, arguments.submission, iou=arguments.iou, verified=arguments.verified)
+    if arguments.json:
+        print(
+            json.dumps({"mean_ap": result.mean_ap, "ap": {str(index): ap for index, ap in result.ap.items()}})
+        )
+    else:
+        print(ap_table(result))
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from hpa_kit.submission import check_submission
+
+    faults = check_submission(arguments.submission, arguments.sample)
+    for fault in faults:
+        print(fault)
+    if not faults:
+        print(f"{arguments.submission}: Kaggle should accept it")
+    return 1 if faults else 0
+
+
+def _picture(arguments: argparse.Namespace) -> int:
+    from hpa_kit.report.picture import draw_submission
+
+    out = draw_submission(
+        arguments.submission, arguments.data, arguments.out, arguments.split, arguments.fields, arguments.side
+    )
+    print(f"picture: {out}")
+    return 0
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    from hpa_kit.cells.weights import convert_weights
+
+    print(f"weights: {convert_weights(arguments.file, arguments.out)}")
+    return 0

@@ -1,0 +1,34 @@
+"""Every setting of every step: typed, validated, read from and written to YAML.
+
+A command's settings are one object. The command line, a YAML file and a notebook's parameters cell all fill
+that object through :func:`make_settings`, so a name means the same everywhere and a misspelt one is an error.
+"""
+
+from hpa_kit.config.base import Settings, make_settings, nearest, read_yaml, to_yaml, write_yaml
+from hpa_kit.config.cells import SegmentSettings
+from hpa_kit.config.data import SimulateSettings
+from hpa_kit.config.demo import DemoSettings
+from hpa_kit.config.infer import InferSettings
+from hpa_kit.config.kinds import Classes, FieldSide, Rule, SegmenterName, Split, Stride, Views
+from hpa_kit.config.train import TrainSettings
+
+__all__ = [
+    "Classes",
+    "DemoSettings",
+    "FieldSide",
+    "InferSettings",
+    "Rule",
+    "SegmentSettings",
+    "SegmenterName",
+    "Settings",
+    "SimulateSettings",
+    "Split",
+    "Stride",
+    "TrainSettings",
+    "Views",
+    "make_settings",
+    "nearest",
+    "read_yaml",
+    "to_yaml",
+    "write_yaml",
+]

@@ -1,0 +1,89 @@
+"""What all settings share: the kinds of values, filling from layers, YAML in and out."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hpa_kit.errors import InputError
+from hpa_kit.files import atomic_text
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys refused, values checked, no change after making."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), allow_inf_nan=False
+    )
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def make_settings(kind: type[S], *layers: Mapping[str, Any], source: str = "settings") -> S:
+    """Fill one settings object from layers of values; later layers win.
+
+    Args:
+        kind: the settings class.
+        layers: mappings of names to values, such as a YAML's content and then command-line options.
+        source: what to call the settings in an error, such as the YAML's path.
+
+    Raises:
+        InputError: a key is unknown (the nearest known one is named), missing, or has a bad value.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged.update(layer)
+    for key in merged:
+        if key not in kind.model_fields:
+            raise InputError(f"{source}: unknown setting {key!r}{nearest(str(key), kind.model_fields)}")
+    try:
+        return kind(**merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        found = "nothing" if first["type"] == "missing" else repr(first["input"])
+        what = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{source}: {name + ': ' if name else ''}{what}, found {found}") from None
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` for the known name nearest to ``key``, or the list of all known ones."""
+    names = list(known)
+    close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(names))}"
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping a YAML file holds, read without building any object of its choosing.
+
+    Raises:
+        InputError: the file is missing, cannot be read, is no YAML, or holds no mapping.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"settings: {path} is missing") from None
+    except OSError as error:
+        raise InputError(f"settings: {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"settings: {path} is no YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"settings: {path} holds a {type(content).__name__}; expected names and values")
+    return content
+
+
+def to_yaml(settings: Settings) -> str:
+    """Settings as YAML text, every value written out, in the order of the class."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def write_yaml(settings: Settings, path: str | Path) -> None:
+    """Write settings to a YAML file that :func:`read_yaml` and :func:`make_settings` take back."""
+    atomic_text(path, to_yaml(settings))

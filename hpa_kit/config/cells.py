@@ -1,0 +1,30 @@
+"""Settings of the commands that find cells: segment."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from hpa_kit.config.base import Settings
+from hpa_kit.config.kinds import SegmenterName, Split
+
+
+class SegmentSettings(Settings):
+    """``hpa-kit segment``: label maps of all fields, kept."""
+
+    data: Path = Field(description="competition folder, or a folder of images")
+    out: Path = Field(description="folder for ID.npz label maps")
+    split: Split = Field("test", description="which images of a competition folder")
+    segmenter: SegmenterName = Field("auto", description="who finds the cells")
+    weights: Path | None = Field(None, description="folder of the two published networks")
+    shard: int = Field(0, ge=0, description="which share of the fields to do, counted from 0")
+    shards: int = Field(1, ge=1, description="shares that the sorted fields are cut into")
+    batch: int = Field(4, ge=1, description="fields of one size per step of the networks")
+    workers: int = Field(2, ge=1, description="threads that read, label and write fields")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
+
+    @model_validator(mode="after")
+    def _shard_exists(self) -> Self:
+        if self.shard >= self.shards:
+            raise ValueError(f"shard {self.shard} is not one of {self.shards} shards, which count from 0")
+        return self
