@@ -9,13 +9,14 @@ from hpa_kit.config.cells import SegmentSettings
 from hpa_kit.config.data import SimulateSettings
 from hpa_kit.config.demo import DemoSettings
 from hpa_kit.config.infer import InferSettings
-from hpa_kit.config.kinds import Classes, FieldSide, Rule, SegmenterName, Split, Stride, Views
+from hpa_kit.config.kinds import Classes, FieldSide, Form, Rule, SegmenterName, Split, Stride, Views
 from hpa_kit.config.train import TrainSettings
 
 __all__ = [
     "Classes",
     "DemoSettings",
     "FieldSide",
+    "Form",
     "InferSettings",
     "Rule",
     "SegmentSettings",

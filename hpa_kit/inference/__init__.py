@@ -7,7 +7,12 @@ if TYPE_CHECKING:
     from hpa_kit.inference.ensemble import Ensemble, FieldMaps
     from hpa_kit.inference.pipeline import infer
     from hpa_kit.inference.rules import RULES, FieldEvidence, ScoringRule, score_field, scores_to_prediction
-    from hpa_kit.inference.scoring import copy_image_scores, score_cells, score_cells_mean_logit
+    from hpa_kit.inference.scoring import (
+        copy_image_scores,
+        score_cells,
+        score_cells_mean_logit,
+        settle_negative,
+    )
 
 # Imported when first asked for: torch takes seconds, and scoring maps needs none.
 _HOME = {
@@ -22,6 +27,7 @@ _HOME = {
     "score_cells_mean_logit": "scoring",
     "score_field": "rules",
     "scores_to_prediction": "rules",
+    "settle_negative": "scoring",
 }
 
 __all__ = [
@@ -36,6 +42,7 @@ __all__ = [
     "score_cells_mean_logit",
     "score_field",
     "scores_to_prediction",
+    "settle_negative",
 ]
 
 

@@ -79,6 +79,18 @@ def sum_maps(
     return MapSums(sums.positive.reshape(by_cell), sums.high.reshape(by_cell), sums.total.reshape(by_cell))
 
 
+def peaks(
+    maps: NDArray[np.float32], classes: NDArray[np.int64], runs: Runs, n_cells: int, floor: float
+) -> NDArray[np.float64]:
+    """The highest value above the floor of class maps in every cell: (classes, n), 0 where there is none.
+
+    Takes what :func:`sum_maps` takes.
+    """
+    highest = np.zeros((len(classes), n_cells), np.float32)
+    _raise_peaks(maps.reshape(len(maps), -1), classes, runs, highest)
+    return np.where(highest > np.float32(floor), highest, 0).astype(np.float64)
+
+
 def sum_plane(plane: NDArray[np.float32], runs: Runs, n_cells: int) -> NDArray[np.float64]:
     """Add one plane's values in every cell: (n,)."""
     sums = np.zeros(2 * n_cells)
@@ -144,6 +156,18 @@ def _add_maps(maps, classes, runs, floor, high, sums):  # type: ignore[no-untype
             sums.positive[k, part] += n_positive
             sums.high[k, part] += n_high
             sums.total[k, part] += added
+
+
+@njit(fastmath={"nnan", "nsz"})
+def _raise_peaks(maps, classes, runs, highest):  # type: ignore[no-untyped-def]
+    for k in range(len(classes)):
+        plane = maps[classes[k]]
+        for run in range(len(runs.start)):
+            peak = np.float32(0)
+            for i in range(runs.start[run], runs.stop[run]):
+                peak = max(peak, plane[i])
+            cell = runs.part[run] // 2
+            highest[k, cell] = max(highest[k, cell], peak)
 
 
 @njit(fastmath={"reassoc", "contract", "nsz"})

@@ -1,12 +1,15 @@
 """Class maps x label map -> one row of scores per cell."""
 
+from typing import get_args
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hpa_kit.classes import N_CLASSES, NEGATIVE
+from hpa_kit.config import Form
 from hpa_kit.errors import InputError
 from hpa_kit.inference.arrays import checked_green, checked_labels, checked_maps, checked_scores, resized
-from hpa_kit.inference.runs import areas, find_runs, sum_maps, sum_plane
+from hpa_kit.inference.runs import areas, find_runs, peaks, sum_maps, sum_plane
 
 FLOOR_SCORE = 0.01  # image score from which a class is looked at
 FLOOR_MAP = 1e-6  # map values up to here are nothing
@@ -23,13 +26,15 @@ def score_cells(
     image_scores: ArrayLike,
     green: ArrayLike,
     n_cells: int | None = None,
+    form: Form = "mean_share",
 ) -> NDArray[np.float64]:
     """Score every cell by the rule of the competition's 15th place.
 
     A class stays with a cell when enough of the cell, or of its nucleus, lies on the class map; its
     confidence is image score x mean of the map where it is positive x that share. A cell left with no class
     is Negative, the more surely the less of it the maps cover. Restated from the published code; the
-    constants stand at the top of this file.
+    constants stand at the top of this file. For pseudo labels the field's known labels, 0 or 1, take the
+    image scores' place, the form is ``max_share``, and :func:`settle_negative` follows.
 
     Args:
         class_maps: (19, h, w) in [0, 1], any float dtype.
@@ -38,6 +43,8 @@ def score_cells(
         image_scores: (19,) in [0, 1].
         green: (H, W), the green channel, 0 to 255, any dtype; resized to (h, w), bilinear.
         n_cells: number of cells, where ``cells`` was made smaller before and may have lost the last ones.
+        form: what the image score is multiplied by: mean of the map in the cell where it is positive, or its
+            maximum there, times the share or not. Which classes stay does not depend on it.
 
     Returns:
         float64 (n, 19); row i is cell i + 1; 0 where a class is not given; all 0 for a cell too small.
@@ -45,6 +52,8 @@ def score_cells(
     Raises:
         InputError: a shape, a dtype or a value is not as above.
     """
+    if form not in get_args(Form):
+        raise InputError(f"form: {form!r} is unknown; expected one of {', '.join(get_args(Form))}")
     maps = checked_maps(class_maps, "class maps")
     labels, n_cells = checked_labels(cells, "cells", n_cells)
     nucleus, _ = checked_labels(nuclei, "nuclei")
@@ -66,13 +75,51 @@ def score_cells(
 
     share = _larger_part(sums.positive, pixels, min_area)
     high = _larger_part(sums.high, pixels, min_area)
-    mean = sums.total.sum(axis=2) / np.maximum(sums.positive.sum(axis=2), 1)
+    if form.startswith("max"):
+        strength = peaks(maps, looked_at, runs, n_cells, FLOOR_MAP)
+    else:
+        strength = sums.total.sum(axis=2) / np.maximum(sums.positive.sum(axis=2), 1)
+    if form.endswith("share"):
+        strength = strength * share
     stays = ((share >= MIN_SHARE) | (high >= MIN_HIGH)) & bright
-    rows[:, looked_at] = np.where(stays, scores[looked_at, None] * mean * share, 0).T
+    rows[:, looked_at] = np.where(stays, scores[looked_at, None] * strength, 0).T
     nothing = ~stays.any(axis=0)
     rows[nothing, NEGATIVE] = _negative(share)[nothing]
     rows[pixels.sum(axis=1) <= min_area] = 0
     return rows
+
+
+def settle_negative(rows: ArrayLike, image_scores: ArrayLike) -> NDArray[np.float64]:
+    """The 15th place's Negative check: a cell is Negative alone or not at all.
+
+    Where Negative is the image's top class, every cell is Negative at 0.75 and nothing else. Elsewhere
+    Negative stays alone with a cell of which it is the most confident class, and is dropped from the others.
+    The 15th place used it for pseudo labels, with the known labels as image scores, not for its submission.
+
+    Args:
+        rows: (n, 19) cell scores; left as they are. A cell without any score stays without.
+        image_scores: (19,) scores or known labels.
+
+    Returns:
+        float64 (n, 19).
+
+    Raises:
+        InputError: ``rows`` has another shape, or the image scores are not as above.
+    """
+    settled = np.array(rows, dtype=np.float64)
+    if settled.ndim != 2 or settled.shape[1] != N_CLASSES:
+        raise InputError(f"scores: expected shape (n_cells, {N_CLASSES}), found {settled.shape}")
+    if not len(settled):
+        return settled
+    scored = settled.any(axis=1)
+    if int(np.argmax(checked_scores(image_scores))) == NEGATIVE:
+        settled[:] = 0
+        settled[scored, NEGATIVE] = NEGATIVE_CONFIDENCE
+        return settled
+    alone = scored & (settled.argmax(axis=1) == NEGATIVE)
+    settled[~alone, NEGATIVE] = 0
+    settled[alone, :NEGATIVE] = 0
+    return settled
 
 
 def score_cells_mean_logit(

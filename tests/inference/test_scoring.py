@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hpa_kit.errors import InputError
-from hpa_kit.inference import copy_image_scores, score_cells, score_cells_mean_logit
+from hpa_kit.inference import copy_image_scores, score_cells, score_cells_mean_logit, settle_negative
 
 SIDE = 60
 
@@ -28,7 +28,7 @@ def one_cell(n=1, side=SIDE):
     }
 
 
-def plain_scores(class_maps, cells, nuclei, image_scores, green):
+def plain_scores(class_maps, cells, nuclei, image_scores, green, form="mean_share"):
     """The same rule with a mask per cell and class."""
     least = (0.01 * class_maps.shape[2]) ** 2
     rows = np.zeros((cells.max(initial=0), 19))
@@ -47,7 +47,8 @@ def plain_scores(class_maps, cells, nuclei, image_scores, green):
                 high = max(high, (values[nucleus] >= 0.75).mean())
             shares.append(share)
             if (share >= 0.1 or high >= 0.04) and green[inside].mean() >= 1:
-                rows[row, index] = image_scores[index] * values[inside & positive].mean() * share
+                strength = getattr(values[inside & positive], form.split("_")[0])()
+                rows[row, index] = image_scores[index] * strength * (share if "share" in form else 1)
         if not rows[row].any():
             empty = np.median(1 - np.array(shares)) if shares else 0
             rows[row, 18] = 0.75 * max(1e-6, (empty - 0.9) / 0.1)
@@ -85,6 +86,73 @@ def test_scores_are_those_of_the_original(reference: Path) -> None:
 def test_runs_give_what_a_mask_per_cell_gives(shape: tuple[int, int], seed: int) -> None:
     field = random_field(np.random.default_rng(seed), *shape, n_cells=12)
     np.testing.assert_allclose(score_cells(**field), plain_scores(**field), rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["mean_share", "max_share", "mean", "max"])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_form_is_what_a_mask_per_cell_gives(form, seed) -> None:
+    field = random_field(np.random.default_rng(seed), 64, 90, n_cells=12)
+    np.testing.assert_allclose(
+        score_cells(**field, form=form), plain_scores(**field, form=form), rtol=1e-6, atol=1e-12
+    )
+
+
+def test_the_maximum_of_a_map_is_that_of_the_cell_alone() -> None:
+    field = one_cell(2)
+    field["class_maps"][3][field["cells"] == 1] = 0.4
+    field["class_maps"][3][field["cells"] == 2] = 0.2
+    field["class_maps"][3, 0, 0] = 0.9  # background
+    field["class_maps"][3, 30, 15] = 0.6
+    np.testing.assert_allclose(score_cells(**field, form="max")[:, 3], [0.3, 0.1])
+
+
+def test_forms_differ_in_what_they_give_not_in_which_classes_stay() -> None:
+    field = random_field(np.random.default_rng(4), 64, 90, n_cells=12)
+    given = [score_cells(**field, form=form)[:, :18] > 0 for form in ("mean_share", "max_share", "max")]
+    assert (given[0] == given[1]).all()
+    assert (given[0] == given[2]).all()
+
+
+def test_an_unknown_form_is_refused() -> None:
+    with pytest.raises(InputError, match="form: 'median' is unknown; expected one of mean_share, max_share"):
+        score_cells(**one_cell(), form="median")
+
+
+def test_known_labels_take_the_place_of_image_scores() -> None:
+    """A pseudo label's confidence is label x maximum x share: classes the field has not stay at nothing."""
+    field = one_cell()
+    field["class_maps"][[3, 7]] = 0.5
+    field["class_maps"][3, 20, 20] = 0.9
+    field["image_scores"] = np.eye(19, dtype=np.int64)[3]
+    scores = score_cells(**field, form="max_share")
+    assert scores[0, 3] == pytest.approx(0.9)
+    assert np.count_nonzero(scores) == 1
+
+
+def test_every_cell_of_a_negative_field_is_negative_at_three_quarters() -> None:
+    rows = np.zeros((3, 19))
+    rows[0, [2, 5]], rows[1, 18] = 0.4, 0.1
+    settled = settle_negative(rows, np.eye(19)[18])
+    assert settled[:2, 18].tolist() == [0.75, 0.75]
+    assert np.count_nonzero(settled) == 2  # the third cell was too small to be scored
+    assert rows[0, 2] == 0.4  # left as they were
+
+
+def test_negative_stays_alone_where_it_is_most_confident_and_goes_elsewhere() -> None:
+    rows = np.zeros((3, 19))
+    rows[0, [2, 18]], rows[1, 2], rows[1, 18], rows[2, 4] = 0.5, 0.3, 0.6, 0.2
+    rows[0, 18] = 0.4
+    labels = np.eye(19)[2] + np.eye(19)[18]
+    settled = settle_negative(rows, labels)
+    expected = np.zeros((3, 19))
+    expected[0, 2], expected[1, 18], expected[2, 4] = 0.5, 0.6, 0.2
+    np.testing.assert_array_equal(settled, expected)
+    assert settle_negative(np.zeros((0, 19)), labels).shape == (0, 19)
+
+
+def test_rows_of_another_shape_cannot_be_settled() -> None:
+    with pytest.raises(InputError, match=r"expected shape \(n_cells, 19\), found \(2, 18\)"):
+        settle_negative(np.zeros((2, 18)), np.zeros(19))
 
 
 def test_a_class_that_covers_the_cell_has_image_score_times_map() -> None:
