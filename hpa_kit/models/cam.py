@@ -1,23 +1,15 @@
 """The classifier whose logits are the mean of its maps."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.errors import InputError
 from hpa_kit.models.backbones import Backbone, StrideBy
+from hpa_kit.models.contrast import Contrast, ContrastNorm
 from hpa_kit.models.pretrained import Weights
-
-# ImageNet's statistics; yellow takes those of blue, as the 15th-place solution does.
-_MEAN = (0.485, 0.456, 0.406, 0.406)
-_STD = (0.229, 0.224, 0.225, 0.225)
-# Of 255: about the noise of a channel that shows nothing, which must not be blown up to a signal.
-_LEAST_SPREAD = 4.0
-
-Contrast = Literal["field", "fixed"]
 
 
 class CamOutput(NamedTuple):
@@ -27,10 +19,24 @@ class CamOutput(NamedTuple):
     logits: Tensor
 
 
+class CamHeads(NamedTuple):
+    """One pass with all that may be learnt from.
+
+    Feature maps (B, n_features, h, w), raw class maps (B, classes, h, w), and those of the sub-categories
+    (B, n_subcategories, h, w), which are None without that head.
+    """
+
+    features: Tensor
+    maps: Tensor
+    subcategory_maps: Tensor | None
+
+
 class CamClassifier(nn.Module):
     """Fields -> logits, through class maps: logits are the mean over positions, the CAM is ReLU of the maps.
 
-    The head is a bias-free 1×1 convolution after channel dropout, so nothing but the maps decides.
+    The head is a bias-free 1×1 convolution after channel dropout, so nothing but the maps decides. A second
+    such head for sub-categories may stand beside it on the same features: it shapes the features while they
+    are learnt (SC-CAM, arXiv 2008.01183); maps, CAM and logits are always those of the location classes.
 
     Args:
         backbone: timm model name.
@@ -40,17 +46,13 @@ class CamClassifier(nn.Module):
         n_classes: location classes.
         pretrained: None (random weights), path of the backbone's local weights, or ``"download"``: the only
             value with which a connection is opened.
-        drop_rate: part of the feature channels dropped before the head while training.
-        contrast: ``field`` gives each channel of each field its own mean and spread, so that a dim protein
-            looks like a bright one (instance normalisation of the input, as the competition's 7th place did);
-            ``fixed`` takes ImageNet's statistics for all, as the 15th place did.
+        drop_rate: part of the feature channels dropped before the heads while training.
+        contrast: ``field`` or ``fixed``; see :class:`~hpa_kit.models.contrast.ContrastNorm`.
+        n_subcategories: sub-categories of all classes together, such as 19 × 10; 0 makes no such head.
 
     Raises:
         InputError: the backbone is unknown, has no maps of that stride, or the weights do not fit.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -63,39 +65,48 @@ class CamClassifier(nn.Module):
         pretrained: Weights = None,
         drop_rate: float = 0.0,
         contrast: Contrast = "field",
+        n_subcategories: int = 0,
     ) -> None:
         super().__init__()
-        if in_channels not in (3, 4):
-            raise InputError(f"in_channels: {in_channels} is not 3 (red, green, blue) or 4 (and yellow)")
-        self.in_channels = in_channels
-        self.contrast = contrast
+        self.input = ContrastNorm(in_channels, contrast)
         self.backbone = Backbone(backbone, stride, stride_by, in_channels, pretrained)
+        self.stride = stride
         self.n_features = self.backbone.n_features
         self.drop = nn.Dropout2d(drop_rate)
-        self.head = nn.Conv2d(self.n_features, n_classes, 1, bias=False)
-        nn.init.xavier_uniform_(self.head.weight)
-        # Constants, so not part of the saved weights.
-        self.register_buffer("mean", _per_channel(_MEAN[:in_channels]), persistent=False)
-        self.register_buffer("std", _per_channel(_STD[:in_channels]), persistent=False)
+        self.head = _map_head(self.n_features, n_classes)
+        self.subcategory_head = _map_head(self.n_features, n_subcategories) if n_subcategories else None
+
+    @property
+    def in_channels(self) -> int:
+        """Channels that are read: 3 or 4."""
+        return self.input.in_channels
 
     def forward_features(self, fields: Tensor) -> Tensor:
         """Fields, uint8 or float 0–255 (B, 4 or in_channels, S, S) -> feature maps (B, n_features, h, w)."""
-        if fields.ndim != 4 or fields.shape[1] < self.in_channels:
-            raise ValueError(
-                f"CamClassifier: input {tuple(fields.shape)} is not (B, {self.in_channels}, S, S)"
-            )
-        x = fields[:, : self.in_channels].to(self.mean.dtype)
-        if self.contrast == "field":
-            spread, mean = torch.std_mean(x, dim=(-2, -1), keepdim=True, correction=0)
-            x = (x - mean) / (spread + _LEAST_SPREAD)
-        else:
-            x = (x - self.mean) / self.std
-        features: Tensor = self.backbone(x)
+        features: Tensor = self.backbone(self.input(fields))
         return features
+
+    def forward_heads(self, normalised: Tensor) -> CamHeads:
+        """One pass of fields that ``self.input`` normalised, or of tiles of them, through all heads."""
+        features = self.backbone(normalised)
+        kept = self.drop(features)
+        subcategory_maps = None if self.subcategory_head is None else self.subcategory_head(kept)
+        return CamHeads(features, self.head(kept), subcategory_maps)
 
     def forward_maps(self, fields: Tensor) -> Tensor:
         """Fields (B, 4 or in_channels, S, S) -> raw class maps (B, n_classes, h, w), before ReLU."""
         maps: Tensor = self.head(self.drop(self.forward_features(fields)))
+        return maps
+
+    def forward_subcategory_maps(self, fields: Tensor) -> Tensor:
+        """Fields (B, 4 or in_channels, S, S) -> raw maps of the sub-categories (B, n_subcategories, h, w).
+
+        Raises:
+            InputError: the classifier was trained without sub-categories.
+        """
+        maps = self.forward_heads(self.input(fields)).subcategory_maps
+        if maps is None:
+            raise InputError("network: it has no sub-categories; expected one of round 1 or further")
         return maps
 
     def forward_both(self, fields: Tensor) -> CamOutput:
@@ -117,5 +128,7 @@ def mean_logits(maps: Tensor) -> Tensor:
     return maps.float().mean(dim=(-2, -1))
 
 
-def _per_channel(values: tuple[float, ...]) -> Tensor:
-    return torch.tensor(values).mul(255).reshape(1, -1, 1, 1)
+def _map_head(n_features: int, n_maps: int) -> nn.Conv2d:
+    head = nn.Conv2d(n_features, n_maps, 1, bias=False)
+    nn.init.xavier_uniform_(head.weight)
+    return head

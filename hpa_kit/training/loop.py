@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
@@ -25,8 +25,8 @@ from hpa_kit.training.checkpoint import (
 from hpa_kit.training.data import TrainingData, load_training_data
 from hpa_kit.training.dataset import Batch, Loader
 from hpa_kit.training.log import Metrics, RunLog, write_metrics
-from hpa_kit.training.member import build_classifier, load_weights
-from hpa_kit.training.objectives import Losses, Objective, make_objective
+from hpa_kit.training.member import build_network, load_weights
+from hpa_kit.training.objectives import Losses, Objective, make_objective, no_fields
 from hpa_kit.training.run import METRICS, open_run
 from hpa_kit.training.schedule import make_optimiser, make_scheduler
 
@@ -80,11 +80,11 @@ class Trainer:
 
     def build_model(self, settings: TrainSettings) -> nn.Module:
         """The network with its initial weights; a resumed run asks for it without pretrained ones."""
-        return build_classifier(settings)
+        return build_network(settings)
 
-    def build_objective(self, model: nn.Module, ids: Sequence[str]) -> Objective:
-        """What the network is trained for; ``ids`` are the fields by their number."""
-        return make_objective(self.settings, model, ids)
+    def build_objective(self, model: nn.Module, fields: pd.DataFrame) -> Objective:
+        """What the network is trained for; ``fields`` has ID and Label of the fields by their number."""
+        return make_objective(self.settings, model, fields)
 
     @torch.inference_mode()
     def validate(self, model: nn.Module, loader: Loader) -> Metrics:
@@ -104,7 +104,7 @@ class Trainer:
             return settings.out
         torch.manual_seed(settings.seed)
         data = self.load_data()
-        self.build(data.folds["ID"].tolist(), fresh=checkpoint is None)
+        self.build(data.folds, fresh=checkpoint is None)
         self.schedule(len(data.train))
         if checkpoint is not None:
             self._restore(checkpoint, data)
@@ -116,21 +116,22 @@ class Trainer:
             log.close()
         return settings.out
 
-    def build(self, ids: Sequence[str] = (), fresh: bool = True) -> None:
+    def build(self, fields: pd.DataFrame | None = None, fresh: bool = True) -> None:
         """Make the model and what trains it; pretrained weights are only read for a fresh run.
 
         Args:
-            ids: the fields by their number.
+            fields: ID and Label of the fields by their number; None where the objective needs no table.
             fresh: whether the run starts now.
         """
         settings = self.settings
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
-        self.model = self.build_model(settings if fresh else settings.model_copy(update={"pretrained": None}))
+        begun = settings.model_copy(update={"pretrained": None, "warm_start": None})
+        self.model = self.build_model(settings if fresh else begun)
         self.model.to(self.device)
         if self.device.type == "cuda":  # on a CPU this order of the pixels is several times slower
             self.model.to(memory_format=torch.channels_last)
-        self.objective = self.build_objective(self.model, ids)
+        self.objective = self.build_objective(self.model, no_fields() if fields is None else fields)
         self.optimiser = make_optimiser(self.model, settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp)
         self.ema = ModelEmaV3(self.model, decay=settings.ema, use_warmup=True) if settings.ema > 0 else None

@@ -1,5 +1,6 @@
-"""Members: trained classifiers, read from run folders and checkpoints."""
+"""Members: trained networks, read from run folders and checkpoints."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,38 +10,56 @@ from torch import Tensor, nn
 from hpa_kit.config import TrainSettings, make_settings
 from hpa_kit.devices import pick_device
 from hpa_kit.errors import InputError
-from hpa_kit.models import CamClassifier
+from hpa_kit.models import ArcFaceNet, CamClassifier
 from hpa_kit.training.checkpoint import BEST, read_checkpoint
+
+NETWORKS = ("cam", "arcface", "unet")
+_SUBCATEGORIES = "subcategory_head.weight"
 
 
 class Member(NamedTuple):
-    """A trained classifier in evaluation mode, its settings, and what is known of it.
+    """A trained network in evaluation mode, its settings, and what is known of it.
 
+    ``model`` is what ``settings.network`` names: a :class:`~hpa_kit.models.CamClassifier` for ``cam``, an
+    :class:`~hpa_kit.models.ArcFaceNet` for ``arcface``, a :class:`~hpa_kit.models.unet.SegmentationNet` for
+    ``unet``.
     ``info`` has ``path`` of the checkpoint, ``version`` of the kit that wrote it, ``epoch`` (from 1),
     ``metrics`` of that epoch, and whether the weights are ``averaged``.
     """
 
-    model: CamClassifier
+    model: Any
     settings: TrainSettings
     info: dict[str, Any]
 
 
-def load_member(path: Path | str, device: str | torch.device = "cpu") -> Member:
-    """A trained classifier, ready to infer, with averaged weights where the run kept them; no connection.
+def load_member(
+    path: Path | str, device: str | torch.device = "cpu", networks: Collection[str] = NETWORKS
+) -> Member:
+    """A trained network, ready to infer, with averaged weights where the run kept them; no connection.
 
     Args:
         path: a run folder, of which the best checkpoint is taken, or a checkpoint file.
-        device: where the classifier goes.
+        device: where the network goes.
+        networks: the kinds that the caller can use.
 
     Raises:
-        InputError: nothing is there, the file is damaged or another program's, or its weights do not fit its
-            settings.
+        InputError: nothing is there, the file is damaged or another program's, its weights do not fit its
+            settings, or it is a network of another kind.
     """
-    file = _checkpoint_file(Path(path))
+    file = checkpoint_file(Path(path))
     saved = read_checkpoint(file, only=("model", "ema", "averaged", "epoch", "metrics"))
     settings = make_settings(TrainSettings, saved.settings, source=f"checkpoint: {file}")
-    model = build_classifier(settings.model_copy(update={"pretrained": None}))
-    load_weights(model, saved.state.get("ema") or saved.state.get("model") or {}, file)
+    if settings.network not in networks:
+        raise InputError(
+            f"checkpoint: {file} is a network {settings.network}{_WITHOUT_MAPS.get(settings.network, '')}; "
+            f"expected {' or '.join(networks)}"
+        )
+    weights = _weights(saved.state)
+    model = build_network(
+        settings.model_copy(update={"pretrained": None, "warm_start": None}),
+        n_subcategories=weights[_SUBCATEGORIES].shape[0] if _SUBCATEGORIES in weights else 0,
+    )
+    load_weights(model, weights, file)
     info = {
         "path": file,
         "version": saved.version,
@@ -52,17 +71,96 @@ def load_member(path: Path | str, device: str | torch.device = "cpu") -> Member:
     return Member(model.to(target).eval(), settings, info)
 
 
-def build_classifier(settings: TrainSettings) -> CamClassifier:
-    """The classifier that settings describe, with its pretrained weights where they name some."""
-    return CamClassifier(
-        settings.backbone,
-        stride=settings.stride,
-        stride_by=settings.stride_by,
-        in_channels=settings.in_channels,
-        pretrained=settings.pretrained,
-        drop_rate=settings.drop_rate,
-        contrast=settings.contrast,
-    )
+_WITHOUT_MAPS = {"arcface": ", which has no maps: it only gives hpa-kit features"}
+
+
+def build_network(settings: TrainSettings, n_subcategories: int = 0) -> nn.Module:
+    """The network that settings describe, with its initial weights: warm start, pretrained, or random ones.
+
+    Args:
+        settings: of the run.
+        n_subcategories: sub-categories of all classes together that a classifier learns too.
+
+    Raises:
+        InputError: the backbone is unknown, or weights to start with are missing or do not fit.
+    """
+    # A warm start brings the backbone's weights, so pretrained ones would be read for nothing.
+    pretrained = None if settings.warm_start is not None else settings.pretrained
+    model: nn.Module
+    if settings.network == "unet":
+        from hpa_kit.models.unet import SegmentationNet
+
+        model = SegmentationNet(
+            settings.backbone,
+            in_channels=settings.in_channels,
+            pretrained=pretrained,
+            contrast=settings.contrast,
+        )
+    else:
+        options: dict[str, Any] = {
+            "stride": settings.stride,
+            "stride_by": settings.stride_by,
+            "in_channels": settings.in_channels,
+            "pretrained": pretrained,
+            "drop_rate": settings.drop_rate,
+            "contrast": settings.contrast,
+        }
+        if settings.network == "arcface":
+            centres, scale = settings.arcface_centres, settings.arcface_scale
+            model = ArcFaceNet(settings.backbone, n_centres=centres, scale=scale, **options)
+        else:
+            model = CamClassifier(settings.backbone, n_subcategories=n_subcategories, **options)
+    if settings.warm_start is not None:
+        start_from(model, settings, settings.warm_start)
+    return model
+
+
+def start_from(model: nn.Module, settings: TrainSettings, path: Path) -> None:
+    """Put the weights of an earlier run into a network: all that means the same there and here.
+
+    Of the same kind of network that is everything but a sub-category head of another round, whose clusters
+    mean something else: so round 1 starts with round 0's backbone and its head as the parents' head. Of
+    another kind it is the backbone.
+
+    Args:
+        model: the network that ``settings`` describe.
+        settings: of the run that starts.
+        path: run folder or checkpoint.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or what is to be taken differs in names or shapes.
+    """
+    file = checkpoint_file(path)
+    saved = read_checkpoint(file, only=("model", "ema"))
+    before = make_settings(TrainSettings, saved.settings, source=f"warm_start: {file}")
+    found, wanted = _weights(saved.state), model.state_dict()
+    if before.in_channels != settings.in_channels:
+        raise InputError(
+            f"warm_start: {file} reads {before.in_channels} channels; expected {settings.in_channels}"
+        )
+    same = before.network == settings.network
+    # The same round has the same clusters only if it has the same table; another shape tells them apart.
+    fresh = not same or before.round != settings.round or _shape(found) != _shape(wanted)
+    taken = {
+        key
+        for key in wanted
+        if (same or key.startswith("backbone.")) and not (fresh and key == _SUBCATEGORIES)
+    }
+    if not taken:
+        raise InputError(
+            f"warm_start: {file} is a network {before.network}, which has no weights for {settings.network}"
+        )
+    faults = [
+        f"{key} {'is missing' if key not in found else 'has another shape'}"
+        for key in sorted(taken)
+        if key not in found or found[key].shape != wanted[key].shape
+    ]
+    if faults:
+        raise InputError(
+            f"warm_start: {file} does not fit backbone {settings.backbone} at stride {settings.stride}: "
+            f"{', '.join(faults[:5])}{', …' if len(faults) > 5 else ''}"
+        )
+    model.load_state_dict({key: found[key] for key in taken}, strict=False)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
@@ -78,7 +176,12 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> No
         raise InputError(f"checkpoint: {path} does not fit the network of its settings: {reason}") from None
 
 
-def _checkpoint_file(path: Path) -> Path:
+def checkpoint_file(path: Path) -> Path:
+    """A checkpoint, or the best one of a run folder.
+
+    Raises:
+        InputError: the folder holds none.
+    """
     if not path.is_dir():
         return path
     if not (path / BEST).is_file():
@@ -86,3 +189,13 @@ def _checkpoint_file(path: Path) -> Path:
             f"checkpoint: {path} holds no {BEST}; expected a run of hpa-kit train with an epoch or more"
         )
     return path / BEST
+
+
+def _weights(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The averaged weights of a checkpoint, or those that were trained."""
+    weights: dict[str, Tensor] = state.get("ema") or state.get("model") or {}
+    return weights
+
+
+def _shape(weights: dict[str, Tensor]) -> torch.Size | None:
+    return weights[_SUBCATEGORIES].shape if _SUBCATEGORIES in weights else None

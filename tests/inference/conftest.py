@@ -13,7 +13,7 @@ from hpa_kit.cells import LabelMaps, write_label_maps
 from hpa_kit.config import TrainSettings
 from hpa_kit.submission import write_submission
 from hpa_kit.training.checkpoint import BEST, write_checkpoint
-from hpa_kit.training.member import build_classifier
+from hpa_kit.training.member import build_network
 
 MakeMember = Callable[..., Path]
 
@@ -28,7 +28,7 @@ def make_member(tmp_path_factory: pytest.TempPathFactory) -> MakeMember:
         settings = TrainSettings(
             data="data", out=run, backbone="resnet10t", stride=16, size=size, in_channels=in_channels
         )
-        model = build_classifier(settings)
+        model = build_network(settings)
         torch.nn.init.normal_(model.head.weight, std=0.3)
         write_checkpoint(run / BEST, settings, {"model": model.state_dict(), "epoch": 1})
         return run

@@ -16,7 +16,7 @@ from hpa_kit.training.checkpoint import (
     restore_random_state,
     write_checkpoint,
 )
-from hpa_kit.training.member import build_classifier, load_member
+from hpa_kit.training.member import build_network, load_member
 
 
 def settings(tmp_path, **changes):
@@ -55,7 +55,7 @@ def test_hyper_parameters_are_plain_json_inside_the_file(tmp_path):
 @pytest.mark.parametrize("name", ["best.safetensors", "last.safetensors"])
 def test_a_member_gives_the_logits_of_the_model_that_was_saved(tmp_path, name):
     made = settings(tmp_path, stride=16, in_channels=3)
-    model = build_classifier(made).eval()
+    model = build_network(made).eval()
     state = {"model": model.state_dict(), "epoch": 2, "metrics": {"val_loss": 0.5}}
     write_checkpoint(tmp_path / name, made, state)
     write_checkpoint(tmp_path / "best.safetensors", made, state)
@@ -71,7 +71,7 @@ def test_a_member_gives_the_logits_of_the_model_that_was_saved(tmp_path, name):
 
 def test_averaged_weights_are_used_where_the_run_kept_them(tmp_path):
     made = settings(tmp_path)
-    model, averaged = build_classifier(made), build_classifier(made)
+    model, averaged = build_network(made), build_network(made)
     write_checkpoint(
         tmp_path / "last.safetensors", made, {"model": model.state_dict(), "ema": averaged.state_dict()}
     )
@@ -106,7 +106,7 @@ def test_a_missing_damaged_or_foreign_checkpoint_is_named(tmp_path):
 
 def test_weights_that_do_not_fit_are_listed_by_key(tmp_path):
     made = settings(tmp_path)
-    weights = build_classifier(made).state_dict()
+    weights = build_network(made).state_dict()
     weights["sub.weight"] = weights.pop("head.weight")
     write_checkpoint(tmp_path / "a.safetensors", made, {"model": weights})
     with pytest.raises(InputError, match=r"head\.weight.*sub\.weight"):
