@@ -14,6 +14,7 @@ PACKAGES = (
     "pandas",
     "scikit-learn",
     "iterative-stratification",
+    "segmentation-models-pytorch",
 )
 
 

@@ -2,6 +2,16 @@
 
 from hpa_kit.models.arcface import ArcFaceNet
 from hpa_kit.models.cam import CamClassifier, CamOutput, mean_logits
-from hpa_kit.models.losses import focal_loss
+from hpa_kit.models.losses import bce_loss, ce_loss, focal_loss
+from hpa_kit.models.unet import SegmentationNet
 
-__all__ = ["ArcFaceNet", "CamClassifier", "CamOutput", "focal_loss", "mean_logits"]
+__all__ = [
+    "ArcFaceNet",
+    "CamClassifier",
+    "CamOutput",
+    "SegmentationNet",
+    "bce_loss",
+    "ce_loss",
+    "focal_loss",
+    "mean_logits",
+]

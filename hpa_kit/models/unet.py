@@ -1,0 +1,176 @@
+"""The segmentation network of stage 2: fields -> one map per class, and one of what is no cell."""
+
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hpa_kit.classes import N_CLASSES
+from hpa_kit.errors import InputError
+from hpa_kit.models.backbones import check_name
+from hpa_kit.models.contrast import Contrast, ContrastNorm
+from hpa_kit.models.pretrained import Weights, load_backbone_weights
+
+# The location classes, and last the pixels that are in no cell.
+N_CHANNELS = N_CLASSES + 1
+# Fields are padded to multiples of this, which every encoder can halve five times.
+_STEP = 32
+_TIMM = "tu-"
+
+
+class SegmentationNet(nn.Module):
+    """Fields -> logits per pixel: a U-Net with the default decoder of segmentation_models_pytorch.
+
+    The sigmoids of the first 19 channels are class maps; the last channel says where there is no cell.
+
+    Args:
+        encoder: a timm model name, with or without ``tu-`` in front, or another encoder's name in
+            segmentation_models_pytorch; where both know a name, timm's network is built.
+        in_channels: 4 for red, green, blue, yellow; 3 leaves yellow out. Inputs may have 4 either way.
+        pretrained: None (random weights), path of the encoder's local weights, or ``"download"``: the only
+            value with which a connection is opened. timm's encoders only.
+        contrast: how fields are normalised, see :class:`~hpa_kit.models.contrast.ContrastNorm`.
+        n_classes: channels that come out, such as 19 classes and one for no cell.
+
+    Raises:
+        InputError: segmentation_models_pytorch is not installed, the encoder is unknown or gives no maps that
+            a U-Net can use, or the weights do not fit.
+    """
+
+    def __init__(
+        self,
+        encoder: str = "resnet50",
+        in_channels: int = 4,
+        pretrained: Weights = None,
+        contrast: Contrast = "field",
+        n_classes: int = N_CHANNELS,
+    ) -> None:
+        super().__init__()
+        self.input = ContrastNorm(in_channels, contrast)
+        self.n_classes = n_classes
+        name = _full_name(encoder)
+        self.network = _build(name, in_channels, n_classes)
+        if pretrained is not None:
+            _load_encoder(self.network.encoder, name, in_channels, pretrained)
+        _check_maps(self.network, encoder, in_channels, n_classes)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels that are read: 3 or 4."""
+        return self.input.in_channels
+
+    def forward(self, fields: Tensor) -> Tensor:
+        """Fields, uint8 or float 0–255 (B, 4 or in_channels, H, W) -> logits (B, n_classes, H, W)."""
+        x = self.input(fields)
+        height, width = x.shape[-2:]
+        top, left = -height % _STEP // 2, -width % _STEP // 2
+        padding = (left, -width % _STEP - left, top, -height % _STEP - top)
+        if any(padding):
+            # The border's pixels over again: zeros would look like a field's mean, and reflecting cannot
+            # pad small fields.
+            x = functional.pad(x, padding, mode="replicate")
+        logits: Tensor = self.network(x)
+        return logits[..., top : top + height, left : left + width]
+
+    def forward_maps(self, fields: Tensor) -> Tensor:
+        """Fields (B, 4 or in_channels, H, W) -> logits of the location classes only (B, 19, H, W)."""
+        return self(fields)[:, :N_CLASSES]
+
+
+def _full_name(encoder: str) -> str:
+    """The encoder's name as segmentation_models_pytorch wants it: with ``tu-`` where it is timm's."""
+    plain = encoder.removeprefix(_TIMM)
+    if encoder != plain or plain not in _own_names() or timm.is_model(plain):
+        check_name(plain)
+        return _TIMM + plain
+    return plain
+
+
+def _own_names() -> list[str]:
+    names: list[str] = _library().encoders.get_encoder_names()
+    return names
+
+
+def _library() -> Any:
+    """segmentation_models_pytorch, which only this network needs."""
+    try:
+        import segmentation_models_pytorch
+    except ImportError as error:
+        raise InputError(
+            f"unet: segmentation_models_pytorch cannot be imported ({error}); install "
+            "segmentation-models-pytorch, on Kaggle from the wheels of this kit's dataset"
+        ) from None
+    return segmentation_models_pytorch
+
+
+def _build(name: str, in_channels: int, n_classes: int) -> nn.Module:
+    """The U-Net with random weights, never any connection."""
+    reason = ""
+    for options in _size_options(name):
+        try:
+            network: nn.Module = _library().Unet(
+                encoder_name=name,
+                encoder_weights=None,
+                in_channels=in_channels,
+                classes=n_classes,
+                **options,
+            )
+            return network
+        except TypeError as error:
+            reason = str(error)
+        except (AttributeError, AssertionError, KeyError, NotImplementedError, RuntimeError, ValueError) as e:
+            reason = str(e)
+            break
+    raise InputError(
+        f"backbone: {name.removeprefix(_TIMM)} cannot be the encoder of a U-Net: {' '.join(reason.split())}"
+    )
+
+
+def _size_options(name: str) -> list[dict[str, Any]]:
+    """Transformers made for one input size are told to take others, each family by its own option."""
+    plain = name.removeprefix(_TIMM).partition(".")[0]
+    config = timm.get_pretrained_cfg(plain, allow_unregistered=True) if name.startswith(_TIMM) else None
+    if config is not None and config.fixed_input_size:
+        return [{"strict_img_size": False}, {"dynamic_img_size": True}, {}]
+    return [{}]
+
+
+def _load_encoder(encoder: nn.Module, name: str, in_channels: int, pretrained: Weights) -> None:
+    """Put local or timm's weights into a timm encoder.
+
+    The encoder lacks timm's last layers and calls some of the others by other names, with ``_`` for ``.``:
+    so the whole network is filled first, where what does not fit is listed, and its weights are handed over.
+    """
+    if not name.startswith(_TIMM):
+        raise InputError(
+            f"pretrained: {name} is no timm encoder, so its weights cannot be fitted to {in_channels} "
+            "channels; train it without, or choose a timm encoder"
+        )
+    plain = name.removeprefix(_TIMM)
+    whole = timm.create_model(plain, pretrained=False, num_classes=0, in_chans=in_channels)
+    load_backbone_weights(whole, plain, in_channels, str(pretrained))
+    state = {key.replace(".", "_"): value for key, value in whole.state_dict().items()}
+    wanted = encoder.state_dict()
+    found = {key: state.get(key.removeprefix("model.").replace(".", "_")) for key in wanted}
+    lacking = [key for key, value in found.items() if value is None or value.shape != wanted[key].shape]
+    if lacking:
+        raise InputError(f"pretrained: {pretrained} lacks weights of the encoder: {', '.join(lacking)}")
+    encoder.load_state_dict({key: value for key, value in found.items() if value is not None})
+
+
+def _check_maps(network: nn.Module, encoder: str, in_channels: int, n_classes: int) -> None:
+    """Run zeros through it, so that an encoder that a U-Net cannot use is found now."""
+    side = 2 * _STEP
+    network.eval()
+    try:
+        with torch.no_grad():
+            shape = tuple(network(torch.zeros(1, in_channels, side, side)).shape)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"backbone: {encoder} cannot be the encoder of a U-Net: {' '.join(str(error).split())}"
+        ) from None
+    network.train()
+    if shape != (1, n_classes, side, side):
+        raise InputError(f"backbone: {encoder} gives maps {shape} for a {side}² field; expected its size")
