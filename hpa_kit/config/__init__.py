@@ -4,7 +4,7 @@ A command's settings are one object. The command line, a YAML file and a noteboo
 that object through :func:`make_settings`, so a name means the same everywhere and a misspelt one is an error.
 """
 
-from hpa_kit.config.base import Settings, make_settings, nearest, read_yaml, to_yaml, write_yaml
+from hpa_kit.config.base import Settings, load_yaml, make_settings, nearest, read_yaml, to_yaml, write_yaml
 from hpa_kit.config.cells import SegmentSettings
 from hpa_kit.config.data import SimulateSettings
 from hpa_kit.config.demo import DemoSettings
@@ -27,6 +27,7 @@ __all__ = [
     "Stride",
     "TrainSettings",
     "Views",
+    "load_yaml",
     "make_settings",
     "nearest",
     "read_yaml",

@@ -44,10 +44,14 @@ def make_settings(kind: type[S], *layers: Mapping[str, Any], source: str = "sett
         return kind(**merged)
     except ValidationError as error:
         first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, InputError):  # of one part of the settings, which it names itself
+            raise InputError(f"{source}: {cause}") from None
         name = ".".join(str(part) for part in first["loc"])
         found = "nothing" if first["type"] == "missing" else repr(first["input"])
         what = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{source}: {name + ': ' if name else ''}{what}, found {found}") from None
+        # What is wrong with several values together names them itself.
+        raise InputError(f"{source}: {name}: {what}, found {found}" if name else f"{source}: {what}") from None
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
@@ -63,20 +67,33 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing, cannot be read, is no YAML, or holds no mapping.
     """
-    path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"settings: {path} is missing") from None
-    except OSError as error:
-        raise InputError(f"settings: {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"settings: {path} is no YAML: {' '.join(str(error).split())}") from None
+    content = load_yaml(path)
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise InputError(f"settings: {path} holds a {type(content).__name__}; expected names and values")
     return content
+
+
+def load_yaml(path: str | Path, what: str = "settings") -> Any:
+    """What a YAML file holds, read without building any object of its choosing.
+
+    Args:
+        path: the file.
+        what: the first word of an error.
+
+    Raises:
+        InputError: the file is missing, cannot be read, or is no YAML.
+    """
+    path = Path(path)
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{what}: {path} is missing") from None
+    except OSError as error:
+        raise InputError(f"{what}: {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{what}: {path} is no YAML: {' '.join(str(error).split())}") from None
 
 
 def to_yaml(settings: Settings) -> str:
