@@ -7,7 +7,13 @@ if TYPE_CHECKING:
     from hpa_kit.cells.classical import ClassicalSegmenter
     from hpa_kit.cells.dpn_unet import DPNUnet
     from hpa_kit.cells.kept import FieldCells, kept_or_made
-    from hpa_kit.cells.label_maps import LabelMaps, has_label_maps, read_label_maps, write_label_maps
+    from hpa_kit.cells.label_maps import (
+        LabelMaps,
+        has_label_maps,
+        read_cells,
+        read_label_maps,
+        write_label_maps,
+    )
     from hpa_kit.cells.label_step import label_cells
     from hpa_kit.cells.segmenters import segmenter
     from hpa_kit.cells.weights import load_published_network
@@ -22,6 +28,7 @@ _HOME = {
     "kept_or_made": "kept",
     "label_cells": "label_step",
     "load_published_network": "weights",
+    "read_cells": "label_maps",
     "read_label_maps": "label_maps",
     "segmenter": "segmenters",
     "write_label_maps": "label_maps",
@@ -36,6 +43,7 @@ __all__ = [
     "kept_or_made",
     "label_cells",
     "load_published_network",
+    "read_cells",
     "read_label_maps",
     "segmenter",
     "write_label_maps",

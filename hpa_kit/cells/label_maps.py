@@ -138,11 +138,7 @@ def read_label_maps(folder: str | Path, id: str, field: NDArray[np.uint8]) -> La
     Raises:
         InputError: no file; a damaged one; other arrays than these; a size that is not the field's.
     """
-    path = next((p for s in SUFFIXES if (p := Path(folder) / f"{id}{s}").is_file()), None)
-    if path is None:
-        raise InputError(
-            f"label maps: {Path(folder) / id}.npz is missing, and so is .png; run hpa-kit segment"
-        )
+    path = _file_of(folder, id)
     cells, nuclei = _read_npz(path) if path.suffix == ".npz" else (_read_png(path), None)
     for array in (cells, nuclei):
         if array is not None and array.shape != field.shape[1:]:
@@ -155,11 +151,31 @@ def read_label_maps(folder: str | Path, id: str, field: NDArray[np.uint8]) -> La
     return LabelMaps(np.where(nucleus != 0, numbered, np.int32(0)), numbered)
 
 
-def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def read_cells(folder: str | Path, id: str) -> LabelMap:
+    """Read a field's cells alone, numbered as :func:`read_label_maps` numbers them; needs no image.
+
+    Raises:
+        InputError: no file; a damaged one; other arrays than label maps.
+    """
+    path = _file_of(folder, id)
+    cells = _read_npz(path, with_nuclei=False)[0] if path.suffix == ".npz" else _read_png(path)
+    return _numbered(cells, path)
+
+
+def _file_of(folder: str | Path, id: str) -> Path:
+    path = next((p for s in SUFFIXES if (p := Path(folder) / f"{id}{s}").is_file()), None)
+    if path is None:
+        raise InputError(
+            f"label maps: {Path(folder) / id}.npz is missing, and so is .png; run hpa-kit segment"
+        )
+    return path
+
+
+def _read_npz(path: Path, with_nuclei: bool = True) -> tuple[NDArray[Any], NDArray[Any] | None]:
     try:
         with _load(path) as arrays:
             cells = arrays["cells"]
-            nuclei = arrays.get("nuclei")
+            nuclei = arrays.get("nuclei") if with_nuclei else None
     except _BROKEN as error:
         raise InputError(f"label maps: {path} cannot be read: {_text(error)}; make it again") from None
     for name, array in (("cells", cells), ("nuclei", nuclei)):

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hpa_kit.cells import LabelMaps, has_label_maps, read_label_maps, write_label_maps
+from hpa_kit.cells import LabelMaps, has_label_maps, read_cells, read_label_maps, write_label_maps
 from hpa_kit.cells.label_maps import label_map_info
 from hpa_kit.errors import InputError
 
@@ -138,6 +138,18 @@ def test_a_bad_png_is_one_error_that_names_the_file(tmp_path, kind):
     (tmp_path / "bad.png").write_bytes(content)
     with pytest.raises(InputError, match=r"bad\.png"):
         read_label_maps(tmp_path, "bad", FIELD)
+
+
+def test_cells_alone_bear_the_numbers_that_they_bear_with_their_nuclei(tmp_path):
+    gaps = maps(3).cells * 40
+    np.savez(tmp_path / "a.npz", cells=gaps)
+    cv2.imwrite(str(tmp_path / "b.png"), gaps.astype(np.uint8))
+    for id in ("a", "b"):
+        found = read_cells(tmp_path, id)
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(found, read_label_maps(tmp_path, id, FIELD).cells)
+    with pytest.raises(InputError, match=r"c\.npz is missing"):
+        read_cells(tmp_path, "c")
 
 
 def test_a_missing_file_says_what_to_do(tmp_path):
