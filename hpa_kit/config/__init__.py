@@ -6,31 +6,39 @@ that object through :func:`make_settings`, so a name means the same everywhere a
 
 from hpa_kit.config.base import Settings, load_yaml, make_settings, nearest, read_yaml, to_yaml, write_yaml
 from hpa_kit.config.cells import SegmentSettings
-from hpa_kit.config.data import SimulateSettings
+from hpa_kit.config.data import SimulateSettings, StoreSettings
 from hpa_kit.config.demo import DemoSettings
-from hpa_kit.config.infer import InferSettings
+from hpa_kit.config.ensemble import EnsembleSettings, MemberSettings, read_ensemble, write_ensemble
+from hpa_kit.config.infer import InferSettings, LookSettings, PredictSettings
 from hpa_kit.config.kinds import Classes, FieldSide, Form, Rule, SegmenterName, Split, Stride, Views
 from hpa_kit.config.train import TrainSettings
 
 __all__ = [
     "Classes",
     "DemoSettings",
+    "EnsembleSettings",
     "FieldSide",
     "Form",
     "InferSettings",
+    "LookSettings",
+    "MemberSettings",
+    "PredictSettings",
     "Rule",
     "SegmentSettings",
     "SegmenterName",
     "Settings",
     "SimulateSettings",
     "Split",
+    "StoreSettings",
     "Stride",
     "TrainSettings",
     "Views",
     "load_yaml",
     "make_settings",
     "nearest",
+    "read_ensemble",
     "read_yaml",
     "to_yaml",
+    "write_ensemble",
     "write_yaml",
 ]

@@ -51,7 +51,9 @@ def make_settings(kind: type[S], *layers: Mapping[str, Any], source: str = "sett
         found = "nothing" if first["type"] == "missing" else repr(first["input"])
         what = first["msg"].removeprefix("Value error, ")
         # What is wrong with several values together names them itself.
-        raise InputError(f"{source}: {name}: {what}, found {found}" if name else f"{source}: {what}") from None
+        raise InputError(
+            f"{source}: {name}: {what}, found {found}" if name else f"{source}: {what}"
+        ) from None
 
 
 def nearest(key: str, known: Iterable[str]) -> str:

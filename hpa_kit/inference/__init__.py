@@ -4,9 +4,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpa_kit.inference.ensemble import Ensemble, FieldMaps
+    from hpa_kit.inference.ensemble import Effort, Ensemble, FieldMaps
     from hpa_kit.inference.pipeline import infer
-    from hpa_kit.inference.rules import RULES, FieldEvidence, ScoringRule, score_field, scores_to_prediction
+    from hpa_kit.inference.quantiles import score_cells_quantile
+    from hpa_kit.inference.rules import (
+        RULES,
+        FieldEvidence,
+        ScoringRule,
+        rule_of,
+        score_field,
+        scores_to_prediction,
+        scoring_rule,
+    )
     from hpa_kit.inference.scoring import (
         copy_image_scores,
         score_cells,
@@ -17,31 +26,39 @@ if TYPE_CHECKING:
 # Imported when first asked for: torch takes seconds, and scoring maps needs none.
 _HOME = {
     "RULES": "rules",
+    "Effort": "ensemble",
     "Ensemble": "ensemble",
     "FieldEvidence": "rules",
     "FieldMaps": "ensemble",
     "ScoringRule": "rules",
     "copy_image_scores": "scoring",
     "infer": "pipeline",
+    "rule_of": "rules",
     "score_cells": "scoring",
     "score_cells_mean_logit": "scoring",
+    "score_cells_quantile": "quantiles",
     "score_field": "rules",
     "scores_to_prediction": "rules",
+    "scoring_rule": "rules",
     "settle_negative": "scoring",
 }
 
 __all__ = [
     "RULES",
+    "Effort",
     "Ensemble",
     "FieldEvidence",
     "FieldMaps",
     "ScoringRule",
     "copy_image_scores",
     "infer",
+    "rule_of",
     "score_cells",
     "score_cells_mean_logit",
+    "score_cells_quantile",
     "score_field",
     "scores_to_prediction",
+    "scoring_rule",
     "settle_negative",
 ]
 

@@ -1,33 +1,28 @@
-"""What the members say of a field: image scores and maps, over all test-time views."""
+"""What the members say of a field together, and how an ensemble does with less when time is short."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from hpa_kit.classes import N_CLASSES
-from hpa_kit.config import Views
+from hpa_kit.config import EnsembleSettings, MemberSettings, Views
 from hpa_kit.data import resize_field
 from hpa_kit.errors import InputError
-from hpa_kit.inference.scoring import FLOOR_SCORE
-from hpa_kit.models import CamClassifier
-from hpa_kit.training import load_member
+from hpa_kit.inference.views import load, resized_maps
 
 log = logging.getLogger(__name__)
 
 Inputs = Mapping[int, NDArray[np.uint8]]
+Saving = Literal["views", "members", "map_size"]
 
-# Axes that a view is flipped along: as it is, horizontally, vertically.
-FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,))
-SCALES = (1.0, 1.2, 1.4)
-# Members from this input side on get the flips only, as the 15th place had it: larger still costs much.
-LARGE_SIDE = 1024
+SAVINGS: tuple[Saving, ...] = ("views", "members", "map_size")
+LEAST_MAP_SIZE = 128  # cells of a few pixels tell nothing
 
 
 class FieldMaps(NamedTuple):
@@ -38,25 +33,36 @@ class FieldMaps(NamedTuple):
     logit_maps: NDArray[np.float32]
 
 
-class _Seen(NamedTuple):
-    """One member's batch: scores (B, 19), CAMs and raw maps (B, 19, h, w)."""
+class Effort(NamedTuple):
+    """How much an ensemble does for a field.
 
-    scores: Tensor
-    cams: Tensor
-    maps: Tensor
+    Attributes:
+        views: kinds of test-time views given up: 0 none, 1 the scales, 2 the flips too.
+        members: how many members look, those of largest weight.
+        map_size: side of the maps.
+    """
+
+    views: int
+    members: int
+    map_size: int
 
 
 class Ensemble:
-    """Classifiers that look at the same fields; all weigh the same.
+    """Members that look at the same fields, by weight.
 
-    Per member, CAMs of all views are flipped back, averaged, resized to the largest view's and averaged;
-    the score is the mean of the views' sigmoids. Classes below 0.01 are zeroed, the rest is divided by its
-    maximum and resized. This is how the competition's 15th place made its maps.
+    Scores and maps are weighted sums, each divided by the weight of the members that gave them: a member of
+    mode ``cam`` gives maps only, one of mode ``pred`` scores only. What one member says is told in
+    :meth:`hpa_kit.inference.views.LoadedMember.look`; together this is how the competition's 15th place made
+    its maps.
+
+    Attributes:
+        effort: how much is done from the next :meth:`look` on; one of :meth:`efforts`.
 
     Args:
-        members: run folders or checkpoints.
-        views: ``none``, ``flips`` (as is, horizontal, vertical) or ``scales`` (the flips at 1, 1.2 and 1.4
-            times the member's size; members from 1024 px on get the flips only).
+        members: run folders or checkpoints, which weigh the same, or members with settings of their own.
+        views: of run folders and checkpoints: ``none``, ``flips`` (as is, horizontal, vertical) or ``scales``
+            (classifiers below 1024 px: the flips at 1, 1.2 and 1.4 times the member's size; others: the
+            flips).
         map_size: side of the maps that come out.
         batch: fields per step; halved when memory runs out.
         device: where the members run.
@@ -64,12 +70,12 @@ class Ensemble:
         class_maps, logit_maps: which maps are wanted; those that are not come out without pixels.
 
     Raises:
-        InputError: a member cannot be loaded.
+        InputError: a member cannot be loaded, or none gives scores, or none gives maps.
     """
 
     def __init__(
         self,
-        members: Sequence[Path],
+        members: Sequence[Path | MemberSettings],
         views: Views = "flips",
         map_size: int = 512,
         batch: int = 8,
@@ -79,19 +85,37 @@ class Ensemble:
         class_maps: bool = True,
         logit_maps: bool = True,
     ) -> None:
+        settings = EnsembleSettings(members=tuple(_with_settings(member, views) for member in members))
         self.device = torch.device(device)
         self.amp = amp and self.device.type == "cuda"
-        self.views, self.map_size, self.batch = views, map_size, batch
+        self.map_size, self.batch = map_size, batch
         self.class_maps, self.logit_maps = class_maps, logit_maps
-        self.members: list[tuple[CamClassifier, int]] = []
-        for path in members:
-            model, settings, _ = load_member(path, self.device)
-            model = model.to(memory_format=torch.channels_last)
-            self.members.append((model, settings.size))
+        self.members = [load(member, self.device) for member in settings.members]
+        self.effort = Effort(0, len(self.members), map_size)
+
+    def efforts(self, order: Sequence[Saving] = SAVINGS) -> list[Effort]:
+        """All efforts, from full down to least, each less than the one before.
+
+        Args:
+            order: what is given up first: ``views`` (scales, then flips), ``members`` (of least weight first,
+                as long as scores and maps are both given), ``map_size`` (halved down to 128).
+        """
+        least = len(self._leaving()) - 1
+        smaller = [self.map_size >> k for k in range(1, self.map_size.bit_length())]
+        levels: dict[Saving, list[int]] = {
+            "views": [k for k in (1, 2) if any(one.plan(k) != one.plan(k - 1) for one in self.members)],
+            "members": [len(self.members) - 1 - k for k in range(least + 1)],
+            "map_size": [side for side in smaller if side >= LEAST_MAP_SIZE],
+        }
+        found = [Effort(0, len(self.members), self.map_size)]
+        for saving in order:
+            for level in levels[saving]:
+                found.append(found[-1]._replace(**{saving: level}))
+        return found
 
     def inputs(self, field: NDArray[np.uint8]) -> dict[int, NDArray[np.uint8]]:
         """A field uint8 (4, H, W) -> what the members read: {side: uint8 (4, side, side)}."""
-        return {size: resize_field(field, size) for size in {size for _, size in self.members}}
+        return {size: resize_field(field, size) for size in {member.size for member in self.members}}
 
     def __call__(self, fields: Sequence[NDArray[np.uint8]]) -> list[FieldMaps]:
         """Fields uint8 (4, H, W) of any sizes -> their maps, in order."""
@@ -126,19 +150,37 @@ class Ensemble:
 
     @torch.inference_mode()
     def _together(self, inputs: Sequence[Inputs]) -> list[FieldMaps]:
-        batches = {size: self._batch([field[size] for field in inputs]) for size in inputs[0]}
-        seen = [self._look(model, batches[size], size) for model, size in self.members]
-        scores = _mean([member.scores for member in seen])
-        class_maps = self._combined(self.class_maps, seen, lambda one: scaled_cams(one.scores, one.cams))
-        logit_maps = self._combined(self.logit_maps, seen, lambda one: one.maps)
-        parts = (part.float().cpu().numpy() for part in (scores, class_maps, logit_maps))
+        effort, count = self.effort, len(inputs)
+        leaving = self._leaving()[: len(self.members) - effort.members]
+        staying = [member for place, member in enumerate(self.members) if place not in leaving]
+        batches = {size: self._batch([field[size] for field in inputs]) for size in {m.size for m in staying}}
+        side = effort.map_size
+        scores = _Sum(count, N_CLASSES)
+        class_maps, logit_maps = (
+            _Sum(count, N_CLASSES, side * wanted, side * wanted)
+            for wanted in (self.class_maps, self.logit_maps)
+        )
+        for member in staying:
+            seen = member.look(batches[member.size], given_up=effort.views, amp=self.amp)
+            weight = member.settings.weight
+            if member.settings.gives_scores:
+                scores.add(seen.scores, weight)
+            if member.settings.gives_maps and self.class_maps:
+                class_maps.add(resized_maps(seen.class_maps, side, side), weight)
+            if member.settings.gives_maps and self.logit_maps:
+                logit_maps.add(resized_maps(seen.logit_maps, side, side), weight)
+        parts = (part.mean().float().cpu().numpy() for part in (scores, class_maps, logit_maps))
         return [FieldMaps(*field) for field in zip(*parts, strict=True)]
 
-    def _combined(self, wanted: bool, seen: list[_Seen], part: Callable[[_Seen], Tensor]) -> Tensor:
-        """The mean over members of one kind of map, or maps without pixels where it is not wanted."""
-        if not wanted:
-            return torch.zeros(len(seen[0].scores), N_CLASSES, 0, 0)
-        return _mean([_resized(part(one), self.map_size, self.map_size) for one in seen])
+    def _leaving(self) -> list[int]:
+        """Places of the members that can be given up, least weight first, of equal ones the last first."""
+        staying, leaving = list(range(len(self.members))), []
+        for place in sorted(staying, key=lambda place: (self.members[place].settings.weight, -place)):
+            others = [self.members[other].settings for other in staying if other != place]
+            if any(one.gives_scores for one in others) and any(one.gives_maps for one in others):
+                staying.remove(place)
+                leaving.append(place)
+        return leaving
 
     def _batch(self, fields: Sequence[NDArray[np.uint8]]) -> Tensor:
         batch = torch.from_numpy(np.stack(fields))
@@ -146,57 +188,25 @@ class Ensemble:
             batch = batch.pin_memory().to(self.device, non_blocking=True)
         return batch.float().contiguous(memory_format=torch.channels_last)
 
-    def _look(self, model: CamClassifier, batch: Tensor, size: int) -> _Seen:
-        """One member over all views: flips averaged, then resized to the largest scale and averaged."""
-        scales = SCALES if self.views == "scales" and size < LARGE_SIDE else SCALES[:1]
-        flips = FLIPS[:1] if self.views == "none" else FLIPS
-        by_scale = []
-        for scale in scales:
-            view = _resized(batch, int(size * scale), int(size * scale))
-            by_scale.append(_averaged([self._one_view(model, view, flip) for flip in flips]))
-        height, width = by_scale[-1].maps.shape[-2:]
-        return _averaged(
-            [
-                _Seen(one.scores, _resized(one.cams, height, width), _resized(one.maps, height, width))
-                for one in by_scale
-            ]
-        )
 
-    def _one_view(self, model: CamClassifier, batch: Tensor, flip: tuple[int, ...]) -> _Seen:
-        with torch.autocast(self.device.type, dtype=torch.float16, enabled=self.amp):
-            maps = model.forward_maps(batch.flip(flip) if flip else batch)
-        maps = maps.float()
-        scores = maps.mean((-2, -1)).sigmoid()
-        maps = maps.flip(flip) if flip else maps
-        return _Seen(scores, maps.relu(), maps)
+class _Sum:
+    """A weighted sum that is divided by the weight it was given."""
+
+    def __init__(self, *shape: int) -> None:
+        self.total, self.weight = torch.zeros(shape), 0.0
+
+    def add(self, values: Tensor, weight: float) -> None:
+        self.total = self.total.to(values.device) + values * weight
+        self.weight += weight
+
+    def mean(self) -> Tensor:
+        return self.total / self.weight if self.weight else self.total
 
 
-def scaled_cams(scores: Tensor, cams: Tensor) -> Tensor:
-    """CAMs -> class maps in [0, 1]: classes with a score below 0.01 at 0, the others by their own maximum.
-
-    Args:
-        scores: (B, 19).
-        cams: (B, 19, h, w), not below 0.
-    """
-    kept = cams * (scores >= FLOOR_SCORE)[:, :, None, None]
-    return kept / (kept.amax((-2, -1), keepdim=True) + 1e-5)
-
-
-def _averaged(seen: list[_Seen]) -> _Seen:
-    return _Seen(*(_mean(list(parts)) for parts in zip(*seen, strict=True)))
-
-
-def _mean(tensors: list[Tensor]) -> Tensor:
-    total = tensors[0]
-    for tensor in tensors[1:]:
-        total = total + tensor
-    return total / len(tensors)
-
-
-def _resized(maps: Tensor, height: int, width: int) -> Tensor:
-    if maps.shape[-2:] == (height, width):
-        return maps
-    return functional.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
+def _with_settings(member: Path | str | MemberSettings, views: Views) -> MemberSettings:
+    if isinstance(member, MemberSettings):
+        return member
+    return MemberSettings(checkpoint=Path(member), views="auto" if views == "scales" else views)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

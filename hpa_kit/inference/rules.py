@@ -1,15 +1,19 @@
 """How a cell's confidence is formed, by name; and the table of cell scores."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hpa_kit.classes import CLASSES, NEGATIVE
-from hpa_kit.config import Rule
+from hpa_kit.classes import CLASSES, N_CLASSES
+from hpa_kit.config import EnsembleSettings, Form, Rule, Settings
+from hpa_kit.config.scoring import FloorStep, NegativeStep
+from hpa_kit.inference.quantiles import score_cells_quantile
 from hpa_kit.inference.scoring import copy_image_scores, score_cells, score_cells_mean_logit
+from hpa_kit.inference.steps import apply_steps, cell_context
 from hpa_kit.submission import prediction_string
 
 CLASS_COLUMNS = tuple(location.name for location in CLASSES)
@@ -39,7 +43,7 @@ class FieldEvidence:
 
 @dataclass(frozen=True)
 class ScoringRule:
-    """A rule, and which maps it looks at, so that the others need not be made.
+    """A rule, which maps it looks at, so that the others need not be made, and the steps that follow it.
 
     Calling it with a :class:`FieldEvidence` gives float64 (n_cells, 19), row i for cell i + 1.
     """
@@ -47,15 +51,19 @@ class ScoringRule:
     score: Callable[[FieldEvidence], NDArray[np.float64]]
     class_maps: bool = False
     logit_maps: bool = False
+    steps: tuple[Settings, ...] = ()
 
     def __call__(self, seen: FieldEvidence) -> NDArray[np.float64]:
         """Score every cell of a field."""
-        return self.score(seen)
+        rows = self.score(seen)
+        if not self.steps:
+            return rows
+        return apply_steps(rows, cell_context(seen.image_scores, seen.cells, seen.n_cells), self.steps)
 
 
-def _cam_share(seen: FieldEvidence) -> NDArray[np.float64]:
+def _cam_share(seen: FieldEvidence, form: Form = "mean_share") -> NDArray[np.float64]:
     return score_cells(
-        seen.class_maps, seen.cells, seen.nuclei, seen.image_scores, seen.green, n_cells=seen.n_cells
+        seen.class_maps, seen.cells, seen.nuclei, seen.image_scores, seen.green, seen.n_cells, form=form
     )
 
 
@@ -63,28 +71,50 @@ def _mean_logit(seen: FieldEvidence) -> NDArray[np.float64]:
     return score_cells_mean_logit(seen.logit_maps, seen.cells, seen.image_scores, n_cells=seen.n_cells)
 
 
-def _mean_logit_negative(seen: FieldEvidence) -> NDArray[np.float64]:
-    """As mean_logit, but a cell is Negative as far as it shows no other class: the least of all 1 - p.
+def _cell_logit(seen: FieldEvidence) -> NDArray[np.float64]:
+    return score_cells_mean_logit(seen.logit_maps, seen.cells, np.ones(N_CLASSES), n_cells=seen.n_cells)
 
-    Image labels never say Negative of a field whose other cells show something, so a classifier cannot learn
-    it; several of the competition's best teams formed it like this.
-    """
-    rows = _mean_logit(seen)
-    nothing_else = (1 - np.delete(rows, NEGATIVE, axis=1)).min(axis=1)
-    rows[:, NEGATIVE] = np.where(rows.any(axis=1), nothing_else, 0)  # a cell that no pixel shows stays at 0
-    return rows
+
+def _quantile(seen: FieldEvidence) -> NDArray[np.float64]:
+    return score_cells_quantile(seen.class_maps, seen.cells, seen.image_scores, n_cells=seen.n_cells)
 
 
 def _copied(seen: FieldEvidence) -> NDArray[np.float64]:
     return copy_image_scores(seen.image_scores, seen.n_cells)
 
 
+# mean_logit: image score x sigmoid(mean logit in the cell). mean_logit_negative: a cell is Negative as far as
+# it shows no other class, for image labels never say Negative of a field whose other cells show something, so
+# a classifier cannot learn it; several of the competition's best teams formed it like this. best: the same
+# without scores too low to matter, which only make the submission large. cell_logit: without the image's
+# score, to be calibrated or fused by steps.
 RULES: dict[Rule, ScoringRule] = {
+    "best": ScoringRule(_mean_logit, logit_maps=True, steps=(NegativeStep(), FloorStep())),
     "cam_share": ScoringRule(_cam_share, class_maps=True),
     "mean_logit": ScoringRule(_mean_logit, logit_maps=True),
-    "mean_logit_negative": ScoringRule(_mean_logit_negative, logit_maps=True),
+    "mean_logit_negative": ScoringRule(_mean_logit, logit_maps=True, steps=(NegativeStep(),)),
+    "cell_logit": ScoringRule(_cell_logit, logit_maps=True),
+    "quantile": ScoringRule(_quantile, class_maps=True),
     "copied": ScoringRule(_copied),
 }
+
+
+def scoring_rule(name: Rule, form: Form = "mean_share", steps: Sequence[Settings] = ()) -> ScoringRule:
+    """A rule by name, with steps after its own.
+
+    Args:
+        name: one of :data:`RULES`.
+        form: of ``cam_share``, see :func:`~hpa_kit.inference.score_cells`; the other rules have none.
+        steps: what is done to its scores, in order; see :mod:`hpa_kit.config.scoring`.
+    """
+    rule = RULES[name]
+    score = partial(_cam_share, form=form) if name == "cam_share" else rule.score
+    return replace(rule, score=score, steps=(*rule.steps, *steps))
+
+
+def rule_of(settings: EnsembleSettings) -> ScoringRule:
+    """The rule that an ensemble's settings ask for."""
+    return scoring_rule(settings.rule, settings.form, settings.steps)
 
 
 def score_field(id: str, seen: FieldEvidence, rule: ScoringRule) -> pd.DataFrame:
@@ -93,7 +123,7 @@ def score_field(id: str, seen: FieldEvidence, rule: ScoringRule) -> pd.DataFrame
     Args:
         id: the field's ID.
         seen: what the members say of it, and its cells.
-        rule: one of :data:`RULES`.
+        rule: one of :data:`RULES`, or of :func:`scoring_rule`.
 
     Returns:
         One row per cell, rising: ``ID`` (text), ``cell`` (from 1), and a column per class by name

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from hpa_kit.errors import InputError
 from hpa_kit.inference import Ensemble
-from hpa_kit.inference.ensemble import scaled_cams
+from hpa_kit.inference.views import LoadedMember, scaled_cams
 from hpa_kit.training import load_member
 
 
@@ -116,14 +116,14 @@ def test_memory_that_runs_out_halves_the_batch(member: Path, monkeypatch) -> Non
     ensemble = Ensemble([member], map_size=16, batch=4)
     fields = [random_field(seed=seed) for seed in range(6)]
     expected = ensemble(fields)
-    look = Ensemble._look
+    look = LoadedMember.look
 
-    def greedy(self, model, batch, size):
+    def greedy(self, batch, **options):
         if len(batch) > 1:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return look(self, model, batch, size)
+        return look(self, batch, **options)
 
-    monkeypatch.setattr(Ensemble, "_look", greedy)
+    monkeypatch.setattr(LoadedMember, "look", greedy)
     found = ensemble(fields)
     assert ensemble.batch == 1
     for left, right in zip(found, expected, strict=True):
@@ -131,19 +131,19 @@ def test_memory_that_runs_out_halves_the_batch(member: Path, monkeypatch) -> Non
 
 
 def test_memory_too_small_for_one_field_is_said(member: Path, monkeypatch) -> None:
-    def greedy(self, model, batch, size):
+    def greedy(self, batch, **options):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(Ensemble, "_look", greedy)
+    monkeypatch.setattr(LoadedMember, "look", greedy)
     with pytest.raises(InputError, match="too little memory for one field at 64 px"):
         Ensemble([member], map_size=16, batch=2)([random_field()] * 2)
 
 
 def test_other_errors_of_a_member_are_not_taken_for_memory(member: Path, monkeypatch) -> None:
-    def broken(self, model, batch, size):
+    def broken(self, batch, **options):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(Ensemble, "_look", broken)
+    monkeypatch.setattr(LoadedMember, "look", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         Ensemble([member], map_size=16)([random_field()])
 

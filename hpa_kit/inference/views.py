@@ -1,0 +1,158 @@
+"""One member over its test-time views: what it says of a batch of fields."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hpa_kit.classes import N_CLASSES
+from hpa_kit.config import MemberSettings
+from hpa_kit.errors import InputError
+from hpa_kit.inference.scoring import FLOOR_SCORE
+from hpa_kit.training import load_member
+
+# Axes that a view is flipped along: as it is, horizontally, vertically.
+FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,))
+SCALES = (1.0, 1.2, 1.4)
+# Members from this input side on get the flips only, as the 15th place had it: larger still costs much.
+LARGE_SIDE = 1024
+# A segmentation member says a class is in the field where any pixel is above this.
+SHOWN = 0.01
+# Probabilities this near to 0 or 1 have no larger logit.
+LEAST_PROBABILITY = 1e-6
+NETWORK_STEP = 32  # a segmentation network takes sides that divide by this
+
+
+class Seen(NamedTuple):
+    """What a member says: scores (B, 19), class maps in [0, 1] and logit maps (B, 19, h, w), float32."""
+
+    scores: Tensor
+    class_maps: Tensor
+    logit_maps: Tensor
+
+
+class _Views(NamedTuple):
+    """Views of one scale, flipped back and averaged: scores (B, 19); CAMs or probabilities; raw maps."""
+
+    scores: Tensor
+    maps: Tensor
+    raw: Tensor
+
+
+@dataclass(frozen=True)
+class LoadedMember:
+    """A member ready to look at fields.
+
+    Attributes:
+        settings: its part in the ensemble.
+        model: the network.
+        size: side of the fields it reads.
+        segments: whether it is a segmentation network; else it is a classifier with CAMs.
+    """
+
+    settings: MemberSettings
+    model: nn.Module
+    size: int
+    segments: bool
+
+    def plan(self, given_up: int = 0) -> tuple[tuple[float, ...], tuple[tuple[int, ...], ...]]:
+        """Scales and flips of the views, after giving up 0, 1 (the scales) or 2 (the flips too) kinds."""
+        scaled = self.settings.views == "auto" and not self.segments and self.size < LARGE_SIDE
+        scales = SCALES if scaled and given_up < 1 else SCALES[:1]
+        flips = FLIPS if self.settings.views != "none" and given_up < 2 else FLIPS[:1]
+        return scales, flips
+
+    def look(self, batch: Tensor, *, given_up: int = 0, amp: bool = False) -> Seen:
+        """Look at a batch of fields.
+
+        A classifier's score is the mean of the views' sigmoids; its CAMs are flipped back, averaged, resized
+        to the largest view's and averaged, classes scored below 0.01 are zeroed and the others divided by
+        their maximum. A segmentation network's class maps are its sigmoids, flipped back and averaged,
+        without the 20th; its score is 1 where any pixel is above 0.01; its logit maps are their logits. All
+        this is how the competition's 15th place had it, who had no logit maps.
+
+        Args:
+            batch: float 0 to 255 (B, 4, size, size).
+            given_up: as for :meth:`plan`.
+            amp: half precision.
+        """
+        scales, flips = self.plan(given_up)
+        by_scale = []
+        for scale in scales:
+            side = int(self.size * scale)
+            view = resized_maps(batch, side, side)
+            by_scale.append(_averaged([self._view(view, flip, amp) for flip in flips]))
+        height, width = by_scale[-1].maps.shape[-2:]
+        scores, maps, raw = _averaged(
+            [
+                _Views(
+                    one.scores, resized_maps(one.maps, height, width), resized_maps(one.raw, height, width)
+                )
+                for one in by_scale
+            ]
+        )
+        if self.segments:
+            shown = (maps > SHOWN).any(-1).any(-1).float()
+            return Seen(shown, maps, maps.logit(LEAST_PROBABILITY))
+        return Seen(scores, scaled_cams(scores, maps), raw)
+
+    def _view(self, batch: Tensor, flip: tuple[int, ...], amp: bool) -> _Views:
+        network = self.model if self.segments else self.model.forward_maps
+        with torch.autocast(batch.device.type, dtype=torch.float16, enabled=amp):
+            raw = network(batch.flip(flip) if flip else batch)  # type: ignore[operator]
+        raw = raw[:, :N_CLASSES].float()
+        scores = raw.mean((-2, -1)).sigmoid()
+        raw = raw.flip(flip) if flip else raw
+        return _Views(scores, raw.sigmoid() if self.segments else raw.relu(), raw)
+
+
+def load(settings: MemberSettings, device: torch.device) -> LoadedMember:
+    """Load a member.
+
+    Raises:
+        InputError: it cannot be loaded, gives no maps, or does not take fields of the size asked for.
+    """
+    model, trained, _ = load_member(settings.checkpoint, device)
+    size = settings.size or trained.size
+    if trained.network not in ("cam", "unet"):
+        raise InputError(
+            f"ensemble: {settings.checkpoint} is a network {trained.network}, which gives no maps; "
+            "expected one trained with network cam or unet"
+        )
+    segments = trained.network == "unet"
+    if segments and size % NETWORK_STEP:
+        raise InputError(
+            f"ensemble: {settings.checkpoint} is a segmentation network; expected a size that divides by "
+            f"{NETWORK_STEP}, found {size}"
+        )
+    return LoadedMember(settings, model.to(memory_format=torch.channels_last), size, segments)
+
+
+def scaled_cams(scores: Tensor, cams: Tensor) -> Tensor:
+    """CAMs -> class maps in [0, 1]: classes with a score below 0.01 at 0, the others by their own maximum.
+
+    Args:
+        scores: (B, 19).
+        cams: (B, 19, h, w), not below 0.
+    """
+    kept = cams * (scores >= FLOOR_SCORE)[:, :, None, None]
+    return kept / (kept.amax((-2, -1), keepdim=True) + 1e-5)
+
+
+def resized_maps(maps: Tensor, height: int, width: int) -> Tensor:
+    """Maps (B, C, h, w) of another size, bilinear."""
+    if maps.shape[-2:] == (height, width):
+        return maps
+    return functional.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def _averaged(views: list[_Views]) -> _Views:
+    means = []
+    for parts in zip(*views, strict=True):
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        means.append(total / len(parts))
+    return _Views(*means)
