@@ -65,12 +65,17 @@ class TrainSettings(Settings):
     fold: int = Field(0, ge=0, description="fold kept for validation")
     folds: int = Field(5, ge=2, description="number of folds")
     seed: int = Field(42, ge=0, description="seed of weights, order and augmentation")
-    workers: int = Field(2, ge=0, description="data loading processes")
+    workers: int = Field(
+        2, ge=0, description="data loading processes per GPU, at most its share of the cores"
+    )
     cache: bool = Field(True, description="keep resized fields in memory where they fit")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
     amp: bool = Field(True, description="half precision on a GPU")
     time_limit: float | None = Field(
         None, gt=0, description="hours after which the run stops with a checkpoint, to be gone on with"
+    )
+    checkpoint_minutes: float = Field(
+        10.0, gt=0, description="minutes between checkpoints within an epoch, so that a kill costs no more"
     )
     resume_from: Path | None = Field(
         None, description="run folder of an earlier session, only read: the run goes on from it in out"

@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hpa_kit import __version__
-from hpa_kit.config import Settings
+from hpa_kit.config import Settings, TrainSettings, make_settings, read_yaml
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path
 
 BEST, LAST = "best.safetensors", "last.safetensors"
+SETTINGS = "settings.yaml"
 _FORMAT = "hpa_kit checkpoint 1"
 _TENSOR, _TUPLE, _PAIRS = "<tensor>", "<tuple>", "<pairs>"
 
@@ -77,19 +78,43 @@ def read_checkpoint(path: Path | str, only: Collection[str] | None = None) -> Ch
         raise InputError(f"checkpoint: {path} is damaged or no safetensors file: {reason}") from None
 
 
+def settings_of(path: Path | str) -> TrainSettings:
+    """All hyper-parameters of a run, to be printed by :func:`hpa_kit.config.to_yaml` and used again.
+
+    Args:
+        path: a checkpoint, or a run folder, of which the best checkpoint is asked, else the last, else its
+            ``settings.yaml``.
+
+    Raises:
+        InputError: nothing of the kind is there, or it is damaged.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return make_settings(TrainSettings, read_checkpoint(path, only=()).settings, source=str(path))
+    for name in (BEST, LAST):
+        if (path / name).is_file():
+            return settings_of(path / name)
+    if (path / SETTINGS).is_file():
+        return make_settings(TrainSettings, read_yaml(path / SETTINGS), source=str(path / SETTINGS))
+    raise InputError(f"checkpoint: {path} holds no {BEST}, {LAST} or {SETTINGS}; expected a run folder")
+
+
 def random_state() -> dict[str, Any]:
-    """The state of torch's generators, which dropout draws from; augmentation is seeded field by field."""
+    """The state of torch's generators, which dropout draws from; augmentation is seeded field by field.
+
+    Of several GPUs the current one's is taken.
+    """
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Put the generators where :func:`random_state` found it; GPUs' only where as many are here."""
+    """Put the generators where :func:`random_state` found them; the GPU's only where there was and is one."""
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if torch.cuda.is_available() and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

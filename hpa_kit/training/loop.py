@@ -1,90 +1,73 @@
-"""The training loop: model, steps, validation, checkpoints; one way through, open to variants."""
+"""A run: epochs, validation, checkpoints, time; one way through, open to variants."""
 
+import logging
 import math
 import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
-from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from hpa_kit.config import TrainSettings
-from hpa_kit.devices import pick_device
-from hpa_kit.errors import InputError
-from hpa_kit.training.checkpoint import (
-    BEST,
-    LAST,
-    Checkpoint,
-    random_state,
-    restore_random_state,
-    write_checkpoint,
-)
+from hpa_kit.training.checkpoint import BEST, LAST, write_checkpoint
+from hpa_kit.training.clock import Clock, Verdict, Work
 from hpa_kit.training.data import TrainingData, load_training_data
-from hpa_kit.training.dataset import Batch, Loader
+from hpa_kit.training.dataset import Loader
+from hpa_kit.training.learner import Learner
 from hpa_kit.training.log import Metrics, RunLog, write_metrics
-from hpa_kit.training.member import build_network, load_weights
-from hpa_kit.training.objectives import Losses, Objective, make_objective, no_fields
-from hpa_kit.training.run import METRICS, open_run
-from hpa_kit.training.schedule import make_optimiser, make_scheduler
+from hpa_kit.training.run import METRICS, find_checkpoint, open_run
+from hpa_kit.training.running import Running
+from hpa_kit.training.state import best_state, last_state, restore, state_bytes
 
-# Reading the loss makes the host wait for the GPU, so the bar asks for it this seldom.
-_SECONDS_BETWEEN_LOOKS = 0.5
+log = logging.getLogger(__name__)
 
 
 def train(settings: TrainSettings) -> Path:
-    """Train a CAM classifier on image labels, or go on with the run that ``settings.out`` holds.
+    """Train a network on image labels or pseudo labels, or go on with the run that ``settings.out`` holds.
 
-    A run that was killed at any moment goes on after its last whole epoch and, on a CPU, ends with the same
-    weights as one that was left alone. A finished run returns at once.
+    A run that was killed at any moment goes on after its last checkpoint, of which there is one at the end of
+    every epoch and every ``checkpoint_minutes`` within, and ends, on a CPU, with the same weights as one that
+    was left alone. So does one that ``time_limit`` ended, in ``out`` or, by ``resume_from``, elsewhere. A
+    finished run returns at once. Under ``torchrun`` one process per GPU takes its share of every batch.
 
     Returns:
         The run folder: ``settings.yaml``, ``folds.csv``, ``best.safetensors`` (lowest validation loss),
         ``last.safetensors`` (all that resuming needs), ``metrics.csv``, ``tensorboard/``.
 
     Raises:
-        InputError: data or settings cannot be used, the folder holds a run of other settings, or the loss
+        InputError: data or settings cannot be used, a folder holds a run of other settings, or the loss
             became infinite or NaN.
     """
     return Trainer(settings).fit()
 
 
-class Trainer:
+class Trainer(Learner):
     """One run; what differs between kinds of runs is their data and their objective.
 
     Attributes:
-        model, optimiser, scheduler, scaler, ema: what is trained and what trains it; ``ema`` is None where
-            averaging is off.
-        epoch: epochs done; ``step_number`` and ``total_steps``: how far the run is, in steps.
-        history: the metrics of each epoch done.
+        clock: watches this session's time.
+        history: the metrics of each epoch done; ``best``: the lowest validation loss in it.
+        fingerprint: of the fields, their labels and folds.
     """
 
-    model: nn.Module
-    ema: ModelEmaV3 | None
-
     def __init__(self, settings: TrainSettings) -> None:
-        self.settings = settings
-        self.device = torch.device(pick_device(settings.device))
-        self.amp = settings.amp and self.device.type == "cuda"
-        self.epoch = self.step_number = self.total_steps = 0
+        self.clock = Clock(settings)
+        super().__init__(settings)
         self.best = math.inf
         self.history: list[Metrics] = []
+        self.fingerprint = ""
 
-    # What variants override.
+    # What variants override, beside the model and the objective.
 
     def load_data(self) -> TrainingData:
         """Batches to learn from and to validate on."""
-        return load_training_data(self.settings, self.device)
+        if self.settings.network == "unet":
+            from hpa_kit.training.segmentation import load_segmentation_data
 
-    def build_model(self, settings: TrainSettings) -> nn.Module:
-        """The network with its initial weights; a resumed run asks for it without pretrained ones."""
-        return build_network(settings)
-
-    def build_objective(self, model: nn.Module, fields: pd.DataFrame) -> Objective:
-        """What the network is trained for; ``fields`` has ID and Label of the fields by their number."""
-        return make_objective(self.settings, model, fields)
+            return load_segmentation_data(self.settings, self.device, self.processes)
+        return load_training_data(self.settings, self.device, self.processes)
 
     @torch.inference_mode()
     def validate(self, model: nn.Module, loader: Loader) -> Metrics:
@@ -96,163 +79,122 @@ class Trainer:
     # The one way through.
 
     def fit(self) -> Path:
-        """Train to the last epoch; see :func:`train`."""
-        settings = self.settings
-        checkpoint = open_run(settings)
+        """Train to the last epoch, or until the time is up; see :func:`train`."""
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        self.processes.say_idle_gpus(self.device)
+        with self.processes.joined(self.device):
+            self._fit()
+        return self.settings.out
+
+    def _fit(self) -> None:
+        settings, first = self.settings, self.processes.first
+        checkpoint = self.processes.first_alone(lambda: (open_run if first else find_checkpoint)(settings))
         if checkpoint is not None and checkpoint.state["epoch"] >= settings.epochs:
-            write_metrics(settings.out / METRICS, checkpoint.state["history"])
-            return settings.out
+            if first:
+                write_metrics(settings.out / METRICS, checkpoint.state["history"])
+            return
         torch.manual_seed(settings.seed)
-        data = self.load_data()
+        data = self.processes.first_alone(self.load_data)
         self.build(data.folds, fresh=checkpoint is None)
         self.schedule(len(data.train))
+        self.fingerprint = data.fingerprint
+        share = self.processes.world * sum(data.validation.sizes) / sum(data.train.sizes)
+        self.clock.expect(state_bytes(self), share)
         if checkpoint is not None:
-            self._restore(checkpoint, data)
-        log = RunLog(settings.out, settings, self.history)
+            restore(self, checkpoint)
+        events = RunLog(settings.out, settings, self.history) if first else None
         try:
-            for epoch in range(self.epoch + 1, settings.epochs + 1):
-                self._run_epoch(epoch, data, log)
+            while self.epoch < settings.epochs and self._run_epoch(self.epoch + 1, data, events):
+                pass
         finally:
-            log.close()
-        return settings.out
+            if events is not None:
+                events.close()
 
-    def build(self, fields: pd.DataFrame | None = None, fresh: bool = True) -> None:
-        """Make the model and what trains it; pretrained weights are only read for a fresh run.
+    def after_update(self) -> bool:
+        """Keep a checkpoint where it is time to; whether the next step still fits."""
+        verdict = self.processes.agree(self.clock.tick())
+        line = self.clock.forecast(self._work_left(), self.device)
+        if line is not None and self.processes.first:
+            log.info(line)
+        if verdict == Verdict.SAVE:
+            self._write_last()
+        return verdict != Verdict.STOP
 
-        Args:
-            fields: ID and Label of the fields by their number; None where the objective needs no table.
-            fresh: whether the run starts now.
-        """
-        settings = self.settings
-        if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True
-        begun = settings.model_copy(update={"pretrained": None, "warm_start": None})
-        self.model = self.build_model(settings if fresh else begun)
-        self.model.to(self.device)
-        if self.device.type == "cuda":  # on a CPU this order of the pixels is several times slower
-            self.model.to(memory_format=torch.channels_last)
-        self.objective = self.build_objective(self.model, no_fields() if fields is None else fields)
-        self.optimiser = make_optimiser(self.model, settings)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp)
-        self.ema = ModelEmaV3(self.model, decay=settings.ema, use_warmup=True) if settings.ema > 0 else None
-
-    def schedule(self, steps_per_epoch: int) -> None:
-        """Lay the learning rate over all steps of the run."""
-        self.total_steps = steps_per_epoch * self.settings.epochs
-        self.scheduler = make_scheduler(self.optimiser, self.settings, self.total_steps)
-
-    def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Forward, backward, update: the parts of the loss, still on the device."""
-        self.scheduler.step_update(self.step_number)
-        with self._autocast():
-            losses: Losses = self.objective(batch, self.step_number / self.total_steps)
-        self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(torch.stack(list(losses.values())).sum()).backward()
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self.step_number += 1
-        if self.ema is not None:
-            self.ema.update(self.model, step=self.step_number)
-        return {name: loss.detach() for name, loss in losses.items()}
-
-    def learn(self, epoch: int, loader: Loader, bar: "tqdm[Any]") -> Metrics:
-        """One pass over the training fields: mean losses, and the learning rate of the last step."""
-        self.model.train()
-        sums: dict[str, Tensor] = {}
-        seen, looked = 0, time.perf_counter()
-        for batch in loader.epoch(epoch):
-            losses = self.step(batch)
-            n = len(batch.targets)
-            seen += n
-            for name, loss in losses.items():
-                sums[name] = sums[name] + loss * n if name in sums else loss * n
-            bar.update()
-            if time.perf_counter() - looked > _SECONDS_BETWEEN_LOOKS:
-                mean = sum(float(total) for total in sums.values()) / seen
-                self._check_finite(mean, epoch)
-                bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
-                looked = time.perf_counter()
-        means = {name: float(total) / seen for name, total in sums.items()}
-        metrics = {"lr": self.optimiser.param_groups[0]["lr"], "train_loss": sum(means.values())}
-        self._check_finite(metrics["train_loss"], epoch)
-        return metrics | ({f"train_{name}": mean for name, mean in means.items()} if len(means) > 1 else {})
-
-    def _run_epoch(self, epoch: int, data: TrainingData, log: RunLog) -> None:
-        """Learn, validate, keep."""
+    def _run_epoch(self, epoch: int, data: TrainingData, events: RunLog | None) -> bool:
+        """Learn, validate, keep; False where the time is up."""
         started = time.perf_counter()
-        with tqdm(total=len(data.train), desc=f"epoch {epoch}/{self.settings.epochs}", unit="step") as bar:
-            metrics: Metrics = {"epoch": epoch, **self.learn(epoch, data.train, bar)}
-            metrics |= self.validate(self._judged(), data.validation)
-            self._check_finite(metrics["val_loss"], epoch)
-            bar.set_postfix(
-                loss=f"{metrics['train_loss']:.4f}",
-                val=f"{metrics['val_loss']:.4f}",
-                f1=f"{metrics['macro_f1']:.3f}",
-            )
-        self.epoch = epoch
-        self.history.append(metrics)
+        text, quiet = f"epoch {epoch}/{self.settings.epochs}", not self.processes.first
+        with tqdm(total=len(data.train), desc=text, unit="step", disable=quiet) as bar:
+            learnt = self.learn(epoch, data.train, bar)
+            if learnt is None or not self.processes.agree(self.clock.validation_fits(self.steps_per_epoch)):
+                self._write_last()
+                return self._stop(len(data.train))
+            with self._autocast():  # all processes: batch norm of several GPUs looks at the whole batch
+                self.averages.measure_statistics(data.train.epoch(epoch))
+            metrics: Metrics = {"epoch": epoch, **learnt}
+            if events is not None:
+                metrics |= self._judge(epoch, data.validation)
+                _show(bar, metrics)
+        self.epoch, self.running = epoch, Running()
+        if events is not None:
+            self._keep(metrics, events, time.perf_counter() - started)
         # `last` is what resuming reads, so it is written last: a kill before it costs this epoch, which is
         # then done again with the same result, and nothing else.
+        self._write_last()
+        fits = epoch == self.settings.epochs or self.processes.agree(self.clock.fits(0))
+        return bool(fits) or self._stop(len(data.train))
+
+    def _judge(self, epoch: int, validation: Loader) -> Metrics:
+        with self.clock.validating():
+            metrics = self.validate(self.averages.best_of(self.model), validation)
+        self._check_finite(metrics["val_loss"], epoch)
+        return metrics
+
+    def _keep(self, metrics: Metrics, events: RunLog, seconds: float) -> None:
+        """Of a finished epoch: its metrics, and its weights where they are the best until now."""
+        self.history.append(metrics)
         if metrics["val_loss"] < self.best:
             self.best = metrics["val_loss"]
             self._write_best(metrics)
-        log.add(self.history, {"seconds": time.perf_counter() - started})
-        self._write_last(metrics, data)
-
-    def _judged(self) -> nn.Module:
-        """The weights that are validated and kept as the best: the averaged ones where there are any."""
-        return self.model if self.ema is None else self.ema.module
+        events.add(self.history, {"seconds": seconds})
 
     def _write_best(self, metrics: Metrics) -> None:
-        state = {
-            "model": self._judged().state_dict(),
-            "averaged": self.ema is not None,
-            "epoch": self.epoch,
-            "metrics": metrics,
-        }
-        write_checkpoint(self.settings.out / BEST, self.settings, state)
+        write_checkpoint(self.settings.out / BEST, self.settings, best_state(self, metrics))
 
-    def _write_last(self, metrics: Metrics, data: TrainingData) -> None:
-        state: dict[str, Any] = {
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "random": random_state(),
-            "step_number": self.step_number,
-            "epoch": self.epoch,
-            "metrics": metrics,
-            "best": self.best,
-            "history": self.history,
-            "fields": data.fingerprint,
-        }
-        if self.ema is not None:
-            state["ema"] = self.ema.module.state_dict()
-        write_checkpoint(self.settings.out / LAST, self.settings, state)
+    def _write_last(self) -> None:
+        with self.clock.writing():
+            state = last_state(self)
+            if self.processes.first:
+                write_checkpoint(self.settings.out / LAST, self.settings, state)
 
-    def _restore(self, checkpoint: Checkpoint, data: TrainingData) -> None:
-        state, last = checkpoint.state, self.settings.out / LAST
-        if state["fields"] != data.fingerprint:
-            raise InputError(
-                f"train: the run in {self.settings.out} was started with other fields or labels than data "
-                f"{self.settings.data} has; give that folder again to go on, or another --out"
+    def _stop(self, batches: int) -> bool:
+        """Say where the time limit ended the run; False, as it does not go on."""
+        if self.processes.first:
+            part = (
+                f" and {self.running.batches} of {batches} batches of the next"
+                if self.running.batches
+                else ""
             )
-        load_weights(self.model, state["model"], last)
-        if self.ema is not None:
-            load_weights(self.ema.module, state["ema"], last)
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
-        restore_random_state(state["random"])
-        self.step_number, self.epoch, self.best = state["step_number"], state["epoch"], state["best"]
-        self.history = state["history"]
+            log.info(
+                f"train: stopped by the time limit of {self.settings.time_limit:g} h, after {self.epoch} of "
+                f"{self.settings.epochs} epochs{part}; the same command goes on, in a new session with "
+                f"--resume-from {self.settings.out} where it lies then"
+            )
+        return False
 
-    def _check_finite(self, loss: float, epoch: int) -> None:
-        if math.isfinite(loss):
-            return
-        kept = f"epoch {self.epoch} is kept in {self.settings.out}" if self.epoch else "no epoch was finished"
-        raise InputError(
-            f"train: the loss became {loss} in epoch {epoch}, {kept}; start again with a lower lr than "
-            f"{self.settings.lr} and another --out"
+    def _work_left(self) -> Work:
+        epochs = self.settings.epochs
+        return Work(
+            steps=self.total_steps - self.step_number,
+            validations=epochs - self.epoch,
+            steps_per_epoch=self.steps_per_epoch,
+            epoch=self.epoch,
+            epochs=epochs,
         )
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.float16, enabled=self.amp)
+
+def _show(bar: "tqdm[Any]", metrics: Metrics) -> None:
+    """The epoch's result behind its bar."""
+    names = {"train_loss": "loss", "val_loss": "val", "macro_f1": "f1"}
+    bar.set_postfix({short: f"{metrics[name]:.4f}" for name, short in names.items() if name in metrics})

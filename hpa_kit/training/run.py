@@ -1,55 +1,114 @@
 """A run folder: what is in it, and whether a run may go on there."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from hpa_kit.config import TrainSettings, make_settings, write_yaml
 from hpa_kit.errors import InputError
-from hpa_kit.training.checkpoint import LAST, Checkpoint, read_checkpoint
+from hpa_kit.files import atomic_path
+from hpa_kit.training.checkpoint import BEST, LAST, SETTINGS, Checkpoint, read_checkpoint
 
-SETTINGS, FOLDS, METRICS = "settings.yaml", "folds.csv", "metrics.csv"
+FOLDS, METRICS, EVENTS = "folds.csv", "metrics.csv", "tensorboard"
 
 # These may change between two starts of a run: where things lie and what computes, not what is computed.
-_FREE = frozenset({"data", "out", "workers", "cache", "device"})
+_FREE = frozenset(
+    {
+        "data", "out", "workers", "cache", "device", "store", "external_images",
+        "time_limit", "checkpoint_minutes", "resume_from",
+    }
+)  # fmt: skip
+# Files that may lie elsewhere in another session, but must have the same name.
+_MOVABLE = frozenset(
+    {"pretrained", "warm_start", "external", "subcategories", "pseudo_labels", "masks", "augmentation"}
+)
 _OF_FOLDS = ("data", "folds", "seed")
 
 
 def open_run(settings: TrainSettings) -> Checkpoint | None:
     """Make a run folder ready: the checkpoint to go on from, or None for a fresh start.
 
+    Where ``settings.resume_from`` is further than ``settings.out``, its files are copied there first.
+
     Raises:
-        InputError: the folder holds a checkpoint of other settings, or a damaged one, or is a file.
+        InputError: a folder holds a checkpoint of other settings, or a damaged one, or is a file; or there is
+            none in ``resume_from``.
     """
     out = settings.out
     if out.exists() and not out.is_dir():
         raise InputError(f"out: {out} is a file; expected a folder for the run")
-    last = out / LAST
-    checkpoint = None
-    if last.exists():
-        checkpoint = read_checkpoint(last)
-        # Through the class, so that a setting younger than the checkpoint has its default there.
-        before = make_settings(type(settings), checkpoint.settings, source=f"checkpoint: {last}")
-        _refuse_other_settings(before, settings)
-    else:
+    checkpoint = find_checkpoint(settings)
+    if settings.resume_from is not None and _take_over(settings, settings.resume_from, checkpoint):
+        checkpoint = find_checkpoint(settings)
+    if checkpoint is None:
         _drop_folds_of_another_start(settings)
     write_yaml(settings, out / SETTINGS)
     return checkpoint
 
 
-def _refuse_other_settings(before: TrainSettings, now: TrainSettings) -> None:
+def find_checkpoint(settings: TrainSettings) -> Checkpoint | None:
+    """What the run folder holds to go on from; nothing is written.
+
+    Raises:
+        InputError: it is of other settings, or damaged.
+    """
+    last = settings.out / LAST
+    if not last.exists():
+        return None
+    checkpoint = read_checkpoint(last)
+    _refuse_other_settings(settings, checkpoint, last)
+    return checkpoint
+
+
+def _take_over(settings: TrainSettings, earlier: Path, found: Checkpoint | None) -> bool:
+    """Copy the run of an earlier session to ``out``, unless that one is as far already; whether it was."""
+    last = earlier / LAST
+    if not last.is_file():
+        raise InputError(
+            f"resume_from: {earlier} holds no {LAST}; expected the run folder of an earlier hpa-kit train"
+        )
+    before = read_checkpoint(last, only=("step_number", "epoch"))
+    _refuse_other_settings(settings, before, last)
+    if found is not None and _progress(found) >= _progress(before):
+        return False
+    shutil.rmtree(settings.out / EVENTS, ignore_errors=True)  # of steps that the earlier session has as well
+    events = sorted(path.relative_to(earlier) for path in (earlier / EVENTS).rglob("*") if path.is_file())
+    # The checkpoint comes last: without it a copy that was cut off is made anew.
+    for name in (Path(FOLDS), Path(METRICS), *events, Path(BEST), Path(LAST)):
+        if (earlier / name).is_file():
+            with atomic_path(settings.out / name) as temporary:
+                shutil.copyfile(earlier / name, temporary)
+    return True
+
+
+def _progress(checkpoint: Checkpoint) -> tuple[int, int]:
+    """How far a run is; an epoch is further when it has been validated than when its steps are done."""
+    return checkpoint.state["step_number"], checkpoint.state["epoch"]
+
+
+def _refuse_other_settings(now: TrainSettings, checkpoint: Checkpoint, path: Path) -> None:
+    # Through the class, so that a setting younger than the checkpoint has its default there.
+    before = make_settings(type(now), checkpoint.settings, source=f"checkpoint: {path}")
     old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
-    differing = [name for name in new if name not in _FREE and old[name] != new[name]]
+    differing = [name for name in new if name not in _FREE and _kept(name, old) != _kept(name, new)]
     if differing:
         listed = ", ".join(f"{name} {old[name]} (now {new[name]})" for name in differing)
         raise InputError(
-            f"train: the run in {now.out} was started with {listed}; "
+            f"train: the run in {path.parent} was started with {listed}; "
             "give these again to go on, or another --out"
         )
 
 
+def _kept(name: str, values: dict[str, Any]) -> Any:
+    """What of a setting must stay: of a path its name."""
+    value = values[name]
+    return Path(value).name if name in _MOVABLE and isinstance(value, str) else value
+
+
 def _drop_folds_of_another_start(settings: TrainSettings) -> None:
-    """Forget folds that a start without any finished epoch made for other data, folds or seed.
+    """Forget folds that a start without any checkpoint made for other data, folds or seed.
 
     Folds without settings beside them were put there by the user and are kept.
     """

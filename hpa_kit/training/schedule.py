@@ -40,13 +40,39 @@ def make_optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
         ) from None
 
 
-def make_scheduler(
-    optimiser: torch.optim.Optimizer, settings: TrainSettings, total_steps: int
-) -> CosineLRScheduler:
-    """Per step: a linear rise over the first part of all steps, then a cosine to 0.
+class Schedule:
+    """The learning rate of each update of the weights, which depends on its number alone.
 
-    The rate depends on the number of the step alone, so a resumed run needs no state of it.
+    A linear rise over the first part of all steps, then a cosine to 0. Where weights are averaged evenly
+    (SWA) and ``swa_lr`` is given, that is the rate from the start of averaging on.
+
+    Args:
+        optimiser: whose learning rate it is.
+        settings: ``lr``, ``warmup``, ``swa``, ``swa_lr``.
+        total_steps: of the run.
     """
+
+    def __init__(self, optimiser: torch.optim.Optimizer, settings: TrainSettings, total_steps: int) -> None:
+        self._optimiser = optimiser
+        self._scheduler = _cosine(optimiser, settings, total_steps)
+        averaged = settings.swa > 0 and settings.swa_lr is not None
+        self._swa_start = int(settings.swa * total_steps) if averaged else total_steps
+        self._swa_lr = settings.swa_lr
+
+    def step_update(self, step: int) -> None:
+        """Set the rate of update number ``step``, from 0."""
+        self._scheduler.step_update(step)
+        if step >= self._swa_start:
+            for group in self._optimiser.param_groups:
+                group["lr"] = self._swa_lr
+
+
+def make_scheduler(optimiser: torch.optim.Optimizer, settings: TrainSettings, total_steps: int) -> Schedule:
+    """The learning rate over all steps of a run; a resumed run needs no state of it."""
+    return Schedule(optimiser, settings, total_steps)
+
+
+def _cosine(optimiser: torch.optim.Optimizer, settings: TrainSettings, total_steps: int) -> CosineLRScheduler:
     rising = min(int(settings.warmup * total_steps), total_steps - 1)
     logger = logging.getLogger("timm.scheduler.cosine_lr")
     before = logger.level

@@ -1,0 +1,179 @@
+"""Training in several processes, one per GPU, as ``torchrun`` starts them."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from timm.layers import convert_sync_batchnorm
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hpa_kit.devices import pick_device
+from hpa_kit.errors import InputError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# Others wait while the first process reads all fields or validates, which can take hours. A process that died
+# is noticed at once all the same: its connections close, and torchrun ends the others.
+_PATIENCE = timedelta(days=1)
+_ADDRESS = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+class Processes(NamedTuple):
+    """The processes of a run and this one's place among them; a run without ``torchrun`` has one.
+
+    Only the first writes and validates. What all must decide alike, such as when to stop, it decides and
+    tells the others.
+
+    Attributes:
+        rank: of this process, from 0.
+        world: how many there are.
+        local_rank: of this process among those on this machine: the number of its GPU.
+        local_world: how many there are on this machine.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+
+    @classmethod
+    def here(cls) -> "Processes":
+        """As ``torchrun`` has put it into the environment.
+
+        Raises:
+            InputError: ``WORLD_SIZE`` speaks of several processes but how they find each other is not there.
+        """
+        world = _number("WORLD_SIZE", 1)
+        if world <= 1:
+            return cls()
+        missing = [name for name in _ADDRESS if not os.environ.get(name)]
+        if missing:
+            raise InputError(
+                f"train: WORLD_SIZE is {world} but {', '.join(missing)} is not set; "
+                "start with torchrun, or unset WORLD_SIZE for one process"
+            )
+        rank = _number("RANK", 0)
+        return cls(rank, world, _number("LOCAL_RANK", rank), _number("LOCAL_WORLD_SIZE", world))
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    def device(self, name: str) -> torch.device:
+        """The device of this process: of several processes on GPUs, each has the one of its number.
+
+        Raises:
+            InputError: the device cannot be used, or there are more processes than GPUs.
+        """
+        if self.world == 1 or name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+            return torch.device(pick_device(name))
+        if name not in ("auto", "cuda"):
+            raise InputError(f"device: {name} for {self.world} processes; give auto, cuda or cpu")
+        found = torch.cuda.device_count()
+        if self.local_world > found:
+            raise InputError(
+                f"train: torchrun started {self.local_world} processes for {found} GPUs; "
+                f"give --nproc-per-node {max(found, 1)}, or --device cpu"
+            )
+        return torch.device(pick_device(f"cuda:{self.local_rank}"))
+
+    def workers(self, wanted: int) -> int:
+        """Processes that read for this one: as many as wanted, at most its share of the processors.
+
+        Each worker computes with one thread.
+        """
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(wanted, max(1, available // self.local_world))
+
+    def say_idle_gpus(self, device: torch.device) -> None:
+        """Tell how all GPUs of a machine are used where only one of several is."""
+        if self.world == 1 and device.type == "cuda" and torch.cuda.device_count() > 1:
+            found = torch.cuda.device_count()
+            log.info(
+                f"train: one of {found} GPUs is used; all are by "
+                f"torchrun --nproc-per-node {found} -m hpa_kit.cli train ..."
+            )
+
+    @contextmanager
+    def joined(self, device: torch.device) -> Iterator[None]:
+        """Connect the processes for the length of a block; with one process, or where they are, do nothing.
+
+        After an error they are not disconnected in order: that would wait for the others, which wait for this
+        one. It ends instead, and ``torchrun`` ends them.
+        """
+        if self.world == 1 or distributed.is_initialized():
+            yield
+            return
+        # What the host decides goes through gloo and waits for no GPU; gradients go through NCCL.
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, timeout=_PATIENCE, rank=self.rank, world_size=self.world)
+        yield
+        distributed.destroy_process_group()
+
+    def synchronised(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """The network with batch norms that see the whole batch, on GPUs; torch has none for CPUs.
+
+        So a run on two GPUs is the run on one with the same batch. On CPUs each process normalises its share
+        by itself, and the running statistics are those of the first.
+        """
+        if self.world == 1 or device.type != "cuda":
+            return model
+        converted: nn.Module = convert_sync_batchnorm(model)
+        return converted
+
+    def shared(self, objective: nn.Module) -> nn.Module:
+        """The objective with gradients that are averaged over the processes."""
+        return objective if self.world == 1 else DistributedDataParallel(objective)
+
+    def alone(self, objective: nn.Module, wanted: bool) -> AbstractContextManager[None]:
+        """A block in which gradients are only gathered here, as an update still waits for further batches."""
+        if wanted and isinstance(objective, DistributedDataParallel):
+            return objective.no_sync()
+        return nullcontext()
+
+    def first_alone(self, action: Callable[[], T]) -> T:
+        """Let the first process act, such as write a file, then all others, which find it done."""
+        if self.first:
+            result = action()
+            self.agree(0)
+            return result
+        self.agree(0)
+        return action()
+
+    def agree(self, value: int) -> int:
+        """The first process's value, in all processes."""
+        if self.world == 1:
+            return value
+        told = torch.tensor(value)
+        distributed.broadcast(told, src=0)
+        return int(told)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, in all processes, in their order."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        distributed.all_gather_object(values, value)
+        return values
+
+    def total(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Sums over all processes, which have them under the same names."""
+        if self.world == 1:
+            return dict(sums)
+        values = torch.tensor(list(sums.values()), dtype=torch.float64)
+        distributed.all_reduce(values)
+        return dict(zip(sums, values.tolist(), strict=True))
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal():
+        raise InputError(f"train: {name} is {text!r}; expected the whole number that torchrun sets")
+    return int(text)
