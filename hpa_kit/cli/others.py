@@ -1,9 +1,12 @@
-"""Commands with a parser of their own: evaluate, check, picture, weights."""
+"""Commands with a parser of their own: evaluate, check, picture, runs, weights."""
 
 import argparse
 import json
+import logging
 from pathlib import Path
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 
 def add_others(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -31,6 +34,13 @@ def add_others(commands: "argparse._SubParsersAction[Any]") -> None:
     sub.add_argument("--fields", type=int, default=4, help="how many fields (default: 4)")
     sub.add_argument("--side", type=int, default=384, help="panel side in pixels (default: 384)")
     sub.set_defaults(function=_picture)
+
+    sub = commands.add_parser("runs", help="all runs and checkpoints below a folder, settings and scores")
+    sub.add_argument("path", type=Path, help="folder to look through, or with --yaml a checkpoint or run")
+    sub.add_argument("--csv", type=Path, help="CSV to write, with every setting")
+    sub.add_argument("--all", action="store_true", help="show every setting, also where the runs agree")
+    sub.add_argument("--yaml", action="store_true", help="print one checkpoint's settings for train --config")
+    sub.set_defaults(function=_runs)
 
     weights = commands.add_parser("weights", help="published cell networks").add_subparsers(
         dest="action", required=True, metavar="ACTION"
@@ -73,6 +83,22 @@ def _picture(arguments: argparse.Namespace) -> int:
         arguments.submission, arguments.data, arguments.out, arguments.split, arguments.fields, arguments.side
     )
     print(f"picture: {out}")
+    return 0
+
+
+def _runs(arguments: argparse.Namespace) -> int:
+    from hpa_kit.report.runs import list_runs, runs_text, settings_yaml, write_runs
+
+    if arguments.yaml:
+        print(settings_yaml(arguments.path), end="")
+        return 0
+    book = list_runs(arguments.path)
+    for line in book.left_out:
+        log.warning(f"runs: left out: {line}")
+    print(runs_text(book.table, arguments.all) if len(book.table) else f"no run below {arguments.path}")
+    if arguments.csv is not None:
+        write_runs(book.table, arguments.csv)
+        print(f"table: {arguments.csv}")
     return 0
 
 
