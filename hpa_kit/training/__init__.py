@@ -1,7 +1,8 @@
 """Learning where proteins are, from image labels."""
 
-from hpa_kit.training.checkpoint import read_checkpoint
+from hpa_kit.training.checkpoint import read_checkpoint, settings_of
 from hpa_kit.training.loop import Trainer, train
 from hpa_kit.training.member import Member, load_member
+from hpa_kit.training.processes import Processes
 
-__all__ = ["Member", "Trainer", "load_member", "read_checkpoint", "train"]
+__all__ = ["Member", "Processes", "Trainer", "load_member", "read_checkpoint", "settings_of", "train"]
