@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LATEST := .venv-latest
+CLIENT := .venv-client
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-latest lint format sync bench clean
+.PHONY: help demo test test-latest lint format sync bench client rehearse clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,5 +51,16 @@ sync: $(VENV)/ready  ## bring each notebook's .ipynb in step with its .py
 bench: $(VENV)/ready  ## benchmarks against the usual way
 	$(BIN)/python -m pytest tests/benchmarks -s --override-ini addopts= -q
 
+# Apart from .venv: the client asks for packages that the kit does not need, and looks for an account when imported.
+$(CLIENT)/ready:
+	$(PYTHON) -m venv $(CLIENT)
+	$(CLIENT)/bin/python -m pip install --quiet kaggle six
+	@touch $@
+
+client: $(CLIENT)/ready  ## the Kaggle client, for `hpa-kit kaggle status` and its tests
+
+rehearse: $(VENV)/ready  ## both notebooks as Kaggle runs them: its packages, no network, a hidden test set
+	$(BIN)/hpa-kit kaggle rehearse
+
 clean:  ## remove environments and outputs
-	rm -rf $(VENV) $(LATEST) demo dist build
+	rm -rf $(VENV) $(LATEST) $(CLIENT) .venv-kaggle demo dist rehearsal build

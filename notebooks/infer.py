@@ -10,21 +10,23 @@
 # # Cell scores for the test fields
 #
 # Cells are found, members' class maps are laid over them, and each cell gets a confidence per location class
-# and its mask: `submission.csv`. Attach the competition, the `hpa-kit` dataset and your run folders. It is
+# and its mask: `submission.csv`. Attach the competition, the `hpa-kit` dataset and your members. It is
 # `hpa-kit infer` step by step; every variable here is an option of that command and may be set by papermill.
 
 # %% tags=["parameters"]
 inputs = "/kaggle/input"  # where attached data lies
 working = "/kaggle/working"  # where results go
 data = None  # competition folder; None looks for it under inputs
-members = None  # run folders or checkpoints; None looks for best.safetensors under inputs
+ensemble = None  # YAML of members; None looks for ensemble.yaml under inputs
+members = None  # run folders or checkpoints in its place; None looks for best.safetensors where no YAML is
 out = None  # submission CSV; None is working/submission.csv
 split = "test"
 masks = None  # folder of ID.npz or ID.png label maps; None finds the cells here
 segmenter = "auto"
-weights = None  # folder of the two published cell networks; with it, auto is published, else classical
+weights = None  # folder of the published cell networks; None looks for them; auto is classical without
 rule = "cam_share"  # or mean_logit: how a cell's confidence is formed
-views = "flips"  # test-time views of each field
+views = "flips"  # test-time views of each field by members
+budget = 8.5  # hours; what does not fit is given up in an order that is said
 batch = 8
 workers = 2
 device = "auto"
@@ -38,8 +40,11 @@ settings = {}  # any other option of `hpa-kit infer`, such as {"map_size": 256}
 import os
 import sys
 import tempfile
+import time
 import zipfile
 from pathlib import Path
+
+started = time.time()
 
 
 def find_kit(inputs):
@@ -49,7 +54,7 @@ def find_kit(inputs):
         for folder in level:
             if (folder / "hpa_kit" / "__init__.py").is_file():
                 return folder
-            for bundle in map(zipfile.ZipFile, folder.glob("hpa*kit*.zip")):
+            for bundle in map(zipfile.ZipFile, filter(zipfile.is_zipfile, folder.glob("hpa*kit*.zip"))):
                 if "hpa_kit/__init__.py" in bundle.namelist():
                     unpacked = tempfile.mkdtemp(prefix="hpa-kit-")
                     bundle.extractall(unpacked)
@@ -78,26 +83,31 @@ environment = kaggle.environment_report()
 print(environment)
 
 # %% [markdown]
-# What goes in: the competition as it is mounted now, and every run folder that is attached. A public run
-# covers the 559 public fields only; when Kaggle scores the notebook it mounts the larger hidden test set in
-# their place, and the rows are those of the sample file it mounts beside it.
+# What goes in: the competition as it is mounted now, and what else is attached. **A public run covers the 559
+# public rows only.** When Kaggle scores the notebook it runs it again with the larger hidden test set in
+# their place, and the rows are those of the sample file beside it.
 
 # %%
 from hpa_kit.config import InferSettings
 from hpa_kit.data import DataFolder
 
+found_ensemble = ensemble if members else kaggle.find_ensemble(ensemble, [inputs])
 chosen = kaggle.notebook_settings(
     InferSettings,
     globals(),
     data=kaggle.find_competition(data, [inputs]),
-    members=kaggle.find_members(members, [inputs]),
+    ensemble=found_ensemble,
+    members=None if found_ensemble else kaggle.find_members(members, [inputs]),
+    weights=kaggle.find_cell_weights(weights, [inputs]),
     out=kaggle.output_path("submission.csv", out, working),
     device=environment.device(device),
+    spent=(time.time() - started) / 3600,
 )
 fields = DataFolder(chosen.data).fields(chosen.split)
-print(f"{len(fields.ids)} fields in {chosen.data}")
+print(f"{kaggle.run_kind()}: {len(fields.ids)} fields in {chosen.data}")
 print(f"{len(fields.missing)} of them have no image, {len(fields.extra)} images have no row")
-print("members:", *chosen.members, sep="\n  ")
+print("members:", chosen.ensemble or ", ".join(map(str, chosen.members)))
+print("cells:", chosen.masks or chosen.weights or "no published networks attached", f"({chosen.segmenter})")
 
 # %% [markdown]
 # Inference, field by field: cells, class maps, cell scores, masks.

@@ -18,6 +18,8 @@ inputs = "/kaggle/input"  # where attached data lies
 working = "/kaggle/working"  # where results go
 data = None  # competition folder; None looks for it under inputs
 out = None  # run folder; None is working/run
+resume_from = None  # run folder of an earlier session; None looks for one under inputs, False starts anew
+time_limit = None  # hours; None is 11.5 on Kaggle, which stops at 12, and no limit elsewhere
 backbone = "resnet50"  # timm model name
 pretrained = None  # weights file of the backbone, such as one in an attached dataset
 stride = 32  # input pixels per map pixel: 8, 16 or 32
@@ -40,8 +42,11 @@ settings = {}  # any other option of `hpa-kit train`, such as {"stride_by": "dil
 import os
 import sys
 import tempfile
+import time
 import zipfile
 from pathlib import Path
+
+started = time.time()
 
 
 def find_kit(inputs):
@@ -51,7 +56,7 @@ def find_kit(inputs):
         for folder in level:
             if (folder / "hpa_kit" / "__init__.py").is_file():
                 return folder
-            for bundle in map(zipfile.ZipFile, folder.glob("hpa*kit*.zip")):
+            for bundle in map(zipfile.ZipFile, filter(zipfile.is_zipfile, folder.glob("hpa*kit*.zip"))):
                 if "hpa_kit/__init__.py" in bundle.namelist():
                     unpacked = tempfile.mkdtemp(prefix="hpa-kit-")
                     bundle.extractall(unpacked)
@@ -94,17 +99,21 @@ chosen = kaggle.notebook_settings(
     globals(),
     data=kaggle.find_competition(data, [inputs]),
     out=kaggle.output_path("run", out, working),
+    resume_from=None if resume_from is False else kaggle.find_run(resume_from, [inputs]),
+    time_limit=time_limit or kaggle.session_hours(time.time() - started),
     device=environment.device(device),
 )
 labels = read_labels(DataFolder(chosen.data).labels())
 divided = load_folds(chosen.out / "folds.csv", labels, chosen.folds, chosen.seed)
 print(f"{len(divided)} fields in {chosen.data}, {chosen.folds} folds kept in {chosen.out / 'folds.csv'}")
+print(f"goes on from: {chosen.resume_from or 'nothing'}; time limit: {chosen.time_limit or 'none'} h")
 names = [f"{place.index} {place.name}" for place in CLASSES]
 hot = pd.DataFrame(multi_hot(map(parse_label, divided["Label"])), columns=names).astype(int)
 hot.groupby(divided["fold"]).sum().T
 
 # %% [markdown]
-# Training. A run folder that already holds a checkpoint is taken up where it stopped.
+# Training. A run that the time limit stops is gone on with: attach this notebook's output (or save it as a
+# dataset and attach that) and run again, as often as it takes.
 
 # %%
 from hpa_kit.training import train
@@ -112,11 +121,12 @@ from hpa_kit.training import train
 run = train(chosen)
 
 # %% [markdown]
-# The curve, from the run folder's `metrics.csv`. Attach this notebook's output (or a dataset with the run
-# folder) to the inference notebook, which finds it by its `best.safetensors`.
+# The curve, from the run folder's `metrics.csv`. Then `hpa-kit kaggle weights RUN OUT` makes the members'
+# dataset of the run folder; the inference notebook finds it, or the run folder itself, where it is attached.
 
 # %%
-metrics = pd.read_csv(run / "metrics.csv")
-metrics.plot(x="epoch", subplots=True, figsize=(8, 2 * len(metrics.columns)), marker=".")
+metrics = pd.read_csv(run / "metrics.csv") if (run / "metrics.csv").is_file() else pd.DataFrame()
+if len(metrics):
+    metrics.plot(x="epoch", subplots=True, figsize=(8, 2 * len(metrics.columns)), marker=".")
 print(f"The run lies in {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
 metrics.tail(3)

@@ -1,34 +1,97 @@
-"""Commands around Kaggle: bundle, metadata."""
+"""``hpa-kit kaggle``: what it takes to run and submit on Kaggle."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+from hpa_kit.kaggle import bundle
+
 
 def add_kaggle(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add these commands to the parser."""
-    sub = commands.add_parser("bundle", help="zip hpa_kit and its wheels into a Kaggle dataset")
-    sub.add_argument("--out", type=Path, default=Path("dist"), help="folder to write (default: dist)")
-    sub.set_defaults(function=_bundle)
+    actions = commands.add_parser(
+        "kaggle", help="datasets, notebooks and a rehearsal for Kaggle"
+    ).add_subparsers(dest="action", required=True, metavar="ACTION")
+    sub = _add(actions, "bundle", "zip hpa_kit and its wheels into a Kaggle dataset", _bundle)
+    bundle.add_arguments(sub)
 
-    sub = commands.add_parser(
-        "metadata", help="check a kernel-metadata.json more strictly than the client does"
+    sub = _add(actions, "weights", "members, or published cell networks, as a Kaggle dataset", _weights)
+    sub.add_argument(
+        "sources",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="run folders or checkpoints; or an ensemble YAML; or a folder with both published networks",
     )
-    sub.add_argument("file", type=Path, nargs="?", default=Path("kernel-metadata.json"))
-    sub.set_defaults(function=_metadata)
+    sub.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    sub.add_argument("--owner", help="Kaggle user (default: the one in kernel-metadata.json)")
+    sub.add_argument("--licence", help="by Kaggle's name (default: CC-BY-SA-4.0, published networks: other)")
+
+    sub = _add(actions, "metadata", "write both notebooks' kernel-metadata.json and check them", _metadata)
+    sub.add_argument("file", type=Path, nargs="?", help="check this file, or its folder, and write nothing")
+    sub.add_argument("--owner", help="your Kaggle name, as in your address there")
+    sub.add_argument(
+        "--add", nargs="+", default=[], metavar="SOURCE", help="attach these: owner/slug, code/owner/slug, …"
+    )
+    sub.add_argument(
+        "--to", choices=("infer", "train"), default="infer", help="notebook to attach to (default: infer)"
+    )
+
+    sub = _add(actions, "status", "what stands between this folder and a submission", _status)
+    sub.add_argument("--dist", type=Path, default=Path("dist"), help="the kit's dataset (default: dist)")
+    sub.add_argument(
+        "--members", type=Path, default=Path("dist-members"), help="the members' (default: dist-members)"
+    )
+
+
+def _add(actions: Any, name: str, text: str, function: Any) -> argparse.ArgumentParser:
+    sub: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text)
+    sub.set_defaults(function=function)
+    return sub
 
 
 def _bundle(arguments: argparse.Namespace) -> int:
-    from hpa_kit.kaggle.bundle import build_bundle
+    bundle.build_bundle(arguments.out, arguments.owner, hpacellseg=arguments.hpacellseg)
+    return 0
 
-    build_bundle(arguments.out)
+
+def _weights(arguments: argparse.Namespace) -> int:
+    from hpa_kit.kaggle.checkout import find_checkout
+    from hpa_kit.kaggle.dataset import find_owner
+    from hpa_kit.kaggle.weights import weights_dataset
+
+    owner = arguments.owner or find_owner(find_checkout())
+    weights_dataset(arguments.sources, arguments.out, owner, arguments.licence)
     return 0
 
 
 def _metadata(arguments: argparse.Namespace) -> int:
+    from hpa_kit.kaggle.checkout import find_checkout
     from hpa_kit.kaggle.metadata import check_metadata, find_placeholders
+    from hpa_kit.kaggle.notebooks import write_metadata
 
-    faults = check_metadata(arguments.file)
-    for line in faults or find_placeholders(arguments.file):
+    if arguments.file is not None:
+        paths = [arguments.file]
+    else:
+        written = write_metadata(find_checkout(), arguments.owner, arguments.add, arguments.to)
+        for path, changed in written.items():
+            print(f"{path}: {'written' if changed else 'as it should be'}")
+        paths = list(written)
+    faults = [fault for path in paths for fault in check_metadata(path)]
+    for line in faults or [line for path in paths for line in find_placeholders(path)]:
         print(line)
     return 1 if faults else 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from hpa_kit.kaggle.checkout import find_checkout
+    from hpa_kit.kaggle.notebooks import NOTEBOOKS
+    from hpa_kit.kaggle.status import status, unseen
+
+    source = find_checkout()
+    steps = status(source, arguments.dist, arguments.members)
+    print(*steps, sep="\n")
+    print(*(f"      not seen from here: {line}" for line in unseen(source)), sep="\n")
+    open_ones = sum(step.mend is not None for step in steps)
+    print(f"{open_ones} things to do" if open_ones else f"ready: {NOTEBOOKS['infer'].push()}")
+    return 1 if open_ones else 0

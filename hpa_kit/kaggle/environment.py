@@ -1,6 +1,7 @@
 """One look at the machine a notebook runs on: versions, and whether its GPU really works."""
 
 import importlib.metadata
+import os
 import platform
 from typing import NamedTuple
 
@@ -16,6 +17,10 @@ PACKAGES = (
     "iterative-stratification",
     "segmentation-models-pytorch",
 )
+
+
+# Hours of a session, less what saving its output may take.
+SESSION = 11.5
 
 
 class Environment(NamedTuple):
@@ -47,6 +52,26 @@ def environment_report() -> Environment:
     """
     gpus, fault = _try_gpus()
     return Environment(platform.python_version(), {name: _version(name) for name in PACKAGES}, gpus, fault)
+
+
+def run_kind() -> str:
+    """Which run of a notebook this is, in words: the one that counts, the public one, or none of Kaggle's."""
+    if os.environ.get("KAGGLE_IS_COMPETITION_RERUN"):
+        return "scoring run, hidden test set"
+    if os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
+        return "public run, which covers the public rows only"
+    return "not on Kaggle"
+
+
+def session_hours(gone: float) -> float | None:
+    """Hours that are left of a Kaggle session; None elsewhere.
+
+    Args:
+        gone: seconds since it began.
+    """
+    if not os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
+        return None
+    return max(0.1, SESSION - gone / 3600)
 
 
 def _version(package: str) -> str:

@@ -6,6 +6,7 @@ deeper, and a competition as ``/kaggle/input/<slug>`` or ``/kaggle/input/competi
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from hpa_kit.errors import InputError
 COMPETITION = "hpa-single-cell-image-classification"
 INPUTS = (Path("/kaggle/input"),)
 WORKING = Path("/kaggle/working")
-MEMBER = "best.safetensors"
+MEMBER, LAST = "best.safetensors", "last.safetensors"
+ENSEMBLE = "ensemble.yaml"
 
 DEPTH = 8  # a model's mount: models/owner/model/framework/variation/version, and a run folder in it
 ENTRIES = 2000  # a folder of more entries holds images; nothing is looked for inside it
@@ -90,10 +92,56 @@ def find_members(
     found = find_mounts(MEMBER, roots)
     if not found:
         raise InputError(
-            f"members: no folder under {_listed(roots)} holds {MEMBER}; attach the dataset (or the training "
-            "notebook's output) with your run folders, or set members to them"
+            f"members: no folder under {_listed(roots)} holds {ENSEMBLE} or {MEMBER}; attach the dataset of "
+            "your members (hpa-kit kaggle weights) or the training notebook's output, or set members to them"
         )
     return tuple(found)
+
+
+def find_ensemble(override: str | Path | None = None, roots: Sequence[str | Path] = INPUTS) -> Path | None:
+    """The ensemble's YAML: the one given, else the one attached, or None.
+
+    Raises:
+        InputError: ``override`` is missing; several are attached.
+    """
+    if override:
+        return _existing(Path(override), "ensemble", folder=False)
+    return _only([folder / ENSEMBLE for folder in find_mounts(ENSEMBLE, roots)], "ensemble")
+
+
+def find_run(override: str | Path | None = None, roots: Sequence[str | Path] = INPUTS) -> Path | None:
+    """The run folder of an earlier session to go on from: the one given, else the one attached, or None.
+
+    It is known by ``last.safetensors``, which members as they are uploaded do not have.
+
+    Raises:
+        InputError: ``override`` is missing; several are attached.
+    """
+    if override:
+        return _existing(Path(override), "resume_from")
+    return _only(find_mounts(LAST, roots), "resume_from")
+
+
+def find_cell_weights(
+    override: str | Path | None = None, roots: Sequence[str | Path] = INPUTS
+) -> Path | None:
+    """The folder of the two published cell networks: the one given, else the one attached, or None.
+
+    Raises:
+        InputError: ``override`` is no folder; several folders hold both.
+    """
+    # Here, so that the bootstrap can import this room before torch is known to be there.
+    from hpa_kit.cells.weights import PUBLISHED_NAMES, SUFFIXES, find_weights
+
+    if override:
+        return _existing(Path(override), "weights")
+    names = [f"{name}{suffix}" for name in PUBLISHED_NAMES["nuclei"] for suffix in SUFFIXES]
+    found = []
+    for folder in dict.fromkeys(folder for name in names for folder in find_mounts(name, roots)):
+        with suppress(InputError):  # one of the two networks alone is of no use
+            find_weights(folder)
+            found.append(folder)
+    return _only(found, "weights")
 
 
 def output_path(name: str, override: str | Path | None = None, working: str | Path = WORKING) -> Path:
@@ -119,11 +167,21 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(Path(entry.path) for entry in first if entry.is_dir())
 
 
+def _only(found: Sequence[Path], setting: str) -> Path | None:
+    if len(found) > 1:
+        raise InputError(
+            f"{setting}: several are attached: {_listed(found)}; set {setting} to the one to use"
+        )
+    return found[0] if found else None
+
+
 def _existing(path: Path, setting: str, folder: bool = True) -> Path:
     if folder and not path.is_dir():
         raise InputError(f"{setting}: {path} is no folder; set {setting} to one, or to None to look for it")
     if not path.exists():
-        raise InputError(f"{setting}: {path} is missing; expected a run folder or a checkpoint")
+        raise InputError(
+            f"{setting}: {path} is missing; set {setting} to what is there, or to None to look for it"
+        )
     return path
 
 

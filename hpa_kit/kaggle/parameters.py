@@ -13,12 +13,14 @@ def notebook_settings(kind: type[S], variables: Mapping[str, Any], **found: Any)
     """Settings from the variables of a notebook that bear their names.
 
     A variable ``epochs`` fills the setting ``epochs``; the dict ``settings`` fills any other, and wins, with
-    unknown names refused. So papermill can set each of them.
+    unknown names refused. So papermill can set each of them. A variable that holds the setting's default says
+    nothing: what an ensemble's YAML says then stands.
 
     Args:
         kind: the settings class of the command.
         variables: the notebook's ``globals()``.
-        found: values to use whatever the variables say, such as the folder that was found for ``data``.
+        found: values to use whatever the variables say, such as the folder that was found for ``data``; None
+            where nothing was found.
 
     Raises:
         InputError: a name in ``settings`` is unknown, or a value is bad.
@@ -26,5 +28,10 @@ def notebook_settings(kind: type[S], variables: Mapping[str, Any], **found: Any)
     # Here, so that the bootstrap can import this room before pydantic is known to be there.
     from hpa_kit.config import make_settings
 
-    named = {name: variables[name] for name in kind.model_fields if name in variables}
-    return make_settings(kind, named, found, variables.get("settings", {}), source="parameters cell")
+    named = {
+        name: variables[name]
+        for name, field in kind.model_fields.items()
+        if name in variables and name not in found and variables[name] != field.default
+    }
+    known = {name: value for name, value in found.items() if value is not None}
+    return make_settings(kind, named, known, variables.get("settings", {}), source="parameters cell")

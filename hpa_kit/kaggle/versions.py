@@ -43,15 +43,34 @@ def read_versions(path: str | Path) -> dict[str, str]:
     Raises:
         InputError: the file is missing.
     """
+    versions = {}
+    for line in _lines(path):
+        found = re.match(r"([\w.-]+)==([\w.+!]+?)(\.\*)?\s*(;|#|$)", line)
+        if found:
+            versions[normalised(found[1])] = found[2]
+    return versions
+
+
+def read_image(path: str | Path) -> dict[str, str]:
+    """All packages of Kaggle's image that a constraints file names, pinned or not: name -> its line.
+
+    Raises:
+        InputError: the file is missing.
+    """
+    found = (re.match(r"([A-Za-z0-9][\w.-]*)", line) for line in _lines(path))
+    return {normalised(name[1]): name.string.strip() for name in found if name}
+
+
+def normalised(name: str) -> str:
+    """A project's name as package indexes compare it: lower case, single hyphens."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _lines(path: str | Path) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"wheels: {path} is missing; it holds the versions of Kaggle's image")
-    versions = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        found = re.match(r"([\w.-]+)==([\w.+!]+?)(\.\*)?\s*(;|#|$)", line)
-        if found:
-            versions[re.sub(r"[-_.]+", "-", found[1]).lower()] = found[2]
-    return versions
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 def _holds(operator: str, have: tuple[int, ...], text: str) -> bool:

@@ -4,13 +4,12 @@ import hashlib
 import re
 import subprocess
 import sys
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.versions import admits, read_versions
+from hpa_kit.kaggle.requirements import requirement_fault
+from hpa_kit.kaggle.versions import normalised, read_versions
 
 TARGET_PYTHON = (3, 12)
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64")
@@ -50,7 +49,7 @@ def parse_wheel(path: str | Path) -> Wheel:
         )
     name, version, *tags = found.groups()
     pythons, abis, platforms = (tuple(tag.split(".")) for tag in tags)
-    return Wheel(_normalised(name), version, pythons, abis, platforms, path)
+    return Wheel(normalised(name), version, pythons, abis, platforms, path)
 
 
 def wheel_fault(wheel: Wheel, python: tuple[int, int] = TARGET_PYTHON) -> str | None:
@@ -83,7 +82,7 @@ def read_pins(path: str | Path) -> dict[str, Pin]:
         if not found:
             raise InputError(f"wheels: {path}: {line.strip()!r}: expected NAME==VERSION --hash=sha256:HEX")
         hashes = frozenset(re.findall(r"sha256:([0-9a-f]{64})", found[3]))
-        pins[_normalised(found[1])] = Pin(found[2], hashes)
+        pins[normalised(found[1])] = Pin(found[2], hashes)
     return pins
 
 
@@ -132,7 +131,7 @@ def verified_wheels(folder: str | Path, image: str | Path | None = None) -> list
     wheels = [parse_wheel(path) for path in sorted(folder.glob("*.whl"))]
     for wheel in wheels:
         _check_pin(wheel, pins.get(wheel.project))
-        fault = wheel_fault(wheel) or _requirement_fault(wheel, versions)
+        fault = wheel_fault(wheel) or requirement_fault(wheel.path, TARGET_PYTHON, versions)
         if fault:
             raise InputError(f"wheels: {fault}; replace the wheel and its pin")
     missing = pins.keys() - {wheel.project for wheel in wheels}
@@ -147,7 +146,7 @@ def find_unpacked(folder: str | Path) -> list[Wheel]:
     for depth in ("", "*/", "*/*/"):
         for info in sorted(Path(folder).glob(f"{depth}*.dist-info")):
             project, _, version = info.name.removesuffix(".dist-info").partition("-")
-            found.append(Wheel(_normalised(project), version, (), (), (), info.parent))
+            found.append(Wheel(normalised(project), version, (), (), (), info.parent))
     return found
 
 
@@ -170,35 +169,6 @@ def _check_pin(wheel: Wheel, pin: Pin | None) -> None:
         )
 
 
-def _requirement_fault(wheel: Wheel, versions: Mapping[str, str]) -> str | None:
-    """Whether a wheel asks for another Python, or another version of what the image has.
-
-    Requirements with a marker are left to pip: they are extras, or for other Pythons.
-    """
-    for key, value in _metadata(wheel.path):
-        if key == "Requires-Python" and not admits(value, ".".join(map(str, (*TARGET_PYTHON, 0)))):
-            return f"{wheel.path.name} needs Python {value}; Kaggle has {'.'.join(map(str, TARGET_PYTHON))}"
-        found = re.fullmatch(r"([\w.-]+)\s*(?:\[.*\])?\s*\(?([^;()]*)\)?", value)
-        if key != "Requires-Dist" or not found:
-            continue
-        have = versions.get(_normalised(found[1]))
-        if have and not admits(found[2], have):
-            return f"{wheel.path.name} needs {value}; Kaggle's image has {have}"
-    return None
-
-
-def _metadata(path: Path) -> list[tuple[str, str]]:
-    """The header fields of a wheel's METADATA."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-            header = archive.read(name).decode("utf-8").partition("\n\n")[0]
-    except (zipfile.BadZipFile, StopIteration):
-        raise InputError(f"wheels: {path} is no wheel, or a damaged one; remove it and fetch again") from None
-    fields = (line.partition(":") for line in header.splitlines())
-    return [(key, value.strip()) for key, _, value in fields]
-
-
 def _runs_on(tag: str, abis: tuple[str, ...], python: tuple[int, int]) -> bool:
     found = re.fullmatch(r"(py|cp)(\d)(\d*)", tag)
     if not found or int(found[2]) != python[0]:
@@ -216,7 +186,3 @@ def _platform_fits(tag: str) -> bool:
     if found:
         return (int(found[1]), int(found[2])) <= GLIBC
     return tag == "any" or re.fullmatch(r"(linux|manylinux(1|2010|2014))_x86_64", tag) is not None
-
-
-def _normalised(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,63 @@
+"""The wheel of HPA-Cell-Segmentation's own package, from where a user keeps it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from hpa_kit.errors import InputError
+from hpa_kit.kaggle.requirements import requirement_fault
+from hpa_kit.kaggle.versions import read_versions
+from hpa_kit.kaggle.wheels import TARGET_PYTHON, parse_wheel, pip_reason, wheel_fault
+
+PROJECT = "hpacellseg"
+EPOCH = "315532800"  # 1980, the first moment a zip can tell: the same checkout gives the same bytes
+
+
+def hpacellseg_wheel(path: str | Path, image: str | Path) -> tuple[str, bytes]:
+    """Name and bytes of hpacellseg's wheel, checked as the pinned ones are; it has no pin, being the user's.
+
+    Args:
+        path: the wheel, or a checkout of HPA-Cell-Segmentation, of which a copy is built.
+        image: constraints file with the versions of Kaggle's image.
+
+    Raises:
+        InputError: it is neither, cannot be built, is another project's, or does not fit Kaggle's image.
+    """
+    path = Path(path)
+    if path.is_dir():
+        with tempfile.TemporaryDirectory(prefix="hpa-kit-wheel-") as folder:
+            return _checked(_built(path, Path(folder)), image)
+    if not path.is_file():
+        raise InputError(f"hpacellseg: {path} is missing; expected its wheel, or a checkout of it")
+    return _checked(path, image)
+
+
+def _checked(path: Path, image: str | Path) -> tuple[str, bytes]:
+    wheel = parse_wheel(path)
+    if wheel.project != PROJECT:
+        raise InputError(f"hpacellseg: {path.name} is the wheel of {wheel.project}; expected {PROJECT}")
+    fault = wheel_fault(wheel) or requirement_fault(path, TARGET_PYTHON, read_versions(image))
+    if fault:
+        raise InputError(f"hpacellseg: {fault}; give another wheel or checkout")
+    return path.name, path.read_bytes()
+
+
+def _built(checkout: Path, folder: Path) -> Path:
+    """The wheel of a checkout, built in ``folder``: first without a network, then as pip likes it."""
+    if not any((checkout / name).is_file() for name in ("setup.py", "pyproject.toml")):
+        raise InputError(f"hpacellseg: {checkout} is no checkout: expected setup.py or pyproject.toml in it")
+    copy = folder / "checkout"
+    shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".git", "build", "dist", "*.egg-info"))
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
+    reasons = []
+    for isolation in (["--no-build-isolation"], []):
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check",
+                   "--no-deps", *isolation, "--wheel-dir", str(folder), str(copy)]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        if done.returncode == 0:
+            return next(folder.glob("*.whl"))
+        reasons.append(pip_reason(done.stderr))
+    raise InputError(f"hpacellseg: {checkout} cannot be built ({reasons[0]}); give its wheel instead")

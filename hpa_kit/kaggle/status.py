@@ -1,0 +1,178 @@
+"""Everything that stands between a checkout and a submission, one line each, with what mends it."""
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from hpa_kit.errors import InputError
+from hpa_kit.kaggle.bundle import DATASET, ZIP, bundle_files
+from hpa_kit.kaggle.client import dry_run, find_client
+from hpa_kit.kaggle.dataset import METADATA as DATASET_METADATA
+from hpa_kit.kaggle.dataset import Dataset, check_dataset, find_owner
+from hpa_kit.kaggle.manifest import MANIFEST
+from hpa_kit.kaggle.metadata import check_metadata
+from hpa_kit.kaggle.mounts import COMPETITION, ENSEMBLE, MEMBER
+from hpa_kit.kaggle.names import OWNER_PLACEHOLDER
+from hpa_kit.kaggle.notebooks import NOTEBOOKS
+
+BUILD = "./build_dataset.sh"
+WRITE = "hpa-kit kaggle metadata"
+SYNC = "make sync"
+
+
+class Step(NamedTuple):
+    """One thing that is, or is not yet, as a submission needs it."""
+
+    what: str
+    mend: str | None = None  # the command that mends it; None where all is well
+
+    def __str__(self) -> str:
+        return f"ok    {self.what}" if self.mend is None else f"to do {self.what} -> {self.mend}"
+
+
+def status(source: Path, dist: Path, members: Path, client: bool = True) -> list[Step]:
+    """Look at everything that can be seen without an account.
+
+    Args:
+        source: the checkout.
+        dist: folder of the kit's dataset.
+        members: folder of the members' dataset.
+        client: put all through the installed Kaggle client, too.
+    """
+    steps = [
+        *_owner(source),
+        *_notebooks(source),
+        *_bundle(source, dist),
+        *_members(source, members),
+    ]
+    return steps + (list(_client(source, [dist, members])) if client else [])
+
+
+def unseen(source: Path) -> list[str]:
+    """What only Kaggle knows, with the command that asks it."""
+    owner = find_owner(source)
+    return [
+        f"whether you have joined the competition: https://www.kaggle.com/c/{COMPETITION}/rules",
+        f"whether the datasets are ready: kaggle datasets status {owner}/{DATASET}",
+    ]
+
+
+def _owner(source: Path) -> Iterator[Step]:
+    owner = find_owner(source)
+    if owner == OWNER_PLACEHOLDER:
+        yield Step(f"the owner is still {OWNER_PLACEHOLDER!r}", f"{WRITE} --owner NAME")
+    else:
+        yield Step(f"owner {owner}")
+
+
+def _notebooks(source: Path) -> Iterator[Step]:
+    for notebook in NOTEBOOKS.values():
+        path = notebook.path(source)
+        faults = check_metadata(path)
+        for fault in faults:
+            yield Step(fault, SYNC if "code_file" in fault and "outputs" in fault else WRITE)
+        if not faults:
+            yield Step(f"{path.relative_to(source)}: valid, internet off, GPU on")
+        yield _pair(source / "notebooks" / f"{notebook.name}.py")
+
+
+def _pair(script: Path) -> Step:
+    """Whether both files of a notebook hold the same cells; their times say nothing."""
+    try:
+        import jupytext
+    except ImportError:
+        return Step(f"{script.name}: not compared, jupytext is missing", "make test")
+    notebook = script.with_suffix(".ipynb")
+    if not script.is_file() or not notebook.is_file():
+        return Step(f"{script if not script.is_file() else notebook}: missing", SYNC)
+    cells = [
+        [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in jupytext.read(path).cells]
+        for path in (script, notebook)
+    ]
+    name = f"notebooks/{notebook.name}"
+    return (
+        Step(f"{name}: the cells of {script.name}")
+        if cells[0] == cells[1]
+        else Step(f"{name}: other cells than {script.name}", SYNC)
+    )
+
+
+def _bundle(source: Path, dist: Path) -> Iterator[Step]:
+    try:
+        wanted = json.loads(bundle_files(source, fetch=False)[MANIFEST])["files"]
+    except InputError as error:
+        yield Step(str(error), BUILD)
+        return
+    path = dist / ZIP
+    if not path.is_file():
+        yield Step(f"{path}: not built yet", BUILD)
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = json.loads(archive.read(MANIFEST))["files"]
+    except (zipfile.BadZipFile, KeyError, ValueError):
+        yield Step(f"{path}: damaged", BUILD)
+        return
+    # A wheel of the user's own is in no checkout.
+    changed = {
+        name for name, _ in wanted.items() ^ found.items() if not name.startswith("wheels/hpacellseg-")
+    }
+    if changed:
+        yield Step(f"{path}: older than {sorted(changed)[0]} ({len(changed)} files differ)", BUILD)
+    else:
+        yield Step(f"{path}: as the checkout is")
+    yield from _dataset(source, dist, BUILD)
+
+
+def _members(source: Path, members: Path) -> Iterator[Step]:
+    make = f"hpa-kit kaggle weights RUN… {members}"
+    if not members.is_dir():
+        yield Step(
+            f"{members}: no members yet; train one, on Kaggle: {NOTEBOOKS['train'].push()}; then", make
+        )
+        return
+    if not (members / ENSEMBLE).is_file() and not list(members.rglob(MEMBER)):
+        yield Step(f"{members}: holds neither {ENSEMBLE} nor {MEMBER}", make)
+        return
+    yield from _dataset(source, members, make)
+
+
+def _dataset(source: Path, folder: Path, make: str) -> Iterator[Step]:
+    faults = check_dataset(folder)
+    for fault in faults:
+        yield Step(fault, make)
+    if faults:
+        return
+    id = json.loads((folder / DATASET_METADATA).read_text(encoding="utf-8"))["id"]
+    path = NOTEBOOKS["infer"].path(source)
+    valid = not check_metadata(path)
+    attached = json.loads(path.read_text(encoding="utf-8")).get("dataset_sources", []) if valid else [id]
+    owner = find_owner(source)
+    if id.partition("/")[0] != owner:
+        yield Step(f"{folder / DATASET_METADATA}: {id} is not {owner}'s", make)
+    elif id not in attached:
+        yield Step(f"{path}: does not attach {id}", f"{WRITE} --add {id}")
+    else:
+        yield Step(f"{folder}: ready to be uploaded as {id}")
+
+
+def _client(source: Path, folders: list[Path]) -> Iterator[Step]:
+    install = "python -m pip install --upgrade kaggle six"
+    python = find_client(source)
+    if python is None:
+        yield Step("no Kaggle client here", install)
+        return
+    commands = [notebook.push() for notebook in NOTEBOOKS.values()]
+    commands += [Dataset(folder.resolve(), "").create() for folder in folders if folder.is_dir()]
+    try:
+        outcomes = dry_run(python, commands, source)
+    except InputError as error:
+        yield Step(str(error), install)
+        return
+    refused = [outcome for outcome in outcomes if outcome.fault]
+    for outcome in refused:
+        yield Step(f"Kaggle client {outcome.version}: `{outcome.command}`: {outcome.fault}", WRITE)
+    if not refused:
+        yield Step(f"Kaggle client {outcomes[0].version} takes notebooks and datasets (tried offline)")
