@@ -5,10 +5,12 @@ from typing import Any, NamedTuple
 
 from hpa_kit.config import (
     DemoSettings,
+    FeaturesSettings,
     InferSettings,
     SegmentSettings,
     Settings,
     SimulateSettings,
+    SubcategoriesSettings,
     TrainSettings,
 )
 
@@ -20,9 +22,23 @@ def _simulate(settings: SimulateSettings) -> None:
 
 
 def _train(settings: TrainSettings) -> None:
-    from hpa_kit.training import train
+    from hpa_kit.training import Processes, train
 
-    print(f"run: {train(settings)}")
+    run = train(settings)
+    if Processes.here().first:
+        print(f"run: {run}")
+
+
+def _features(settings: FeaturesSettings) -> None:
+    from hpa_kit.training.features import make_features
+
+    print(f"features: {make_features(settings)}")
+
+
+def _subcategories(settings: SubcategoriesSettings) -> None:
+    from hpa_kit.training.subcategory_table import make_subcategories
+
+    print(f"sub-categories: {make_subcategories(settings)}")
 
 
 def _segment(settings: SegmentSettings) -> None:
@@ -63,6 +79,20 @@ COMMANDS = (
         _simulate,
     ),
     Command("train", "train a CAM classifier on image labels", TrainSettings, ("data",), _train),
+    Command(
+        "features",
+        "one vector per field from a trained network, to be clustered",
+        FeaturesSettings,
+        ("data",),
+        _features,
+    ),
+    Command(
+        "subcategories",
+        "cluster features within each class, for the next round of training",
+        SubcategoriesSettings,
+        ("features",),
+        _subcategories,
+    ),
     Command(
         "segment",
         "find the cells of all fields and keep their label maps",

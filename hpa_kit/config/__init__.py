@@ -11,12 +11,14 @@ from hpa_kit.config.demo import DemoSettings
 from hpa_kit.config.ensemble import EnsembleSettings, MemberSettings, read_ensemble, write_ensemble
 from hpa_kit.config.infer import InferSettings, LookSettings, PredictSettings
 from hpa_kit.config.kinds import Classes, FieldSide, Form, Rule, SegmenterName, Split, Stride, Views
+from hpa_kit.config.subcategories import FeaturesSettings, SubcategoriesSettings
 from hpa_kit.config.train import TrainSettings
 
 __all__ = [
     "Classes",
     "DemoSettings",
     "EnsembleSettings",
+    "FeaturesSettings",
     "FieldSide",
     "Form",
     "InferSettings",
@@ -31,6 +33,7 @@ __all__ = [
     "Split",
     "StoreSettings",
     "Stride",
+    "SubcategoriesSettings",
     "TrainSettings",
     "Views",
     "load_yaml",

@@ -1,5 +1,6 @@
 """Settings of the commands that train: train."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -64,6 +65,9 @@ class TrainSettings(Settings):
     )
     fold: int = Field(0, ge=0, description="fold kept for validation")
     folds: int = Field(5, ge=2, description="number of folds")
+    folds_of: Path | None = Field(
+        None, description="run whose folds are shared, such as one of stage 1; by default they are made from seed"
+    )
     seed: int = Field(42, ge=0, description="seed of weights, order and augmentation")
     workers: int = Field(
         2, ge=0, description="data loading processes per GPU, at most its share of the cores"
@@ -136,4 +140,20 @@ class TrainSettings(Settings):
             )
         if self.network != "cam" and (self.round or self.puzzle != "off"):
             raise ValueError(f"network {self.network} has no CAM, so no round above 0 and no puzzle")
+        return self
+
+    @model_validator(mode="after")
+    def _puzzle_fits(self) -> Self:
+        if self.puzzle_subcategories and (self.puzzle == "off" or not self.round):
+            raise ValueError("puzzle_subcategories needs a puzzle and a round from 1 on")
+        if self.puzzle_masked and self.puzzle != "cam":
+            raise ValueError(f"puzzle_masked needs puzzle cam: puzzle {self.puzzle} has no maps of classes")
+        step = math.isqrt(self.puzzle_tiles) * self.stride
+        if self.puzzle != "off" and self.size % step:
+            below, above = self.size // step * step, (self.size // step + 1) * step
+            near = f"{below} or {above}" if below else str(above)
+            raise ValueError(
+                f"size {self.size} does not give {self.puzzle_tiles} tiles whose sides are multiples of stride "
+                f"{self.stride}; take {near}"
+            )
         return self

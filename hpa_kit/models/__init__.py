@@ -1,15 +1,17 @@
 """Networks that say what the protein of a field shows."""
 
-from hpa_kit.models.arcface import ArcFaceNet
-from hpa_kit.models.cam import CamClassifier, CamOutput, mean_logits
+from hpa_kit.models.arcface import ArcFaceNet, add_margin
+from hpa_kit.models.cam import CamClassifier, CamHeads, CamOutput, mean_logits
 from hpa_kit.models.losses import bce_loss, ce_loss, focal_loss
 from hpa_kit.models.unet import SegmentationNet
 
 __all__ = [
     "ArcFaceNet",
     "CamClassifier",
+    "CamHeads",
     "CamOutput",
     "SegmentationNet",
+    "add_margin",
     "bce_loss",
     "ce_loss",
     "focal_loss",

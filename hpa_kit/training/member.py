@@ -7,14 +7,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import TrainSettings, make_settings
 from hpa_kit.devices import pick_device
 from hpa_kit.errors import InputError
 from hpa_kit.models import ArcFaceNet, CamClassifier
-from hpa_kit.training.checkpoint import BEST, read_checkpoint
+from hpa_kit.training.checkpoint import read_checkpoint
+from hpa_kit.training.subcategory_table import read_subcategories
+from hpa_kit.training.warm_start import SUBCATEGORY_WEIGHTS, checkpoint_file, start_from, weights_of
 
 NETWORKS = ("cam", "arcface", "unet")
-_SUBCATEGORIES = "subcategory_head.weight"
+_WITHOUT_MAPS = {"arcface": ", which has no maps: it only gives hpa-kit features"}
 
 
 class Member(NamedTuple):
@@ -47,17 +50,17 @@ def load_member(
             settings, or it is a network of another kind.
     """
     file = checkpoint_file(Path(path))
-    saved = read_checkpoint(file, only=("model", "ema", "averaged", "epoch", "metrics"))
+    saved = read_checkpoint(file, only=("model", "ema", "swa", "averaged", "epoch", "metrics"))
     settings = make_settings(TrainSettings, saved.settings, source=f"checkpoint: {file}")
     if settings.network not in networks:
         raise InputError(
             f"checkpoint: {file} is a network {settings.network}{_WITHOUT_MAPS.get(settings.network, '')}; "
             f"expected {' or '.join(networks)}"
         )
-    weights = _weights(saved.state)
+    weights = weights_of(saved.state)
     model = build_network(
         settings.model_copy(update={"pretrained": None, "warm_start": None}),
-        n_subcategories=weights[_SUBCATEGORIES].shape[0] if _SUBCATEGORIES in weights else 0,
+        n_subcategories=weights[SUBCATEGORY_WEIGHTS].shape[0] if SUBCATEGORY_WEIGHTS in weights else 0,
     )
     load_weights(model, weights, file)
     info = {
@@ -65,21 +68,19 @@ def load_member(
         "version": saved.version,
         "epoch": saved.state.get("epoch"),
         "metrics": saved.state.get("metrics") or {},
-        "averaged": "ema" in saved.state or bool(saved.state.get("averaged")),
+        "averaged": not {"ema", "swa"}.isdisjoint(saved.state) or bool(saved.state.get("averaged")),
     }
     target = pick_device(device) if isinstance(device, str) else device
     return Member(model.to(target).eval(), settings, info)
 
 
-_WITHOUT_MAPS = {"arcface": ", which has no maps: it only gives hpa-kit features"}
-
-
-def build_network(settings: TrainSettings, n_subcategories: int = 0) -> nn.Module:
+def build_network(settings: TrainSettings, n_subcategories: int | None = None) -> nn.Module:
     """The network that settings describe, with its initial weights: warm start, pretrained, or random ones.
 
     Args:
         settings: of the run.
-        n_subcategories: sub-categories of all classes together that a classifier learns too.
+        n_subcategories: sub-categories of all classes together that a classifier learns too; by default as
+            many as the table of the settings has.
 
     Raises:
         InputError: the backbone is unknown, or weights to start with are missing or do not fit.
@@ -109,58 +110,12 @@ def build_network(settings: TrainSettings, n_subcategories: int = 0) -> nn.Modul
             centres, scale = settings.arcface_centres, settings.arcface_scale
             model = ArcFaceNet(settings.backbone, n_centres=centres, scale=scale, **options)
         else:
+            if n_subcategories is None:
+                n_subcategories = _count_subcategories(settings)
             model = CamClassifier(settings.backbone, n_subcategories=n_subcategories, **options)
     if settings.warm_start is not None:
         start_from(model, settings, settings.warm_start)
     return model
-
-
-def start_from(model: nn.Module, settings: TrainSettings, path: Path) -> None:
-    """Put the weights of an earlier run into a network: all that means the same there and here.
-
-    Of the same kind of network that is everything but a sub-category head of another round, whose clusters
-    mean something else: so round 1 starts with round 0's backbone and its head as the parents' head. Of
-    another kind it is the backbone.
-
-    Args:
-        model: the network that ``settings`` describe.
-        settings: of the run that starts.
-        path: run folder or checkpoint.
-
-    Raises:
-        InputError: the checkpoint cannot be read, or what is to be taken differs in names or shapes.
-    """
-    file = checkpoint_file(path)
-    saved = read_checkpoint(file, only=("model", "ema"))
-    before = make_settings(TrainSettings, saved.settings, source=f"warm_start: {file}")
-    found, wanted = _weights(saved.state), model.state_dict()
-    if before.in_channels != settings.in_channels:
-        raise InputError(
-            f"warm_start: {file} reads {before.in_channels} channels; expected {settings.in_channels}"
-        )
-    same = before.network == settings.network
-    # The same round has the same clusters only if it has the same table; another shape tells them apart.
-    fresh = not same or before.round != settings.round or _shape(found) != _shape(wanted)
-    taken = {
-        key
-        for key in wanted
-        if (same or key.startswith("backbone.")) and not (fresh and key == _SUBCATEGORIES)
-    }
-    if not taken:
-        raise InputError(
-            f"warm_start: {file} is a network {before.network}, which has no weights for {settings.network}"
-        )
-    faults = [
-        f"{key} {'is missing' if key not in found else 'has another shape'}"
-        for key in sorted(taken)
-        if key not in found or found[key].shape != wanted[key].shape
-    ]
-    if faults:
-        raise InputError(
-            f"warm_start: {file} does not fit backbone {settings.backbone} at stride {settings.stride}: "
-            f"{', '.join(faults[:5])}{', …' if len(faults) > 5 else ''}"
-        )
-    model.load_state_dict({key: found[key] for key in taken}, strict=False)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
@@ -176,26 +131,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> No
         raise InputError(f"checkpoint: {path} does not fit the network of its settings: {reason}") from None
 
 
-def checkpoint_file(path: Path) -> Path:
-    """A checkpoint, or the best one of a run folder.
-
-    Raises:
-        InputError: the folder holds none.
-    """
-    if not path.is_dir():
-        return path
-    if not (path / BEST).is_file():
-        raise InputError(
-            f"checkpoint: {path} holds no {BEST}; expected a run of hpa-kit train with an epoch or more"
-        )
-    return path / BEST
-
-
-def _weights(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The averaged weights of a checkpoint, or those that were trained."""
-    weights: dict[str, Tensor] = state.get("ema") or state.get("model") or {}
-    return weights
-
-
-def _shape(weights: dict[str, Tensor]) -> torch.Size | None:
-    return weights[_SUBCATEGORIES].shape if _SUBCATEGORIES in weights else None
+def _count_subcategories(settings: TrainSettings) -> int:
+    if settings.subcategories is None:
+        return 0
+    return N_CLASSES * read_subcategories(settings.subcategories).k

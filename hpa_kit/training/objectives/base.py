@@ -1,6 +1,7 @@
 """What a network is trained for: one forward from a batch to the named parts of its loss."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ Losses = dict[str, Tensor]
 
 
 class Objective(nn.Module):
-    """A network and its losses; variants override :meth:`losses`, and :meth:`judge` where labels differ.
+    """A network and its losses; variants override :meth:`losses`, and :meth:`held_out_loss` to fit.
 
     All that is learnt belongs to ``model``: it alone is optimised, averaged and kept. The objective is a
     module so that one forward of it is one forward of everything, whatever it is wrapped in.
@@ -25,7 +26,7 @@ class Objective(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, batch: Batch, progress: float) -> Losses:
         """The losses of a batch.
@@ -40,6 +41,10 @@ class Objective(nn.Module):
         """Named parts of a batch's loss, weighted; their sum is minimised, each is logged."""
         return {"focal": focal_loss(self.model(batch.fields), batch.targets)}
 
+    def held_out_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss by which epochs are told apart: of logits (B, classes) against image labels."""
+        return focal_loss(logits, targets)
+
     def judge(self, model: nn.Module, batches: Iterable[Batch]) -> Metrics:
         """Metrics of a network, such as the averaged one, on held-out fields; least ``val_loss`` is best."""
         logits, targets = [], []
@@ -48,5 +53,5 @@ class Objective(nn.Module):
             targets.append(batch.targets)
         all_logits, all_targets = torch.cat(logits), torch.cat(targets)
         scores = torch.sigmoid(all_logits).cpu().numpy()
-        loss = float(focal_loss(all_logits, all_targets))
+        loss = float(self.held_out_loss(all_logits, all_targets))
         return {"val_loss": loss, "macro_f1": macro_f1(scores, all_targets.cpu().numpy())}

@@ -1,0 +1,55 @@
+"""Settings of the commands that find sub-categories: features, subcategories."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from hpa_kit.config.base import Settings
+from hpa_kit.config.kinds import Split, split_text, whole_number
+
+Scale = Annotated[float, Field(gt=0, le=8)]
+
+
+class FeaturesSettings(Settings):
+    """``hpa-kit features``: one vector per field, from a trained network."""
+
+    data: Path = Field(description="competition folder, or a folder of images")
+    member: Path = Field(description="run folder or checkpoint of a network cam or arcface")
+    out: Path = Field(description="npz file to write")
+    split: Split = Field("train", description="which images of a competition folder")
+    views: Literal["auto", "several", "one"] = Field(
+        "auto",
+        description="several: all scales, each as is and flipped; one: the member's size as is; "
+        "auto: several for round 0, one for later rounds",
+    )
+    scales: Annotated[tuple[Scale, ...], BeforeValidator(split_text)] = Field(
+        (1.0, 1.2), min_length=1, description="several views: times the member's size, such as 1,1.2"
+    )
+    external: Path | None = Field(
+        None, description="table of external fields, publichpa-withcellline_processed.csv"
+    )
+    external_images: Path | None = Field(None, description="folder of their images")
+    external_mode: Annotated[int, BeforeValidator(whole_number)] = Field(
+        1, ge=-1, le=6, description="which external fields: the 15th place's modes 0 to 6, -1 for all"
+    )
+    batch: int = Field(16, ge=1, description="fields per step")
+    workers: int = Field(2, ge=1, description="threads that read fields")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
+    amp: bool = Field(True, description="half precision on a GPU")
+
+
+class SubcategoriesSettings(Settings):
+    """``hpa-kit subcategories``: clusters of features within each location class."""
+
+    features: Path = Field(description="npz file of hpa-kit features")
+    labels: Path = Field(description="table of image labels, train.csv")
+    out: Path = Field(description="CSV to write, train's --subcategories")
+    external: Path | None = Field(
+        None, description="table of external fields; those that have features are clustered too"
+    )
+    k: int = Field(10, ge=1, le=1000, description="sub-categories per class")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of k-means")
+    standardise: bool = Field(
+        False, description="give each feature mean 0 and spread 1 over the fields of a class"
+    )

@@ -1,0 +1,184 @@
+"""Features of fields: what a trained network's pooled feature maps are, over several views."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from hpa_kit.config import FeaturesSettings
+from hpa_kit.data import DataFolder, labelled_fields, read_field, resize_field
+from hpa_kit.errors import InputError
+from hpa_kit.files import make_folder_of
+from hpa_kit.flow import batches, run_ahead
+from hpa_kit.models import ArcFaceNet, CamClassifier, mean_logits
+from hpa_kit.training.features_file import Features, read_features, write_features
+from hpa_kit.training.member import Member, load_member
+
+_FIELDS_PER_PART = 512
+
+Inputs = dict[int, NDArray[np.uint8]]
+
+
+class FeatureViews(NamedTuple):
+    """Sides in pixels at which a field is looked at, and whether each is also looked at flipped."""
+
+    sides: tuple[int, ...]
+    flips: bool
+
+
+def make_features(settings: FeaturesSettings) -> Path:
+    """Write one feature vector per field; a run that was cut off goes on where it was.
+
+    Per view, the mean over positions of the network's last feature maps is divided by its length; a view and
+    its mirror image are averaged and divided by the length again; the scales are joined and divided by the
+    length. This is how the competition's 15th place made what it clustered.
+
+    Returns:
+        Path of the npz file; its rows are in the order of the fields.
+
+    Raises:
+        InputError: member or data cannot be used; a field that cannot be read is named.
+    """
+    make_folder_of(settings.out)
+    member = load_member(settings.member, settings.device, networks=("cam", "arcface"))
+    folders = _folders(settings, member)
+    views = views_of(settings, member)
+    parts = _Parts(settings.out, _source(member, views))
+    missing = [id for id in folders if id not in parts.done]
+    with tqdm(total=len(folders), initial=len(folders) - len(missing), desc="features", unit="field") as bar:
+        for ids, values in _made(member, {id: folders[id] for id in missing}, views, settings):
+            parts.add(ids, values)
+            bar.update(len(ids))
+    parts.finish(list(folders))
+    return settings.out
+
+
+def views_of(settings: FeaturesSettings, member: Member) -> FeatureViews:
+    """The views that settings ask for; sides are multiples of the stride, which every network takes."""
+    size, stride = member.settings.size, member.settings.stride
+    one = settings.views == "one" or (settings.views == "auto" and member.settings.round > 0)
+    if one:
+        return FeatureViews((size,), flips=False)
+    steps = [max(1, round(size * scale / stride)) for scale in settings.scales]
+    sides = [
+        size if scale == 1 else step * stride for scale, step in zip(settings.scales, steps, strict=True)
+    ]
+    return FeatureViews(tuple(sides), flips=True)
+
+
+@torch.inference_mode()
+def pooled_features(model: CamClassifier | ArcFaceNet, inputs: Sequence[Tensor], flips: bool) -> Tensor:
+    """One feature vector per field, over all views.
+
+    Args:
+        model: whose feature maps are pooled.
+        inputs: the same fields at each scale, uint8 (B, 4, side, side).
+        flips: average each scale with its mirror image.
+
+    Returns:
+        float32 (B, n_features × scales), each row of length 1, or 0 where all features are 0.
+    """
+    scales = []
+    for fields in inputs:
+        mirrored = [fields, fields.flip(-1)] if flips else [fields]
+        each = [functional.normalize(mean_logits(model.forward_features(view)), dim=1) for view in mirrored]
+        scales.append(functional.normalize(torch.stack(each).mean(dim=0), dim=1))
+    return functional.normalize(torch.cat(scales, dim=1), dim=1)
+
+
+def _made(
+    member: Member, folders: dict[str, Path], views: FeatureViews, settings: FeaturesSettings
+) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+    """IDs and features of batches of fields; threads read ahead of the network."""
+    device = next(member.model.parameters()).device
+    amp = settings.amp and device.type == "cuda"
+
+    def read(id: str) -> tuple[str, Inputs]:
+        field = read_field(folders[id], id, member.settings.in_channels, threads=1)
+        return id, {side: resize_field(field, side) for side in views.sides}
+
+    with ThreadPoolExecutor(settings.workers) as pool:
+        fields = run_ahead(pool, read, folders, settings.batch + settings.workers)
+        for some in batches(fields, settings.batch):
+            ids = [id for id, _ in some]
+            inputs = [
+                torch.from_numpy(np.stack([one[side] for _, one in some])).to(device) for side in views.sides
+            ]
+            with torch.autocast(device.type, dtype=torch.float16, enabled=amp):
+                values = pooled_features(member.model, inputs, views.flips).cpu().numpy()
+            _refuse_infinite(values, ids)
+            yield ids, values
+
+
+def _refuse_infinite(values: NDArray[np.float32], ids: list[str]) -> None:
+    bad = ~np.isfinite(values).all(axis=1)
+    if bad.any():
+        id = ids[int(np.flatnonzero(bad)[0])]
+        raise InputError(
+            f"features: the network gives values that are not finite for ID {id}; try --no-amp, or another "
+            "member"
+        )
+
+
+def _folders(settings: FeaturesSettings, member: Member) -> dict[str, Path]:
+    """Where the images of each field lie: the labelled ones in training, else all that are there."""
+    folder = DataFolder(settings.data)
+    if settings.split == "train" and (folder.root / "train.csv").is_file():
+        names = ("data", "external", "external_images", "external_mode")
+        asked = {name: getattr(settings, name) for name in names}
+        return labelled_fields(member.settings.model_copy(update=asked)).folders
+    return dict.fromkeys(folder.fields(settings.split).ids, folder.images(settings.split))
+
+
+def _source(member: Member, views: FeatureViews) -> str:
+    """A text that changes where the checkpoint's content or the views do."""
+    with Path(member.info["path"]).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{digest} sides {views.sides} flips {views.flips}"
+
+
+class _Parts:
+    """Features that are kept while others are made, in a folder beside the file that they end in.
+
+    Attributes:
+        done: the features that there are, by ID.
+    """
+
+    def __init__(self, out: Path, source: str) -> None:
+        self.out, self.source = out, source
+        self.folder = out.with_name(f"{out.name}.parts")
+        there = sorted(self.folder.glob("*.npz"))
+        self._next = 1 + max((int(path.stem) for path in there), default=-1)
+        self._waiting: list[str] = []
+        self.done: dict[str, NDArray[np.float32]] = {}
+        for path in [*there, *([out] if out.is_file() else [])]:
+            kept = read_features(path)
+            if kept.source == source:
+                self.done |= dict(zip(kept.ids, kept.values, strict=True))
+
+    def add(self, ids: list[str], values: NDArray[np.float32]) -> None:
+        """Take features in; from time to time they are written."""
+        self.done |= dict(zip(ids, values, strict=True))
+        self._waiting += ids
+        if len(self._waiting) >= _FIELDS_PER_PART:
+            write_features(self.folder / f"{self._next:05d}.npz", self._of(self._waiting))
+            self._next += 1
+            self._waiting = []
+
+    def finish(self, ids: list[str]) -> None:
+        """Write the file, rows in the order of ``ids``, and remove the parts."""
+        write_features(self.out, self._of(ids))
+        if self.folder.is_dir():
+            shutil.rmtree(self.folder)
+
+    def _of(self, ids: list[str]) -> Features:
+        return Features(ids, np.stack([self.done[id] for id in ids]), self.source)

@@ -1,0 +1,71 @@
+"""The file of features: one vector per field with the fields' IDs, in numpy's npz, read without pickles."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpa_kit.errors import InputError
+from hpa_kit.files import atomic_path
+
+
+class Features(NamedTuple):
+    """Features by ID.
+
+    Attributes:
+        ids: the fields.
+        values: float32 (fields, d), finite.
+        source: a text that changes where network or views do.
+    """
+
+    ids: list[str]
+    values: NDArray[np.float32]
+    source: str
+
+
+def write_features(path: str | Path, features: Features) -> None:
+    """Write features, atomically: arrays ``ids`` (text), ``features`` (float32) and ``source`` (text)."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            ids=np.array(features.ids, dtype=np.str_),
+            features=np.ascontiguousarray(features.values, dtype=np.float32),
+            source=np.array(features.source, dtype=np.str_),
+        )
+
+
+def read_features(path: str | Path) -> Features:
+    """Read what :func:`write_features` wrote.
+
+    Raises:
+        InputError: the file is missing or damaged, holds other things, an ID twice, or values that are not
+            finite.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            ids, values, source = file["ids"], file["features"], str(file["source"])
+    except FileNotFoundError:
+        raise InputError(f"features: {path} is missing; expected a file of hpa-kit features") from None
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"features: {path} is no file of hpa-kit features, or damaged: {reason}") from None
+    if ids.ndim != 1 or ids.dtype.kind != "U" or values.ndim != 2 or len(ids) != len(values):
+        found = f"ids {ids.dtype} {ids.shape}, features {values.dtype} {values.shape}"
+        raise InputError(f"features: {path} holds {found}; expected text (n,) and float32 (n, d)")
+    if values.dtype.kind != "f" or not np.isfinite(values).all():
+        raise InputError(f"features: {path} holds values that are not finite numbers; make it again")
+    listed = ids.tolist()
+    _refuse_repeats(listed, path)
+    return Features(listed, values.astype(np.float32, copy=False), source)
+
+
+def _refuse_repeats(ids: Sequence[str], path: Path) -> None:
+    seen: set[str] = set()
+    for id in ids:
+        if id in seen:
+            raise InputError(f"features: {path} holds ID {id} more than once; expected one row per ID")
+        seen.add(id)
