@@ -1,13 +1,13 @@
 """Settings of the commands that make or prepare data: simulate, store."""
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config.base import Settings
-from hpa_kit.config.kinds import Classes, FieldSide
+from hpa_kit.config.kinds import Classes, FieldSide, whole_number
 
 
 class SimulateSettings(Settings):
@@ -29,4 +29,31 @@ class SimulateSettings(Settings):
             raise ValueError(f"max_size {self.max_size} is below size {self.size}")
         if not self.classes:
             raise ValueError("classes is empty; name at least one location class")
+        return self
+
+
+class StoreSettings(Settings):
+    """``hpa-kit store``: fields resized once, to be read many times."""
+
+    data: Path = Field(description="competition folder, or a folder of images")
+    out: Path = Field(description="folder to write, train's --store; it may hold several sizes")
+    size: int = Field(512, ge=32, description="side to which fields are resized")
+    in_channels: Annotated[Literal[3, 4], BeforeValidator(whole_number)] = Field(
+        4, description="4 keeps red, green, blue, yellow; 3 leaves yellow out"
+    )
+    external: Path | None = Field(
+        None, description="table of external fields, publichpa-withcellline_processed.csv"
+    )
+    external_images: Path | None = Field(None, description="folder of their images")
+    external_mode: Annotated[int, BeforeValidator(whole_number)] = Field(
+        1, ge=-1, le=6, description="which external fields: the 15th place's modes 0 to 6, -1 for all"
+    )
+    shard: int = Field(0, ge=0, description="which share of the fields to do, counted from 0")
+    shards: int = Field(1, ge=1, description="shares that the sorted fields are cut into")
+    workers: int = Field(2, ge=1, description="threads that read, resize and write fields")
+
+    @model_validator(mode="after")
+    def _shard_exists(self) -> Self:
+        if self.shard >= self.shards:
+            raise ValueError(f"shard {self.shard} is not one of {self.shards} shards, which count from 0")
         return self

@@ -32,8 +32,10 @@ def find_fields(folder: str | Path) -> list[str]:
     return sorted({id for _, id, _ in _channel_files(Path(folder))})
 
 
-def read_field(folder: str | Path, id: str) -> Field:
-    """Read the four channels of a field, in parallel.
+def read_field(
+    folder: str | Path, id: str, n_channels: int = len(CHANNELS), threads: int | None = None
+) -> Field:
+    """Read the channels of a field, in parallel.
 
     Where a channel is there in two formats the first of :data:`ENDINGS` counts. Of colour files the maximum
     over the colour planes is taken; 16 bits are scaled as :func:`hpa_kit.data.decode.to_8_bits` says, and a
@@ -42,6 +44,9 @@ def read_field(folder: str | Path, id: str) -> Field:
     Args:
         folder: holds the images, such as ``train/`` of the competition.
         id: the field's ID; the files are ``ID_red.png`` and so on.
+        n_channels: 3 reads red, green and blue alone: yellow need not be there and is 0.
+        threads: that read one channel each; by default as many as there are processors. Where several fields
+            are read at a time, one each is fastest.
 
     Returns:
         uint8 (4, H, W), C-contiguous: red, green, blue, yellow.
@@ -49,13 +54,19 @@ def read_field(folder: str | Path, id: str) -> Field:
     Raises:
         InputError: a channel is missing or cannot be read, or the channels differ in size.
     """
-    paths = _channel_paths(Path(folder), id)
-    with ThreadPoolExecutor(min(len(CHANNELS), _cpus())) as pool:
-        planes = list(pool.map(_read_channel, paths, CHANNELS, [id] * len(CHANNELS)))
+    channels = CHANNELS[:n_channels]
+    paths = channel_paths(Path(folder), id, n_channels)
+    threads = min(n_channels, threads or _cpus())
+    ids = [id] * n_channels
+    if threads == 1:
+        planes = list(map(_read_channel, paths, channels, ids))
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            planes = list(pool.map(_read_channel, paths, channels, ids))
     sizes = {plane.shape for plane, _ in planes}
     if len(sizes) > 1:
         found = ", ".join(
-            f"{channel} {p.shape[1]} x {p.shape[0]}" for channel, (p, _) in zip(CHANNELS, planes, strict=True)
+            f"{channel} {p.shape[1]} x {p.shape[0]}" for channel, (p, _) in zip(channels, planes, strict=True)
         )
         raise InputError(
             f"fields: the channels of ID {id} in {folder} differ in size: {found}; expected one size"
@@ -65,7 +76,8 @@ def read_field(folder: str | Path, id: str) -> Field:
         warnings.warn(
             f"fields: 16-bit files in {folder} hold {bits} bits; scaled by what each holds", stacklevel=2
         )
-    return np.stack([plane for plane, _ in planes])
+    absent = [np.zeros_like(planes[0][0])] * (len(CHANNELS) - n_channels)
+    return np.stack([plane for plane, _ in planes] + absent)
 
 
 def field_size(folder: str | Path, id: str) -> tuple[int, int]:
@@ -155,11 +167,16 @@ def _channel_files(folder: Path) -> Iterator[tuple[str, str, str]]:
         raise InputError(f"fields: {folder} cannot be read: {error.strerror}") from None
 
 
-def _channel_paths(folder: Path, id: str) -> list[Path]:
+def channel_paths(folder: Path, id: str, n_channels: int = len(CHANNELS)) -> list[Path]:
+    """The files of a field's first channels.
+
+    Raises:
+        InputError: one is missing.
+    """
     check_id(id)
-    paths = [_find_channel(folder, id, channel) for channel in CHANNELS]
+    paths = [_find_channel(folder, id, channel) for channel in CHANNELS[:n_channels]]
     found = [path for path in paths if path is not None]
-    if len(found) < len(CHANNELS):
+    if len(found) < n_channels:
         raise InputError(_missing(folder, id, paths))
     return found
 
@@ -179,13 +196,16 @@ def _find_channel(folder: Path, id: str, channel: str) -> Path | None:
 
 def _missing(folder: Path, id: str, paths: list[Path | None]) -> str:
     """One line that names every channel file that is not there."""
+    channels = CHANNELS[: len(paths)]
     ending = next((path.suffix for path in paths if path), ".png")
-    names = [f"{id}_{channel}{ending}" for channel, path in zip(CHANNELS, paths, strict=True) if path is None]
-    if len(names) == len(CHANNELS):
-        return f"fields: {folder} has no image of ID {id}; expected {id}_red.png, _green, _blue and _yellow"
+    names = [f"{id}_{channel}{ending}" for channel, path in zip(channels, paths, strict=True) if path is None]
+    *others, last = channels
+    if len(names) == len(channels):
+        expected = f"{id}_red.png, _{', _'.join(others[1:])} and _{last}"
+        return f"fields: {folder} has no image of ID {id}; expected {expected}"
     listed = " and ".join(str(folder / name) for name in names)
     verb = "is" if len(names) == 1 else "are"
-    return f"fields: {listed} {verb} missing; ID {id} needs red, green, blue and yellow"
+    return f"fields: {listed} {verb} missing; ID {id} needs {', '.join(others)} and {last}"
 
 
 def _read_channel(path: Path, channel: str, id: str) -> tuple[Field, int]:

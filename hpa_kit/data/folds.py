@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hpa_kit.classes import CLASSES, multi_hot, parse_label
+from hpa_kit.data.external import is_competition_line
 from hpa_kit.data.tables import read_table
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path
@@ -25,25 +26,31 @@ def make_folds(labels: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
     ``UserWarning`` says so, and another names the classes that are too rare to be in every fold.
 
     Args:
-        labels: columns ``ID`` and ``Label``, as :func:`hpa_kit.data.read_labels` gives.
+        labels: columns ``ID`` and ``Label``, as :func:`hpa_kit.data.read_labels` gives. It may have two more,
+            as :func:`hpa_kit.data.labelled_fields` gives: ``Cellline``, by which fields of other lines than
+            the competition's 17 get fold -1, which always trains and never validates; and ``External``
+            (bool): those fields are divided by themselves, so that the competition's have the folds that they
+            have without them.
         n_folds: how many, 1 or more; one fold holds everything.
         seed: of the shuffling.
 
     Returns:
-        Columns ``ID``, ``Label`` and ``fold`` (int64, from 0), in the order of ``labels``.
+        Columns ``ID``, ``Label`` and ``fold`` (int64, from 0, or -1), in the order of ``labels``.
 
     Raises:
-        InputError: there is no field, fewer than one fold is asked for, or a label cannot be read.
+        InputError: there is no field to divide, fewer than one fold is asked for, or a label cannot be read.
     """
-    n_folds = _possible_folds(len(labels), n_folds)
+    competition, external = _parts(labels)
+    n_folds = _possible_folds(len(competition), n_folds)
     hot = multi_hot(
         parse_label(label, f"labels: ID {id}")
         for id, label in zip(labels["ID"], labels["Label"], strict=True)
     )
-    # In the order of the IDs, so that the same fields get the same folds however their table is sorted.
-    order = np.argsort(labels["ID"].to_numpy(dtype=object), kind="stable")
-    folds = np.zeros(len(labels), dtype=np.int64)
-    folds[order] = _stratify(hot[order], n_folds, seed)
+    folds = np.full(len(labels), -1, dtype=np.int64)
+    for part in (competition, external):
+        # In the order of the IDs, so that the same fields get the same folds however their table is sorted.
+        order = part[np.argsort(labels["ID"].to_numpy(dtype=object)[part], kind="stable")]
+        folds[order] = _stratify(hot[order], min(n_folds, len(order)), seed)
     _say_rare(hot, folds, n_folds)
     return pd.DataFrame({"ID": labels["ID"].to_numpy(), "Label": labels["Label"].to_numpy(), "fold": folds})
 
@@ -75,9 +82,52 @@ def load_folds(path: str | Path, labels: pd.DataFrame, n_folds: int, seed: int) 
             table.to_csv(temporary, index=False, lineterminator="\n")
         return table
     stored = _read_folds(path)
-    _check_fit(path, stored, labels, _possible_folds(len(labels), n_folds))
+    _check_fit(path, stored, labels, _possible_folds(len(_parts(labels)[0]), n_folds))
     folds = stored.loc[labels["ID"]].to_numpy(dtype=np.int64)
     return pd.DataFrame({"ID": labels["ID"].to_numpy(), "Label": labels["Label"].to_numpy(), "fold": folds})
+
+
+def take_folds(path: str | Path, source: str | Path, labels: pd.DataFrame) -> None:
+    """Store folds that another run made, so that both hold out the same fields.
+
+    Fields that the other run lacks get fold -1: nobody has held them out, so they are always learnt from; a
+    ``UserWarning`` counts them.
+
+    Args:
+        path: the CSV to write, for :func:`load_folds`.
+        source: the other run's CSV, or its folder.
+        labels: columns ``ID`` and ``Label``.
+
+    Raises:
+        InputError: the source is missing or no table of folds, or knows none of the fields.
+    """
+    source = Path(source)
+    file = source / "folds.csv" if source.is_dir() else source
+    stored = _read_folds(file)
+    known = labels["ID"].isin(stored.index).to_numpy()
+    if not known.any():
+        raise InputError(f"folds: {file} knows none of the {len(labels)} fields; expected folds of the same data")
+    if not known.all():
+        example = labels["ID"][~known].iloc[0]
+        warnings.warn(
+            f"folds: {file} lacks {(~known).sum()} of {len(labels)} fields, such as {example}; they are always "
+            "learnt from",
+            stacklevel=3,
+        )
+    folds = stored.reindex(labels["ID"]).fillna(-1).astype(np.int64).to_numpy()
+    table = pd.DataFrame({"ID": labels["ID"].to_numpy(), "Label": labels["Label"].to_numpy(), "fold": folds})
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _parts(labels: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the competition and rows of external fields to divide; one without the other is the first."""
+    external = (
+        labels["External"].to_numpy(dtype=bool) if "External" in labels else np.zeros(len(labels), bool)
+    )
+    divided = is_competition_line(labels["Cellline"]) if "Cellline" in labels else np.ones(len(labels), bool)
+    parts = np.flatnonzero(divided & ~external), np.flatnonzero(divided & external)
+    return parts if len(parts[0]) else (parts[1], parts[0])
 
 
 def _possible_folds(n_fields: int, n_folds: int) -> int:
@@ -93,7 +143,7 @@ def _possible_folds(n_fields: int, n_folds: int) -> int:
 def _stratify(hot: NDArray[np.float32], n_folds: int, seed: int) -> NDArray[np.int64]:
     """The fold of each row of a multi-hot table."""
     folds = np.zeros(len(hot), dtype=np.int64)
-    if n_folds == 1:
+    if n_folds <= 1:
         return folds
     # Here, because scikit-learn takes a second to import.
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold

@@ -1,6 +1,7 @@
 """From a data folder to the batches of a run: labels, folds, fields."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,15 +9,17 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import Dataset
 
 from hpa_kit.classes import multi_hot, parse_label
 from hpa_kit.config import TrainSettings
-from hpa_kit.data import DataFolder, load_folds, read_labels
+from hpa_kit.data import FieldStore, labelled_fields, load_folds, take_folds
 from hpa_kit.errors import InputError
 from hpa_kit.training.augment import Augmentation
-from hpa_kit.training.dataset import EpochBatches, FieldDataset, Loader
+from hpa_kit.training.dataset import EpochBatches, FieldDataset, Loader, Row
+from hpa_kit.training.processes import Processes
 from hpa_kit.training.run import FOLDS
-from hpa_kit.training.store import FieldStore, require_images
+from hpa_kit.training.sampling import balanced_weights
 
 _UNCHANGED = 0
 _WANTED_STEPS, _SMALLEST_BATCH, _LARGEST_BATCH = 400, 8, 40
@@ -35,45 +38,117 @@ class TrainingData(NamedTuple):
         return hashlib.sha256(self.folds.to_csv(index=False).encode()).hexdigest()
 
 
-def load_training_data(settings: TrainSettings, device: torch.device) -> TrainingData:
-    """Read labels, divide them into folds, read the fields.
+class RunFields(NamedTuple):
+    """A run's fields: the table ID, Label, fold; resized; the numbers to learn from and to validate on."""
+
+    folds: pd.DataFrame
+    store: FieldStore
+    learnt: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+
+    @property
+    def targets(self) -> NDArray[np.float32]:
+        """Image labels, float32 (fields, 19)."""
+        return multi_hot(parse_label(label) for label in self.folds["Label"])
+
+
+def read_run_fields(settings: TrainSettings) -> RunFields:
+    """Read labels, find all images, divide the fields into folds, resize them.
 
     Raises:
         InputError: a table or a field is missing or damaged, or too few fields are left for either part.
     """
-    folder = DataFolder(settings.data)
-    images, table = folder.images("train"), folder.labels()
-    labels = read_labels(table)
     # Before anything is written or read: a field that is missing must not show after an hour.
-    require_images(images, labels["ID"].tolist())
-    folds = load_folds(settings.out / FOLDS, labels, settings.folds, settings.seed)
-    learnt, held_out = _split(folds, settings.fold, table)
-    targets = multi_hot(parse_label(label) for label in folds["Label"])
-    store = FieldStore(images, folds["ID"].tolist(), settings.size, settings.cache)
-    # Where the CPU trains on fields in memory, workers would only take its time.
-    workers = 0 if store.in_memory and device.type == "cpu" else settings.workers
-    changed = FieldDataset(store, targets, Augmentation(settings.augmentation))
-    unchanged = FieldDataset(store, targets, Augmentation(_UNCHANGED))
-    batch = settings.batch or _batch_of(len(learnt), settings.epochs)
+    fields = labelled_fields(settings)
+    if settings.folds_of is not None and not (settings.out / FOLDS).exists():
+        take_folds(settings.out / FOLDS, settings.folds_of, fields.table)
+    folds = load_folds(settings.out / FOLDS, fields.table, settings.folds, settings.seed)
+    learnt, held_out = _split(folds, settings.fold, settings.data)
+    store = FieldStore(
+        fields.folders,
+        folds["ID"].tolist(),
+        settings.size,
+        settings.cache,
+        settings.store,
+        settings.in_channels,
+    )
+    return RunFields(folds, store, learnt, held_out)
+
+
+def load_training_data(
+    settings: TrainSettings, device: torch.device, processes: Processes | None = None
+) -> TrainingData:
+    """The batches of a run that learns from image labels.
+
+    Args:
+        settings: of the run.
+        device: where batches go.
+        processes: that train together; each learns from its share of every batch and may validate on all.
+
+    Raises:
+        InputError: as :func:`read_run_fields`.
+    """
+    fields = read_run_fields(settings)
+
+    def dataset(augmentation: Augmentation) -> FieldDataset:
+        return FieldDataset(fields.store, fields.targets, augmentation)
+
+    return load_batches(settings, fields, dataset, device, processes or Processes())
+
+
+def load_batches(
+    settings: TrainSettings,
+    fields: RunFields,
+    dataset: Callable[[Augmentation], Dataset[Row]],
+    device: torch.device,
+    processes: Processes,
+) -> TrainingData:
+    """The batches of a run, whatever it learns from.
+
+    Args:
+        settings: of the run.
+        fields: of the run.
+        dataset: makes all fields with their targets, for an augmentation: the run's to learn from, none to
+            validate.
+        device: where batches go.
+        processes: that train together.
+    """
+    weights = None
+    if settings.sampling == "balanced":
+        weights = balanced_weights(fields.targets, settings.sampling_clip)[fields.learnt]
+    workers = processes.workers(reading_workers(settings, fields.store, device))
+    batch = batch_size(settings, len(fields.learnt))
+    train = EpochBatches(fields.learnt, batch, settings.seed, processes.rank, processes.world, weights)
     return TrainingData(
-        Loader(changed, EpochBatches(learnt, batch, settings.seed), workers, device),
-        Loader(unchanged, EpochBatches(held_out, batch, None), workers, device),
-        folds,
+        Loader(dataset(Augmentation(settings.augmentation)), train, workers, device),
+        Loader(
+            dataset(Augmentation(_UNCHANGED)), EpochBatches(fields.held_out, batch, None), workers, device
+        ),
+        fields.folds,
     )
 
 
+def reading_workers(settings: TrainSettings, store: FieldStore, device: torch.device) -> int:
+    """Processes that read; where the CPU trains on fields in memory, they would only take its time."""
+    return 0 if store.in_memory and device.type == "cpu" else settings.workers
+
+
+def batch_size(settings: TrainSettings, n_fields: int) -> int:
+    """Fields per step: as set, else as many as give a run the wanted steps, within bounds."""
+    return settings.batch or _batch_of(n_fields, settings.epochs)
+
+
 def _batch_of(n_fields: int, epochs: int) -> int:
-    """Fields per step that give a run the wanted steps, within the bounds of batch norm and of memory."""
     return min(max(n_fields * epochs // _WANTED_STEPS, _SMALLEST_BATCH), _LARGEST_BATCH)
 
 
-def _split(folds: pd.DataFrame, fold: int, table: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to learn from and rows of the held-out fold."""
+def _split(folds: pd.DataFrame, fold: int, data: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to learn from, those of fold -1 among them, and rows of the held-out fold."""
     held_out = folds["fold"].to_numpy() == fold
     learnt, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     if len(validation) < 1 or len(learnt) < 2:
         raise InputError(
-            f"train: {table} leaves {len(learnt)} fields to learn from and {len(validation)} in fold {fold} "
-            f"of {folds['fold'].nunique()}; expected 2 and 1 at least"
+            f"train: {data} leaves {len(learnt)} fields to learn from and {len(validation)} in fold {fold} "
+            f"of {folds['fold'].max() + 1}; expected 2 and 1 at least"
         )
     return learnt, validation

@@ -1,7 +1,7 @@
 """Batches of fields with their image labels, in an order and with changes that seed and epoch decide."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -10,14 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from hpa_kit.data import FieldStore
+from hpa_kit.errors import InputError
 from hpa_kit.training.augment import Augmentation
-from hpa_kit.training.store import FieldStore
 
-Row = tuple[NDArray[np.uint8], NDArray[np.float32], int]
+Row = tuple[NDArray[np.uint8], NDArray[Any], int]
 
 
 class Batch(NamedTuple):
-    """Fields uint8 (B, 4, S, S), their labels float32 (B, 19), and their numbers in the store int64 (B,)."""
+    """Fields uint8 (B, 4, S, S), what they show, and their numbers in the store int64 (B,).
+
+    What they show is image labels float32 (B, 19) or, for stage 2, maps uint8 (B, 20, S, S).
+    """
 
     fields: Tensor
     targets: Tensor
@@ -57,31 +61,73 @@ class FieldDataset(Dataset[Row]):
 class EpochBatches(Sampler[list[Draw]]):
     """The batches of an epoch: every field once, shuffled by seed and epoch, none left out.
 
-    A last batch of a single field joins the one before: batch norm cannot learn from one value.
+    With weights an epoch is as long, but its fields are drawn with replacement, as often as the weights say.
+
+    A last batch of a single field joins the one before: batch norm cannot learn from one value. So does one
+    that would leave a process of several without a field.
 
     Args:
         numbers: fields in the store.
-        batch: fields per step.
+        batch: fields per step, of all processes together.
         seed: of the run; None keeps the order, and every draw, the same in all epochs.
+        rank: of this process, which gets its share of every batch.
+        world: processes that train together.
+        weights: how often each field is drawn, float (fields,), sum 1; None draws each once.
+
+    Attributes:
+        epoch: which epoch comes next; ``first``: the batch that it begins with, others being done already.
+        sizes: fields of each batch, of all processes together.
     """
 
-    def __init__(self, numbers: NDArray[np.int64], batch: int, seed: int | None) -> None:
-        self.numbers, self.seed = numbers, seed
+    def __init__(
+        self,
+        numbers: NDArray[np.int64],
+        batch: int,
+        seed: int | None,
+        rank: int = 0,
+        world: int = 1,
+        weights: NDArray[np.float64] | None = None,
+    ) -> None:
+        if min(batch, len(numbers)) < world:
+            raise InputError(
+                f"train: {len(numbers)} fields in batches of {batch} cannot be shared by {world} processes; "
+                "each needs one field a step or more"
+            )
+        self.numbers, self.seed, self.rank, self.world = numbers, seed, rank, world
+        # Normed anew: NumPy wants a sum of 1 more exactly than a part of normed weights has it.
+        self.weights = None if weights is None else weights / weights.sum()
         starts = list(range(0, len(numbers), batch))
-        if batch > 1 and len(starts) > 1 and starts[-1] == len(numbers) - 1:
+        if batch > 1 and len(starts) > 1 and len(numbers) - starts[-1] < max(2, world):
             starts.pop()
         self.starts = starts
-        self.epoch = 0
+        self.epoch = self.first = 0
 
     def __len__(self) -> int:
         return len(self.starts)
 
+    @property
+    def sizes(self) -> list[int]:
+        return [end - start for start, end in self._bounds()]
+
     def __iter__(self) -> Iterator[list[Draw]]:
-        order, seed = self.numbers, () if self.seed is None else (self.seed, self.epoch)
-        if seed:
-            order = np.random.default_rng(seed).permutation(order)
-        for start, end in zip(self.starts, [*self.starts[1:], len(order)], strict=True):
-            yield [Draw(int(number), (*seed, int(number))) for number in order[start:end]]
+        draws = self._draws()
+        for start, end in self._bounds()[self.first :]:
+            yield draws[start:end][self.rank :: self.world]
+
+    def _draws(self) -> list[Draw]:
+        """All draws of the epoch, of all processes together."""
+        if self.seed is None:
+            return [Draw(number, (number,)) for number in self.numbers.tolist()]
+        rng = np.random.default_rng((self.seed, self.epoch))
+        if self.weights is None:
+            order = rng.permutation(self.numbers).tolist()
+            return [Draw(number, (self.seed, self.epoch, number)) for number in order]
+        order = rng.choice(self.numbers, len(self.numbers), p=self.weights).tolist()
+        # A field that comes twice is to be changed in two ways, so its place in the epoch counts.
+        return [Draw(number, (self.seed, self.epoch, number, place)) for place, number in enumerate(order)]
+
+    def _bounds(self) -> list[tuple[int, int]]:
+        return list(zip(self.starts, [*self.starts[1:], len(self.numbers)], strict=True))
 
 
 class Loader:
@@ -95,7 +141,7 @@ class Loader:
     """
 
     def __init__(
-        self, dataset: FieldDataset, batches: EpochBatches, workers: int, device: torch.device
+        self, dataset: Dataset[Row], batches: EpochBatches, workers: int, device: torch.device
     ) -> None:
         self.batches, self.device = batches, device
         self._loader = DataLoader(
@@ -106,14 +152,21 @@ class Loader:
             worker_init_fn=_start_worker,
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
+            # Of its own: the loader draws from it at each start, which must not move the network's generator.
+            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch; the same number gives the same batches."""
-        self.batches.epoch = epoch
+    @property
+    def sizes(self) -> list[int]:
+        """Fields of each batch of an epoch, of all processes together."""
+        return self.batches.sizes
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the ``first`` on; the same numbers give the same batches."""
+        self.batches.epoch, self.batches.first = epoch, first
         for batch in self._loader:
             moved = batch.to(self.device)
             if self.device.type == "cuda":

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from hpa_kit.data import read_field, resize_field
+from hpa_kit.data import FieldStore, read_field, resize_field, store
+from hpa_kit.data.memory import available_bytes
+from hpa_kit.data.sources import require_images
 from hpa_kit.errors import InputError
-from hpa_kit.training import store
 from hpa_kit.training.augment import Augmentation
 from hpa_kit.training.data import _batch_of
 from hpa_kit.training.dataset import EpochBatches, FieldDataset, Loader
-from hpa_kit.training.memory import available_bytes
-from hpa_kit.training.store import FieldStore, require_images
 
 CPU = torch.device("cpu")
 
@@ -90,7 +89,7 @@ def test_missing_channels_are_found_before_anything_is_read(competition):
 def test_a_damaged_field_names_its_id(tmp_path):
     for channel in ("red", "green", "blue", "yellow"):
         (tmp_path / f"bad_{channel}.png").write_bytes(b"")
-    with pytest.raises(InputError, match="ID bad"):
+    with pytest.raises(InputError, match=r"1 of 1 fields cannot be read: ID bad;.*red of ID bad.*0 bytes"):
         FieldStore(tmp_path, ["bad"], 32)
 
 

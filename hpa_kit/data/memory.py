@@ -7,7 +7,10 @@ _GROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes() -> int:
-    """Bytes free for use: what the machine has, or what the container's limit leaves, whichever is less."""
+    """Bytes free for use: what the machine has, or what the container's limit leaves, whichever is less.
+
+    Processes that torchrun started on one machine share it in equal parts.
+    """
     limits = [_machine_bytes()]
     for limit, used in (
         ("memory.max", "memory.current"),
@@ -16,7 +19,7 @@ def available_bytes() -> int:
         left = _read_number(_GROUP / limit), _read_number(_GROUP / used)
         if left[0] is not None and left[1] is not None:
             limits.append(left[0] - left[1])
-    return max(0, min(limits))
+    return max(0, min(limits)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _machine_bytes() -> int:
