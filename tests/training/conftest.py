@@ -34,14 +34,13 @@ def competition(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def settings(competition, tmp_path):
+@pytest.fixture(scope="session")
+def make_run_settings(competition):
     """Makes settings of a run that takes a second."""
 
     def make(**changes):
         quick = {
             "data": competition,
-            "out": tmp_path / "run",
             "backbone": "resnet10t",
             "stride": 8,
             "size": 32,
@@ -56,3 +55,9 @@ def settings(competition, tmp_path):
         return TrainSettings(**{**quick, **changes})
 
     return make
+
+
+@pytest.fixture
+def settings(make_run_settings, tmp_path):
+    """Makes settings of a run that takes a second, in a folder of this test."""
+    return lambda **changes: make_run_settings(**{"out": tmp_path / "run", **changes})
