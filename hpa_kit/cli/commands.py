@@ -7,9 +7,12 @@ from hpa_kit.config import (
     DemoSettings,
     FeaturesSettings,
     InferSettings,
+    LadderSettings,
+    PredictSettings,
     SegmentSettings,
     Settings,
     SimulateSettings,
+    StoreSettings,
     SubcategoriesSettings,
     TrainSettings,
 )
@@ -41,6 +44,12 @@ def _subcategories(settings: SubcategoriesSettings) -> None:
     print(f"sub-categories: {make_subcategories(settings)}")
 
 
+def _store(settings: StoreSettings) -> None:
+    from hpa_kit.data import store_fields
+
+    print(f"store: {store_fields(settings)}")
+
+
 def _segment(settings: SegmentSettings) -> None:
     from hpa_kit.cells.segment import segment
 
@@ -53,11 +62,24 @@ def _infer(settings: InferSettings) -> None:
     print(f"submission: {infer(settings)}")
 
 
+def _predict(settings: PredictSettings) -> None:
+    from hpa_kit.inference import predict
+
+    print(f"cells: {predict(settings)}")
+
+
 def _demo(settings: DemoSettings) -> None:
     from hpa_kit.cli.main import main
     from hpa_kit.demo import demo
 
     demo(settings, run=main)
+
+
+def _ladder(settings: LadderSettings) -> None:
+    from hpa_kit.cli.main import main
+    from hpa_kit.ladder import ladder
+
+    print(f"table: {ladder(settings, run=main)}")
 
 
 class Command(NamedTuple):
@@ -93,6 +115,7 @@ COMMANDS = (
         ("features",),
         _subcategories,
     ),
+    Command("store", "resize all fields once, for many trainings", StoreSettings, ("data",), _store),
     Command(
         "segment",
         "find the cells of all fields and keep their label maps",
@@ -101,5 +124,9 @@ COMMANDS = (
         _segment,
     ),
     Command("infer", "class maps x label maps -> submission.csv", InferSettings, ("data",), _infer),
+    Command(
+        "predict", "a table with a row per cell of any folder of fields", PredictSettings, ("data",), _predict
+    ),
+    Command("ladder", "what each method adds, on fields of known cells", LadderSettings, ("data",), _ladder),
     Command("demo", "the whole job on simulated fields", DemoSettings, (), _demo),
 )

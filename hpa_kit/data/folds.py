@@ -106,12 +106,14 @@ def take_folds(path: str | Path, source: str | Path, labels: pd.DataFrame) -> No
     stored = _read_folds(file)
     known = labels["ID"].isin(stored.index).to_numpy()
     if not known.any():
-        raise InputError(f"folds: {file} knows none of the {len(labels)} fields; expected folds of the same data")
+        raise InputError(
+            f"folds: {file} knows none of the {len(labels)} fields; expected folds of the same data"
+        )
     if not known.all():
         example = labels["ID"][~known].iloc[0]
         warnings.warn(
-            f"folds: {file} lacks {(~known).sum()} of {len(labels)} fields, such as {example}; they are always "
-            "learnt from",
+            f"folds: {file} lacks {(~known).sum()} of {len(labels)} fields, such as {example}; they are "
+            "always learnt from",
             stacklevel=3,
         )
     folds = stored.reindex(labels["ID"]).fillna(-1).astype(np.int64).to_numpy()

@@ -14,6 +14,9 @@ from hpa_kit.data import FieldStore
 from hpa_kit.errors import InputError
 from hpa_kit.training.augment import Augmentation
 
+# Batches that each worker has ready: fields that are decoded anew take unequal times.
+_READ_AHEAD = 4
+
 Row = tuple[NDArray[np.uint8], NDArray[Any], int]
 
 
@@ -144,6 +147,7 @@ class Loader:
         self, dataset: Dataset[Row], batches: EpochBatches, workers: int, device: torch.device
     ) -> None:
         self.batches, self.device = batches, device
+        self._generator = torch.Generator()
         self._loader = DataLoader(
             dataset,
             batch_sampler=batches,
@@ -152,8 +156,9 @@ class Loader:
             worker_init_fn=_start_worker,
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
+            prefetch_factor=_READ_AHEAD if workers else None,
             # Of its own: the loader draws from it at each start, which must not move the network's generator.
-            generator=torch.Generator(),
+            generator=self._generator,
         )
 
     def __len__(self) -> int:
@@ -165,13 +170,23 @@ class Loader:
         return self.batches.sizes
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from the ``first`` on; the same numbers give the same batches."""
+        """The batches of an epoch from the ``first`` on; the same numbers give the same batches.
+
+        Raises:
+            InputError: a field cannot be read.
+        """
         self.batches.epoch, self.batches.first = epoch, first
-        for batch in self._loader:
-            moved = batch.to(self.device)
-            if self.device.type == "cuda":
-                moved = moved._replace(fields=moved.fields.contiguous(memory_format=torch.channels_last))
-            yield moved
+        self._generator.manual_seed(epoch)
+        try:
+            for batch in self._loader:
+                moved = batch.to(self.device)
+                if self.device.type == "cuda":
+                    moved = moved._replace(fields=moved.fields.contiguous(memory_format=torch.channels_last))
+                yield moved
+        except InputError as error:
+            # Out of a worker it comes as a traceback whose last line is what was wrong.
+            message = str(error).strip().splitlines()[-1]
+            raise InputError(message.removeprefix(f"{InputError.__module__}.InputError: ")) from None
 
 
 def _stack(rows: list[Row]) -> Batch:
