@@ -1,0 +1,148 @@
+"""Cell scores as a file, and the folder of a run of pseudo labels, which is made of it."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hpa_kit.classes import CLASSES
+from hpa_kit.config import read_yaml
+from hpa_kit.errors import InputError
+from hpa_kit.files import atomic_path
+from hpa_kit.tables import check_ids, read_table
+
+CLASS_COLUMNS = tuple(location.name for location in CLASSES)
+SCORES, FIELDS, SETTINGS, MASKS = "cell_scores.csv", "fields.csv", "settings.yaml", "masks"
+_DIGITS = "%.6g"
+
+Rows = NDArray[np.float32]
+
+
+class PseudoLabels(NamedTuple):
+    """Scores of the cells of fields, to learn from.
+
+    Attributes:
+        scores: float32 (n, 19) in [0, 1] of each field by ID; row i is cell i + 1 of its label map.
+        masks: folders of label maps, the first that has a field's being the one that counts.
+        soft: whether scores are probabilities to be learnt as they are, or confidences with a threshold.
+    """
+
+    scores: dict[str, Rows]
+    masks: tuple[Path, ...]
+    soft: bool
+
+
+def write_cell_scores(path: str | Path, fields: Iterable[tuple[str, NDArray[np.floating]]]) -> None:
+    """Write cell scores, atomically: columns ``ID``, ``cell`` (from 1) and one per class by name.
+
+    Args:
+        path: the CSV.
+        fields: ID and scores (n, 19) of each field, in the order they are written; row i is cell i + 1.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        columns = ["ID", "cell", *CLASS_COLUMNS]
+        pd.DataFrame(columns=columns).to_csv(file, index=False, lineterminator="\n")
+        for id, scores in fields:
+            table = pd.DataFrame(scores, columns=list(CLASS_COLUMNS))
+            table.insert(0, "ID", pd.Series([id] * len(table), dtype=object))
+            table.insert(1, "cell", np.arange(1, len(table) + 1))
+            table.to_csv(file, index=False, header=False, lineterminator="\n", float_format=_DIGITS)
+
+
+def read_cell_scores(path: str | Path) -> pd.DataFrame:
+    """Read cell scores.
+
+    Returns:
+        Columns ``ID`` (text), ``cell`` (int64) and one per class by name (float64), in the file's order.
+
+    Raises:
+        InputError: the file is missing or no such table, a score is no number from 0 to 1, or the cells of a
+            field do not count 1, 2, 3 without a gap; the ID is named.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"cell scores: {path} is missing; expected a table that hpa-kit pseudo-labels wrote")
+    numbers: dict[str, Any] = {"cell": np.int64} | dict.fromkeys(CLASS_COLUMNS, np.float64)
+    try:
+        # Text would need ten times the memory; what is text must stay it.
+        table = pd.read_csv(path, dtype={"ID": object} | numbers, keep_default_na=False, na_filter=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cell scores: {path} cannot be read: {' '.join(str(error).split())}") from None
+    lacking = [column for column in ("ID", *numbers) if column not in table.columns]
+    if lacking:
+        raise InputError(f"cell scores: {path} lacks the column {', '.join(lacking)}")
+    values = table[list(CLASS_COLUMNS)].to_numpy()
+    bad = ~((values >= 0) & (values <= 1)).all(axis=1)
+    if bad.any():
+        raise InputError(
+            f"cell scores: {path}, ID {table['ID'][bad].iloc[0]}: a score is outside 0 to 1, or no number"
+        )
+    wrong = table["cell"] != table.groupby("ID", sort=False).cumcount() + 1
+    if wrong.any():
+        first = table[wrong].iloc[0]
+        raise InputError(
+            f"cell scores: {path}, ID {first['ID']}: cell {first['cell']} is out of order; expected 1, 2, 3, …"
+        )
+    return table[["ID", *numbers]]
+
+
+def read_pseudo_labels(folder: str | Path, masks: str | Path | None = None) -> PseudoLabels:
+    """Read what ``hpa-kit pseudo-labels`` wrote.
+
+    Args:
+        folder: holds ``cell_scores.csv``, ``fields.csv`` (all fields, those without cells among them),
+            ``settings.yaml`` and, where cells had to be found, ``masks/``.
+        masks: folder of the label maps, where it is no longer the one that the settings name.
+
+    Raises:
+        InputError: something is missing or damaged, or the run has not ended.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"pseudo labels: {folder} is no folder; expected one of hpa-kit pseudo-labels")
+    if not (folder / SCORES).is_file() and (folder / SETTINGS).is_file():
+        raise InputError(
+            f"pseudo labels: {folder} has no {SCORES}: the run has not ended, or lacks shards; go on with it"
+        )
+    table = read_cell_scores(folder / SCORES)
+    settings = read_yaml(folder / SETTINGS)
+    scores = _by_id(table)
+    for id in _listed(folder / FIELDS, scores):
+        scores.setdefault(id, np.zeros((0, len(CLASS_COLUMNS)), np.float32))
+    places = _mask_folders(folder, settings, masks)
+    return PseudoLabels(scores, places, soft=settings.get("labels") == "soft")
+
+
+def _by_id(table: pd.DataFrame) -> dict[str, Rows]:
+    values = table[list(CLASS_COLUMNS)].to_numpy(dtype=np.float32)
+    rows = table.groupby("ID", sort=False).indices
+    return {str(id): values[places] for id, places in rows.items()}
+
+
+def _listed(path: Path, scores: Mapping[str, Rows]) -> list[str]:
+    """All fields of the run, checked against the table of cell scores."""
+    fields = read_table(path, ("ID", "cells"))
+    check_ids(fields["ID"], path)
+    for id, cells in zip(fields["ID"], fields["cells"], strict=True):
+        found = len(scores.get(id, ()))
+        if cells != str(found):
+            raise InputError(f"pseudo labels: {path} says ID {id} has {cells} cells; {SCORES} has {found}")
+    return fields["ID"].tolist()
+
+
+def _mask_folders(folder: Path, settings: Mapping[str, Any], masks: str | Path | None) -> tuple[Path, ...]:
+    own = folder / MASKS
+    named = masks if masks is not None else settings.get("masks")
+    found = [own] if own.is_dir() else []
+    if named is not None:
+        if not Path(named).is_dir():
+            raise InputError(
+                f"pseudo labels: {folder} counts the cells of {named}, which is no folder; give masks"
+            )
+        found.append(Path(named))
+    if not found:
+        raise InputError(f"pseudo labels: {own} is missing; give masks, the folder of the label maps")
+    return tuple(found)

@@ -1,0 +1,162 @@
+"""Stage 2's data: fields and the pseudo labels of their cells, drawn after augmentation."""
+
+import os
+import warnings
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from hpa_kit.cells import has_label_maps, read_cells
+from hpa_kit.config import TrainSettings
+from hpa_kit.data import FieldStore, PseudoLabels, read_pseudo_labels
+from hpa_kit.errors import InputError
+from hpa_kit.flow import Failure, attempt, run_ahead
+from hpa_kit.training.augment import Augmentation
+from hpa_kit.training.data import RunFields, TrainingData, load_batches, read_run_fields
+from hpa_kit.training.dataset import Draw, Row
+from hpa_kit.training.processes import Processes
+from hpa_kit.training.targets import make_soft_target, make_target
+
+FULL = 255  # what a pixel's channel holds where its target is 1
+
+
+def load_segmentation_data(
+    settings: TrainSettings, device: torch.device, processes: Processes | None = None
+) -> TrainingData:
+    """The batches of a run that learns from pseudo labels.
+
+    Fields without pseudo labels are left out, with a warning. Targets are uint8 (B, 20, S, S), a target of 1
+    being 255.
+
+    Args:
+        settings: of the run; ``pseudo_labels`` is set.
+        device: where batches go.
+        processes: that train together.
+
+    Raises:
+        InputError: as :func:`~hpa_kit.training.data.read_run_fields`; or pseudo labels or label maps are
+            missing, damaged, or do not belong together.
+    """
+    if settings.pseudo_labels is None:
+        raise InputError("train: network unet needs pseudo_labels, a folder of hpa-kit pseudo-labels")
+    # Before the fields are read, which takes longer.
+    pseudo = read_pseudo_labels(settings.pseudo_labels, settings.masks)
+    fields = _with_pseudo_labels(read_run_fields(settings), pseudo, settings.pseudo_labels)
+    cells = CellMaps(pseudo, fields.folds["ID"].tolist(), settings.size)
+
+    def dataset(augmentation: Augmentation) -> SegmentationDataset:
+        return SegmentationDataset(fields.store, cells, pseudo, augmentation, settings.threshold)
+
+    data = load_batches(settings, fields, dataset, device, processes or Processes())
+    # The fingerprint is to change where a pseudo label does.
+    sums = [zlib.crc32(pseudo.scores[id].tobytes()) if id in pseudo.scores else 0 for id in cells.ids]
+    return data._replace(folds=data.folds.assign(PseudoLabels=sums))
+
+
+class SegmentationDataset(Dataset[Row]):
+    """Fields, and targets drawn from their augmented label maps, by :class:`~hpa_kit.training.dataset.Draw`.
+
+    Args:
+        store: all fields.
+        cells: their label maps.
+        pseudo: the cells' scores.
+        augmentation: how field and label map are changed.
+        threshold: confidence from which a cell is drawn in a class; soft pseudo labels know none.
+    """
+
+    def __init__(
+        self,
+        store: FieldStore,
+        cells: "CellMaps",
+        pseudo: PseudoLabels,
+        augmentation: Augmentation,
+        threshold: float,
+    ) -> None:
+        self.store, self.cells, self.pseudo = store, cells, pseudo
+        self.augmentation, self.threshold = augmentation, threshold
+
+    def __getitem__(self, draw: Draw) -> Row:
+        number = draw.number
+        image, labels = self.augmentation(self.store[number], draw.seed, mask=self.cells[number])
+        scores = self.pseudo.scores[self.cells.ids[number]]
+        if self.pseudo.soft:
+            return image, make_soft_target(labels, scores), number
+        return image, make_target(labels, scores, self.threshold) * np.uint8(FULL), number
+
+
+class CellMaps:
+    """Label maps of cells at their training size, by the number of their field; kept in memory, packed.
+
+    A packed map of 512² takes some 5 kB, so those of all the competition's fields take 0.1 GB.
+
+    Args:
+        pseudo: tells where they are; fields that it lacks have none.
+        ids: the fields by their number.
+        size: side in pixels.
+
+    Raises:
+        InputError: label maps are missing, damaged, or hold other numbers of cells than the pseudo labels.
+    """
+
+    def __init__(self, pseudo: PseudoLabels, ids: Sequence[str], size: int) -> None:
+        self.ids, self.size = list(ids), size
+
+        def packed(id: str) -> bytes | Failure:
+            return attempt(self._packed, pseudo, id) if id in pseudo.scores else b""
+
+        threads = os.cpu_count() or 1
+        with ThreadPoolExecutor(threads, "label maps") as pool:
+            maps = run_ahead(pool, packed, self.ids, 2 * threads)
+            read = list(tqdm(maps, "read label maps", len(self.ids), unit="field", leave=False))
+        failed = [found.reason for found in read if isinstance(found, Failure)]
+        if failed:
+            raise InputError(f"train: label maps of {len(failed)} of {len(self.ids)} fields: {failed[0]}")
+        self._maps = [found for found in read if not isinstance(found, Failure)]
+
+    def __getitem__(self, number: int) -> NDArray[np.int32]:
+        """The label map of a field, int32 (size, size)."""
+        flat = np.frombuffer(zlib.decompress(self._maps[number]), np.int32)
+        return flat.reshape(self.size, self.size)
+
+    def _packed(self, pseudo: PseudoLabels, id: str) -> bytes:
+        folder = next((place for place in pseudo.masks if has_label_maps(place, id)), pseudo.masks[-1])
+        cells = read_cells(folder, id)
+        _check_count(folder, id, int(cells.max(initial=0)), len(pseudo.scores[id]))
+        # Pixel centres on pixel centres, as fields are resized.
+        small = cv2.resize(cells, (self.size, self.size), interpolation=cv2.INTER_NEAREST_EXACT)
+        return zlib.compress(np.ascontiguousarray(small, np.int32).tobytes(), 1)
+
+
+def _check_count(folder: Path, id: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise InputError(
+            f"label maps: {folder}, ID {id}: {found} cells, the pseudo labels have {expected}; give as masks "
+            "the label maps that they were made with"
+        )
+
+
+def _with_pseudo_labels(fields: RunFields, pseudo: PseudoLabels, folder: Path) -> RunFields:
+    """The fields without those that have no pseudo labels, which neither part gets."""
+    there = fields.folds["ID"].isin(pseudo.scores.keys()).to_numpy()
+    learnt, held_out = fields.learnt[there[fields.learnt]], fields.held_out[there[fields.held_out]]
+    if len(learnt) < 2 or len(held_out) < 1:
+        raise InputError(
+            f"train: {folder} has pseudo labels of {len(learnt)} fields to learn from and of {len(held_out)} "
+            "held out; expected 2 and 1 at least"
+        )
+    if not there.all():
+        example = fields.folds["ID"][~there].iloc[0]
+        warnings.warn(
+            f"train: {(~there).sum()} of {len(there)} fields have no pseudo labels in {folder}, such as ID "
+            f"{example}; left out",
+            stacklevel=3,
+        )
+    return fields._replace(learnt=learnt, held_out=held_out)
