@@ -1,11 +1,8 @@
 """The whole job on simulated fields: what ``make demo`` runs."""
 
-import shlex
-from collections.abc import Callable, Sequence
-
 from hpa_kit.config import DemoSettings
-from hpa_kit.errors import InputError
 from hpa_kit.report.text import text_table
+from hpa_kit.script import Run, Script
 from hpa_kit.submission import evaluate
 
 RULES = {
@@ -16,25 +13,19 @@ RULES = {
 }
 
 
-def demo(settings: DemoSettings, run: Callable[[Sequence[str]], int]) -> None:
+def demo(settings: DemoSettings, run: Run) -> None:
     """Simulate, find cells, train, infer by each rule, check, evaluate; print what the cell scores gain.
 
     Args:
         settings: sizes and seed of the demo.
-        run: the command line's entry point; each step is a command that is printed before it runs, so that
-            the same commands can be typed for another folder.
+        run: the command line's entry point; each step is a command.
 
     Raises:
         InputError: a step failed; what it wrote so far is kept and the next demo goes on from there.
     """
     out = settings.out
     data, member, masks = out / "data", out / "run", out / "label_maps"
-
-    def step(*words: object) -> None:
-        command = [str(word) for word in words]
-        print(f"\n$ hpa-kit {shlex.join(command)}", flush=True)
-        if run(command) != 0:
-            raise InputError(f"demo: the step {command[0]} failed; see above")
+    step = Script("demo", run)
 
     classes = ",".join(map(str, settings.classes))
     step("simulate", data, "--train", settings.train, "--test", settings.test, "--size", settings.size,

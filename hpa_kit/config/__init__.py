@@ -11,6 +11,7 @@ from hpa_kit.config.demo import DemoSettings
 from hpa_kit.config.ensemble import EnsembleSettings, MemberSettings, read_ensemble, write_ensemble
 from hpa_kit.config.infer import InferSettings, LookSettings, PredictSettings
 from hpa_kit.config.kinds import Classes, FieldSide, Form, Rule, SegmenterName, Split, Stride, Views
+from hpa_kit.config.ladder import LadderSettings
 from hpa_kit.config.subcategories import FeaturesSettings, SubcategoriesSettings
 from hpa_kit.config.train import TrainSettings
 
@@ -22,6 +23,7 @@ __all__ = [
     "FieldSide",
     "Form",
     "InferSettings",
+    "LadderSettings",
     "LookSettings",
     "MemberSettings",
     "PredictSettings",

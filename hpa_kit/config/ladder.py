@@ -1,0 +1,65 @@
+"""Settings of the command that compares methods step by step: ladder."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from hpa_kit.config.base import Settings, nearest
+from hpa_kit.config.kinds import Rule, Stride, split_text
+
+CLASSIFIER_RUNGS = ("round0", "longer", "round1", "round1_fresh", "puzzle", "both")
+STAGE_RUNGS = ("copied", "cams", "subcategories", "stage2", "ensemble", "tuned")
+RUNG_GROUPS = {
+    "classifiers": ("round0", "round1", "puzzle", "both"),
+    "stages": STAGE_RUNGS,
+    "all": (*CLASSIFIER_RUNGS, *STAGE_RUNGS),
+}
+
+
+def _rungs(value: Any) -> Any:
+    """Names of rungs and groups -> rungs, each once, in the ladder's order."""
+    names = split_text(value)
+    if not isinstance(names, list | tuple):
+        return value
+    known = {**{name: (name,) for name in RUNG_GROUPS["all"]}, **RUNG_GROUPS}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"there is no rung {name!r}{nearest(str(name), known)}")
+    wanted = {rung for name in names for rung in known[name]}
+    return tuple(rung for rung in RUNG_GROUPS["all"] if rung in wanted)
+
+
+def _each_once(value: Any) -> Any:
+    values = split_text(value)
+    return tuple(dict.fromkeys(values)) if isinstance(values, Iterable) else value
+
+
+class LadderSettings(Settings):
+    """``hpa-kit ladder``: what each method adds, on fields whose cells are known."""
+
+    data: Path = Field(description="folder as hpa-kit simulate writes: train.csv, train/, test/, truth.csv")
+    out: Path = Field(description="folder to write; a ladder that was cut off goes on there")
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_each_once)] = Field(
+        (0, 1, 2), min_length=1, description="seeds; every one trains everything anew"
+    )
+    rungs: Annotated[tuple[str, ...], BeforeValidator(_rungs)] = Field(
+        RUNG_GROUPS["classifiers"],
+        min_length=1,
+        description=f"what to compare: classifiers ({', '.join(RUNG_GROUPS['classifiers'])}), "
+        f"stages ({', '.join(STAGE_RUNGS)}), all, or some by name, such as round0,longer,round1",
+    )
+    masks: Path | None = Field(None, description="label maps of the true cells; by default data's masks/")
+    rules: Annotated[tuple[Rule, ...], BeforeValidator(_each_once)] = Field(
+        ("cam_share", "mean_logit_negative"),
+        min_length=1,
+        description="how cells are scored; the last one is the one that stages are compared by",
+    )
+    backbone: str = Field("resnet18", description="timm model name")
+    stride: Stride = Field(8, description="input pixels per map pixel")
+    size: int = Field(128, ge=32, description="side to which fields are resized")
+    epochs: int = Field(12, ge=1, description="passes over the training fields, of every classifier")
+    folds: int = Field(3, ge=2, description="folds; classifiers train with fold 0 held out, stages with each")
+    k: int = Field(10, ge=1, description="sub-categories per class")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:1")

@@ -1,0 +1,115 @@
+"""Running a ladder: every step once, each submission measured, all of it in a table."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hpa_kit.config import LadderSettings, write_yaml
+from hpa_kit.data import DataFolder
+from hpa_kit.errors import InputError
+from hpa_kit.files import atomic_text
+from hpa_kit.ladder.plan import Plan, Score, Step, plan_classifiers
+from hpa_kit.ladder.scores import Results
+from hpa_kit.ladder.table import markdown
+from hpa_kit.report.text import text_table
+from hpa_kit.script import Run, Script
+from hpa_kit.timing import duration
+
+RESULTS, TABLE, STEPS, SETTINGS = "results.csv", "ladder.md", "steps.csv", "ladder.yaml"
+
+
+def ladder(settings: LadderSettings, run: Run) -> Path:
+    """Train, infer and measure whatever the rungs need, for every seed; a finished step is not done again.
+
+    ``out`` gets ``results.csv`` (one number per row), ``ladder.md`` (mean and spread over seeds),
+    ``steps.csv`` (which commands are done, and how long each took), ``ladder.yaml``, and a folder per seed.
+
+    Args:
+        settings: what to compare, on which fields.
+        run: the command line's entry point; each step is a command.
+
+    Returns:
+        Path of the Markdown table.
+
+    Raises:
+        InputError: data lack something, or a step failed; what was done so far is kept and the next ladder
+            goes on from there.
+    """
+    truth = _truth(settings)
+    plan = Plan(settings)
+    plan_classifiers(plan)
+    write_yaml(settings, settings.out / SETTINGS)
+    script = Script("ladder", run, settings.out / STEPS)
+    results = Results(settings.out / RESULTS)
+    steps = list(plan.steps.values())
+    begun = time.monotonic()
+    for number, step in enumerate(steps, start=1):
+        fresh = _seconds(script, step) is None
+        if fresh:
+            spent = duration(time.monotonic() - begun)
+            print(f"\n[{number}/{len(steps)}] {step.title}; {spent} so far{_left(script, steps)}")
+            print(f"took {duration(script(*step.command))}", flush=True)
+        if step.score is not None and (fresh or not results.has(step.score)):
+            _say(step.score, results.measure(step.score, truth, step.out))
+    table = markdown(results.table(), settings)
+    atomic_text(settings.out / TABLE, table)
+    print(f"\n{table}\n{_times(script, steps)}")
+    return settings.out / TABLE
+
+
+def _say(score: Score, found: dict[str, float]) -> None:
+    for measure, value in found.items():
+        print(f"{score.rung}, seed {score.seed}, {score.masks} cells: {measure} {value:.4f}")
+
+
+def _truth(settings: LadderSettings) -> Path:
+    """The truth of the test fields; all that a ladder needs is looked for before anything is trained."""
+    folder = DataFolder(settings.data)
+    folder.labels()
+    for split in ("train", "test"):
+        folder.images(split)
+    truth = folder.truth("test")
+    if truth is None:
+        raise InputError(
+            f"ladder: {settings.data / 'truth.csv'} is missing; expected the truth of every test cell, "
+            "as hpa-kit simulate writes it"
+        )
+    masks = settings.masks or settings.data / "masks"
+    if not masks.is_dir():
+        raise InputError(f"ladder: {masks} is missing; give --masks, a folder of the true cells' label maps")
+    return truth
+
+
+def _seconds(script: Script, step: Step) -> float | None:
+    """What a step took when it was done, or None where it has to be done."""
+    return script.done(*step.command) if step.out.exists() else None
+
+
+def _seconds_by_kind(script: Script, steps: Sequence[Step]) -> dict[str, list[float]]:
+    """What finished steps took, by their kind."""
+    taken: dict[str, list[float]] = {}
+    for step in steps:
+        if (seconds := _seconds(script, step)) is not None:
+            taken.setdefault(step.kind, []).append(seconds)
+    return taken
+
+
+def _left(script: Script, steps: Sequence[Step]) -> str:
+    """How long the steps that are left will take, as those of their kind took; empty where none is known."""
+    taken = _seconds_by_kind(script, steps)
+    open_kinds = [step.kind for step in steps if _seconds(script, step) is None]
+    known = [float(np.mean(taken[kind])) for kind in open_kinds if kind in taken]
+    if not known:
+        return ""
+    unknown = len(open_kinds) - len(known)
+    return f", about {duration(sum(known))} left" + (f" and {unknown} steps of new kinds" if unknown else "")
+
+
+def _times(script: Script, steps: Sequence[Step]) -> str:
+    """Where the time went, by kinds of steps."""
+    taken = _seconds_by_kind(script, steps)
+    rows = [[kind, str(len(each)), duration(sum(each))] for kind, each in taken.items()]
+    total = sum(sum(each) for each in taken.values())
+    return text_table(["steps", "number", "time"], [*rows, ["in all", str(len(steps)), duration(total)]])

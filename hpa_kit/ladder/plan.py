@@ -1,0 +1,131 @@
+"""The commands of a ladder, in order: what is trained, what is inferred, and what that is a score of."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from hpa_kit.config import LadderSettings
+from hpa_kit.config.ladder import CLASSIFIER_RUNGS
+
+ROUND_0 = "round0"
+
+
+class Score(NamedTuple):
+    """What a submission is a score of."""
+
+    rung: str
+    seed: int
+    masks: str  # true, classical
+    rule: str
+
+
+class Step(NamedTuple):
+    """One command.
+
+    Attributes:
+        title: what it does, to be read.
+        kind: steps of one kind take about the same time.
+        command: its words.
+        out: what it writes; a command that was done but whose output is gone is done again.
+        score: what to measure in the submission that it writes.
+    """
+
+    title: str
+    kind: str
+    command: tuple[str, ...]
+    out: Path
+    score: Score | None = None
+
+
+class Plan:
+    """Collects the steps that rungs need; what several of them need is there once.
+
+    Args:
+        settings: of the ladder.
+
+    Attributes:
+        steps: by command, in the order in which they have to run.
+        true_masks: folder of the label maps of the true cells.
+    """
+
+    def __init__(self, settings: LadderSettings) -> None:
+        self.settings = settings
+        self.steps: dict[tuple[str, ...], Step] = {}
+        self.true_masks = settings.masks or settings.data / "masks"
+
+    def add(self, title: str, kind: str, *words: object, out: Path, score: Score | None = None) -> Path:
+        """Plan a command, unless it is planned already; what it writes."""
+        command = (*map(str, words), "--out", str(out))
+        self.steps.setdefault(command, Step(title, kind, command, out, score))
+        return out
+
+    def folder(self, seed: int) -> Path:
+        """Where all of a seed lies."""
+        return self.settings.out / f"seed{seed}"
+
+    def classifier(self, rung: str, seed: int, fold: int = 0) -> Path:
+        """A classifier of one of the classifier rungs, trained without one fold: its run folder."""
+        extra: list[object] = []
+        if rung in ("longer", "round1", "both"):
+            extra += ["--warm-start", self.classifier(ROUND_0, seed, fold)]
+        if rung in ("round1", "round1_fresh", "both"):
+            extra += ["--round", 1, "--subcategories", self.subcategories(seed, fold)]
+        if rung in ("puzzle", "both"):
+            extra += ["--puzzle", "cam"]
+        return self.train(rung, seed, fold, self.folder(seed) / f"fold{fold}" / rung, *extra)
+
+    def train(self, name: str, seed: int, fold: int, out: Path, *extra: object) -> Path:
+        """Any network, trained without one fold: its run folder."""
+        chosen = self.settings
+        options = (
+            "--backbone", chosen.backbone, "--stride", chosen.stride, "--size", chosen.size,
+            "--epochs", chosen.epochs, "--folds", chosen.folds, "--fold", fold, "--seed", seed,
+            "--device", chosen.device,
+        )  # fmt: skip
+        # An option that stands twice counts as it stands last, so extra ones win.
+        return self.add(
+            f"train {name}, seed {seed}, fold {fold}", f"train {name}",
+            "train", chosen.data, *options, *extra, out=out,
+        )  # fmt: skip
+
+    def subcategories(self, seed: int, fold: int = 0) -> Path:
+        """The table of sub-categories that features of the round-0 classifier give."""
+        data, folder = self.settings.data, self.folder(seed) / f"fold{fold}"
+        where = f"seed {seed}, fold {fold}"
+        features = self.add(
+            f"features, {where}", "features", "features", data,
+            "--member", self.classifier(ROUND_0, seed, fold), "--device", self.settings.device,
+            out=folder / "features.npz",
+        )  # fmt: skip
+        return self.add(
+            f"sub-categories, {where}", "subcategories", "subcategories", features,
+            "--labels", data / "train.csv", "--k", self.settings.k, "--seed", seed,
+            out=folder / "subcategories.csv",
+        )  # fmt: skip
+
+    def infer(self, score: Score, label_maps: Path, *members: object) -> Path:
+        """A submission for the test fields, to be scored.
+
+        Args:
+            score: what it is a score of.
+            label_maps: folder.
+            members: the options that name them.
+        """
+        name = f"{score.rung}_{score.masks}_{score.rule}"
+        return self.add(
+            f"infer {score.rung} by {score.rule}, {score.masks} cells, seed {score.seed}",
+            f"infer {score.rung}", "infer", self.settings.data, *members, "--masks", label_maps,
+            *(() if score.rule == "tuned" else ("--rule", score.rule)), "--map-size", self.settings.size,
+            "--device", self.settings.device,
+            out=self.folder(score.seed) / "submissions" / f"{name}.csv", score=score,
+        )  # fmt: skip
+
+
+def plan_classifiers(plan: Plan) -> None:
+    """Every classifier rung: trained, and inferred with the true cells, so that only classes can be wrong."""
+    settings = plan.settings
+    for seed in settings.seeds:
+        for rung in CLASSIFIER_RUNGS:
+            if rung in settings.rungs:
+                member = plan.classifier(rung, seed)
+                for rule in dict.fromkeys(("copied", *settings.rules)):
+                    plan.infer(Score(rung, seed, "true", rule), plan.true_masks, "--members", member)

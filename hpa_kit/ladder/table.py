@@ -1,0 +1,86 @@
+"""A ladder's results as Markdown: mean and spread over seeds, and each seed's number."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from hpa_kit.config import LadderSettings
+from hpa_kit.config.ladder import CLASSIFIER_RUNGS, STAGE_RUNGS
+from hpa_kit.ladder.scores import IMAGE_MAP
+
+RUNG_NAMES = {
+    "round0": "round 0",
+    "longer": "round 0, trained on as long as round 1",
+    "round1": "round 1 (SC-CAM), from round 0 on",
+    "round1_fresh": "round 1 (SC-CAM), from the start",
+    "puzzle": "Puzzle-CAM",
+    "both": "round 1 with Puzzle-CAM, from round 0 on",
+    "copied": "image scores copied",
+    "cams": "class maps, round 0",
+    "subcategories": "class maps, round 1",
+    "stage2": "stage 2 on pseudo labels",
+    "ensemble": "ensemble of both stages",
+    "tuned": "ensemble, tuned",
+}
+MEASURES = {
+    IMAGE_MAP: "image mAP",
+    "copied": "cells: image scores copied",
+    "cam_share": "cells: 15th place's rule",
+    "mean_logit": "cells: mean logit",
+    "mean_logit_negative": "cells: mean logit, Negative = nothing else",
+}
+
+
+def markdown(results: pd.DataFrame, settings: LadderSettings) -> str:
+    """Tables of the rungs that settings name, as far as they are measured.
+
+    Args:
+        results: of :class:`~hpa_kit.ladder.scores.Results`.
+        settings: of the ladder.
+    """
+    parts = [_classifiers(results, settings), _stages(results, settings)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """``0.612 ± 0.010 (0.602, 0.622)``: mean, standard deviation of the sample, each value."""
+    if not values:
+        return "–"
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    each = ", ".join(f"{value:.3f}" for value in values)
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f} ({each})"
+
+
+def _classifiers(results: pd.DataFrame, settings: LadderSettings) -> str:
+    rungs = [rung for rung in CLASSIFIER_RUNGS if rung in settings.rungs]
+    columns = {
+        name: _column(results, settings, measure=measure, masks="true")
+        for measure, name in MEASURES.items()
+        if measure in (IMAGE_MAP, "copied", *settings.rules)
+    }
+    return _table("classifier, true cells", rungs, columns)
+
+
+def _stages(results: pd.DataFrame, settings: LadderSettings) -> str:
+    rungs = [rung for rung in STAGE_RUNGS if rung in settings.rungs]
+    return _table("rung", rungs, {})
+
+
+def _column(
+    results: pd.DataFrame, settings: LadderSettings, measure: str, masks: str
+) -> Callable[[str], Sequence[float]]:
+    """What gives a rung's values of one measure, by seed as far as there are any."""
+    chosen = results[(results["measure"] == measure) & (results["masks"] == masks)]
+    found = {(row.rung, row.seed): float(row.value) for row in chosen.itertuples(index=False)}
+    return lambda rung: [found[rung, seed] for seed in settings.seeds if (rung, seed) in found]
+
+
+def _table(first: str, rungs: Sequence[str], columns: dict[str, Callable[[str], Sequence[float]]]) -> str:
+    if not rungs:
+        return ""
+    lines = [[first, *columns], ["---"] * (1 + len(columns))]
+    for rung in rungs:
+        lines.append([RUNG_NAMES[rung], *(mean_and_spread(values(rung)) for values in columns.values())])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
