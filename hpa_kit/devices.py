@@ -1,4 +1,6 @@
-"""Which device to run on."""
+"""Which device to run on, or which devices."""
+
+from contextlib import suppress
 
 from hpa_kit.errors import InputError
 
@@ -25,3 +27,28 @@ def pick_device(name: str) -> str:
             f"device: {name!r} cannot be used here ({reason}); use auto, cpu, cuda or cuda:0"
         ) from None
     return str(device)
+
+
+def pick_devices(names: str) -> list[str]:
+    """Devices that share work: ``auto`` -> every GPU that works, else the cpu; else what the names say.
+
+    Args:
+        names: as for :func:`pick_device`, several with commas between them: ``cuda:0,cuda:1``. One that is
+            named twice does two shares.
+
+    Raises:
+        InputError: a device was named that torch cannot use here, or none was named.
+    """
+    import torch
+
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted:
+        raise InputError(f"device: {names!r} names no device; use auto, cpu, cuda or cuda:0,cuda:1")
+    if wanted != ["auto"]:
+        return [pick_device(name) for name in wanted]
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    working = []
+    for index in range(count):
+        with suppress(InputError):
+            working.append(pick_device(f"cuda:{index}"))
+    return working or ["cpu"]

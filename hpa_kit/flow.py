@@ -1,11 +1,14 @@
 """Work on a stream of items: some ahead, in batches, one item's fault not being the others'."""
 
 import logging
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from queue import Empty, Full, Queue
+from typing import Generic, NamedTuple, TypeVar
 
 from hpa_kit.errors import InputError
 
@@ -37,14 +40,21 @@ def attempt(function: Callable[..., T], *arguments: object) -> T | Failure:
 
 def run_ahead(
     pool: ThreadPoolExecutor, function: Callable[[S], T], items: Iterable[S], most: int
-) -> Iterator[T]:
-    """Results in the items' order, worked out by the pool at most ``most`` items ahead."""
+) -> Generator[T, None, None]:
+    """Results in the items' order, worked out by the pool at most ``most`` items ahead.
+
+    What has not begun when nobody wants more results is left undone.
+    """
     remaining = iter(items)
     waiting = deque(pool.submit(function, item) for item in islice(remaining, most))
-    while waiting:
-        result = waiting.popleft().result()
-        waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
-        yield result
+    try:
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
+            yield result
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -52,3 +62,64 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     remaining = iter(items)
     while batch := list(islice(remaining, size)):
         yield batch
+
+
+class Background(Generic[T]):
+    """Items of an iterator that a thread of its own pulls, at most ``most`` ahead.
+
+    An iterator that works between its items goes on working while the caller does something else.
+
+    Args:
+        items: pulled, and closed, in the thread only.
+        most: items kept ready.
+    """
+
+    def __init__(self, items: Iterator[T], most: int = 1) -> None:
+        self._items = items
+        self._ready: Queue[tuple[T] | BaseException | None] = Queue(most)
+        self._unwanted = threading.Event()
+        self._thread = threading.Thread(target=self._pull, name="background", daemon=True)
+        self._thread.start()
+
+    def get(self, seconds: float) -> T | None:
+        """The next item, or None where there are no more.
+
+        Raises:
+            TimeoutError: there is none after so many seconds; ask again.
+            Exception: what the iterator raised.
+        """
+        try:
+            found = self._ready.get(timeout=max(0.0, seconds))
+        except Empty:
+            raise TimeoutError from None
+        if isinstance(found, tuple):
+            return found[0]
+        self._put(found)  # whoever asks again gets the same answer
+        if found is None:
+            return None
+        raise found
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Want no more items; the thread ends after the one it is at, which is not waited for any longer."""
+        self._unwanted.set()
+        self._thread.join(seconds)
+
+    def _pull(self) -> None:
+        end: BaseException | None = None
+        try:
+            for item in self._items:
+                self._put((item,))
+                if self._unwanted.is_set():
+                    break
+        except BaseException as error:  # the caller's to handle, in its own thread
+            end = error
+        finally:
+            if close := getattr(self._items, "close", None):
+                close()
+        self._put(end)
+
+    def _put(self, found: tuple[T] | BaseException | None) -> None:
+        while not self._unwanted.is_set():
+            with suppress(Full):
+                self._ready.put(found, timeout=0.05)
+                return

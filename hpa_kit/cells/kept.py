@@ -2,8 +2,9 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 # Fields that need no segmenter and wait behind one that does: memory against full batches.
 MOST_PASSING = 8
+# Fields that are read while the segmenter's networks work on as many: with fewer, the networks wait for them.
+READ_AHEAD = 8
 
 
 class FieldCells(NamedTuple):
@@ -38,12 +41,12 @@ class _Read(NamedTuple):
 
 
 def kept_or_made(
-    ids: Sequence[str],
+    ids: Iterable[str],
     images: str | Path,
     finder: Segmenter,
     masks: str | Path | None = None,
     workers: int = 2,
-) -> Iterator[tuple[str, FieldCells | Failure]]:
+) -> Generator[tuple[str, FieldCells | Failure], None, None]:
     """Read fields and their label maps, and find the cells of those that have none.
 
     Fields are read ahead in threads and go through the segmenter's stream, so that its networks see batches.
@@ -72,11 +75,16 @@ def kept_or_made(
 
 
 def _kept_or_made(
-    ids: Sequence[str], images: Path, finder: Segmenter, masks: Path | None, workers: int
-) -> Iterator[tuple[str, FieldCells | Failure]]:
-    with ThreadPoolExecutor(workers, "read") as pool:
-        read = run_ahead(pool, lambda id: attempt(_read, images, masks, id), ids, workers + 1)
-        for id, result in _through(zip(ids, read, strict=True), finder):
+    ids: Iterable[str], images: Path, finder: Segmenter, masks: Path | None, workers: int
+) -> Generator[tuple[str, FieldCells | Failure], None, None]:
+    def read(id: str) -> tuple[str, _Read | Failure]:
+        return id, attempt(_read, images, masks, id)
+
+    with (
+        ThreadPoolExecutor(workers, "read") as pool,
+        closing(run_ahead(pool, read, ids, workers + READ_AHEAD)) as fields,
+    ):
+        for id, result in _through(fields, finder):
             if isinstance(result, FieldCells) and result.made and not result.maps.cells.any():
                 log.warning(f"cells: {finder.name} finds no cell in field {id}")
             yield id, result

@@ -17,6 +17,7 @@ from hpa_kit.config import SegmentSettings
 from hpa_kit.data import DataFolder, field_size
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, run_ahead
+from hpa_kit.timing import Forecast
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ def segment(settings: SegmentSettings) -> Path:
     settings.out.mkdir(parents=True, exist_ok=True)
     todo = _todo(ids, images, settings.out, finder.settings, settings.workers)
     log.info("segment: %d fields to do, %d kept from before", len(todo), len(ids) - len(todo))
-    failed = _make(todo, images, settings.out, finder, settings.workers)
+    forecast = Forecast("segment", len(todo), 2 * settings.batch)
+    failed = _make(todo, images, settings.out, finder, settings.workers, forecast)
     if failed:
         for id in sorted(failed):
             log.error("segment: %s: %s", id, failed[id])
@@ -99,7 +101,9 @@ def _fault(images: Path, out: Path, made_with: dict[str, Any], id: str) -> str |
     return None
 
 
-def _make(ids: list[str], images: Path, out: Path, finder: Segmenter, workers: int) -> dict[str, str]:
+def _make(
+    ids: list[str], images: Path, out: Path, finder: Segmenter, workers: int, forecast: Forecast
+) -> dict[str, str]:
     """Segment fields and write their files; returns {ID: reason} of those that could not be."""
 
     def write(item: tuple[str, FieldCells | Failure]) -> tuple[str, str | None]:
@@ -125,5 +129,6 @@ def _make(ids: list[str], images: Path, out: Path, finder: Segmenter, workers: i
         ):
             if fault is not None:
                 failed[id] = fault
+            forecast.add(1)
             bar.update()
     return failed

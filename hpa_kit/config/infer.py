@@ -1,27 +1,91 @@
-"""Settings of the commands that look at fields with trained members: infer."""
+"""Settings of the commands that look at fields with trained members: infer, predict."""
 
 from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from hpa_kit.config.base import Settings
-from hpa_kit.config.kinds import Paths, Rule, SegmenterName, Split, Views
+from hpa_kit.config.base import Settings, make_settings
+from hpa_kit.config.ensemble import EnsembleSettings, read_ensemble
+from hpa_kit.config.kinds import Paths, Rule, SegmenterName, Split, Views, split_text
+
+Savings = Annotated[tuple[Literal["views", "members", "map_size"], ...], BeforeValidator(split_text)]
 
 
-class InferSettings(Settings):
-    """``hpa-kit infer``: class maps x label maps -> submission.csv."""
+class LookSettings(Settings):
+    """What infer and predict share: fields, members, and how cell scores are formed."""
 
     data: Path = Field(description="competition folder, or a folder of images")
-    members: Paths = Field(description="run folders or checkpoints; all weigh the same", min_length=1)
-    out: Path = Field(description="submission CSV to write")
+    members: Paths = Field((), description="run folders or checkpoints that all weigh the same")
+    ensemble: Path | None = Field(
+        None, description="ensemble YAML, in place of members; options given here win over what it says"
+    )
+    out: Path = Field(description="CSV to write")
     split: Split = Field("test", description="which images of a competition folder")
     masks: Path | None = Field(None, description="folder of ID.npz or ID.png label maps")
     segmenter: SegmenterName = Field("auto", description="who finds cells that masks lacks")
     weights: Path | None = Field(None, description="folder of the two published networks")
     rule: Rule = Field("cam_share", description="how a cell's confidence is formed")
-    views: Views = Field("flips", description="test-time views of each field")
+    views: Views = Field("flips", description="test-time views of each field by members")
     map_size: int = Field(512, ge=16, description="side of the class maps on which cells are scored")
     batch: int = Field(8, ge=1, description="fields per step")
     workers: int = Field(2, ge=0, description="threads that read fields and find cells")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
+    device: str = Field(
+        "auto",
+        description="auto (all GPUs, or the cpu), cpu, cuda:1, or several to share the fields: cuda:0,cuda:1",
+    )
     amp: bool = Field(True, description="half precision on a GPU")
+
+    @model_validator(mode="after")
+    def _one_source_of_members(self) -> Self:
+        if not self.members and self.ensemble is None:
+            raise ValueError("no members; give members (run folders or checkpoints), or ensemble (a YAML)")
+        if self.members and self.ensemble is not None:
+            raise ValueError("both members and ensemble are given; give one of them")
+        if self.ensemble is not None and self.views != "flips":
+            raise ValueError("views is for members; the ensemble's YAML gives each of its members its views")
+        return self
+
+    def of_ensemble(self) -> EnsembleSettings:
+        """Members and rules as one object: of the YAML, with what was given beside it, or of the members.
+
+        Raises:
+            InputError: the YAML cannot be read.
+        """
+        given = {name: getattr(self, name) for name in ("rule", "map_size", "masks", "segmenter", "weights")}
+        if self.ensemble is not None:
+            set_here = {name: value for name, value in given.items() if name in self.model_fields_set}
+            return read_ensemble(self.ensemble).model_copy(update=set_here)
+        views = "auto" if self.views == "scales" else self.views
+        members = [{"checkpoint": path, "views": views} for path in self.members]
+        return make_settings(EnsembleSettings, {"members": members}, given)
+
+
+class InferSettings(LookSettings):
+    """``hpa-kit infer``: class maps x label maps -> submission.csv."""
+
+    budget: float = Field(8.5, gt=0, description="hours that all may take; Kaggle stops at 9")
+    spent: float = Field(
+        0.0, ge=0, description="hours of it that are gone already, such as since a notebook began"
+    )
+    give_up: Savings = Field(
+        ("views", "members", "map_size"),
+        description="what is given up, in order, where the budget is too short: test-time views, members "
+        "from the least weight on, the maps' size",
+    )
+
+    @field_validator("give_up")
+    @classmethod
+    def _each_once(cls, value: Savings) -> Savings:
+        if len(set(value)) < len(value):
+            raise ValueError("expected each of views, members and map_size once at most")
+        return value
+
+
+class PredictSettings(LookSettings):
+    """``hpa-kit predict``: a table with a row per cell of any folder of fields."""
+
+    label_maps: Path | None = Field(
+        None,
+        description="folder for ID.npz label maps; by default beside out, named as it is, _label_maps behind",
+    )

@@ -14,7 +14,7 @@ from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import EnsembleSettings, MemberSettings, Views
 from hpa_kit.data import resize_field
 from hpa_kit.errors import InputError
-from hpa_kit.inference.views import load, resized_maps
+from hpa_kit.inference.views import LoadedMember, load, resized_maps
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,14 @@ class Ensemble:
                 found.append(found[-1]._replace(**{saving: level}))
         return found
 
+    def cost(self, effort: Effort) -> float:
+        """Pixels of a field that the members read over all views: what their time grows with."""
+        pixels = 0.0
+        for member in self._staying(effort):
+            scales, flips = member.plan(effort.views)
+            pixels += sum((member.size * scale) ** 2 for scale in scales) * len(flips)
+        return pixels
+
     def inputs(self, field: NDArray[np.uint8]) -> dict[int, NDArray[np.uint8]]:
         """A field uint8 (4, H, W) -> what the members read: {side: uint8 (4, side, side)}."""
         return {size: resize_field(field, size) for size in {member.size for member in self.members}}
@@ -151,8 +159,7 @@ class Ensemble:
     @torch.inference_mode()
     def _together(self, inputs: Sequence[Inputs]) -> list[FieldMaps]:
         effort, count = self.effort, len(inputs)
-        leaving = self._leaving()[: len(self.members) - effort.members]
-        staying = [member for place, member in enumerate(self.members) if place not in leaving]
+        staying = self._staying(effort)
         batches = {size: self._batch([field[size] for field in inputs]) for size in {m.size for m in staying}}
         side = effort.map_size
         scores = _Sum(count, N_CLASSES)
@@ -171,6 +178,10 @@ class Ensemble:
                 logit_maps.add(resized_maps(seen.logit_maps, side, side), weight)
         parts = (part.mean().float().cpu().numpy() for part in (scores, class_maps, logit_maps))
         return [FieldMaps(*field) for field in zip(*parts, strict=True)]
+
+    def _staying(self, effort: Effort) -> list[LoadedMember]:
+        leaving = self._leaving()[: len(self.members) - effort.members]
+        return [member for place, member in enumerate(self.members) if place not in leaving]
 
     def _leaving(self) -> list[int]:
         """Places of the members that can be given up, least weight first, of equal ones the last first."""

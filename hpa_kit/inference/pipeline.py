@@ -1,59 +1,95 @@
-"""Class maps x label maps -> ``submission.csv``, field by field."""
+"""Class maps x label maps -> a table, field by field: the submission, or any other with :func:`fill`."""
 
 import logging
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
-from typing import NamedTuple
+from time import monotonic
+from typing import Generic, TypeVar
 
 from tqdm import tqdm
 
-from hpa_kit.cells import FieldCells, kept_or_made, segmenter
-from hpa_kit.config import InferSettings
-from hpa_kit.data import DataFolder, field_size, read_sample
-from hpa_kit.devices import pick_device
-from hpa_kit.errors import InputError
-from hpa_kit.flow import Failure, attempt, batches, run_ahead
-from hpa_kit.inference.ensemble import Ensemble, FieldMaps
+from hpa_kit.cells import FieldCells, segmenter
+from hpa_kit.config import EnsembleSettings, InferSettings, LookSettings
+from hpa_kit.data import DataFolder
+from hpa_kit.devices import pick_devices
+from hpa_kit.flow import Failure, batches
+from hpa_kit.inference.arrays import resized
+from hpa_kit.inference.budget import Budget, Now, Pace
+from hpa_kit.inference.ensemble import Effort, Ensemble, FieldMaps, Saving
+from hpa_kit.inference.fingerprint import depends_on, field_stamps
+from hpa_kit.inference.journal import Journal
+from hpa_kit.inference.lanes import Batches, Lane, Shared, run_lanes
 from hpa_kit.inference.prepare import PreparedField, Preparer, Size
-from hpa_kit.inference.rows import SubmissionRows
-from hpa_kit.inference.rules import RULES, FieldEvidence, ScoringRule, score_field, scores_to_prediction
-from hpa_kit.submission import check_submission
+from hpa_kit.inference.rows import GrowingTable, SubmissionRows
+from hpa_kit.inference.rules import FieldEvidence, ScoringRule, rule_of, score_field, scores_to_prediction
+from hpa_kit.inference.work import (
+    Outcome,
+    outcome_of,
+    refuse_if_all_failed,
+    report_fields,
+    report_submission,
+    submission_work,
+)
+from hpa_kit.submission import encode_label_map
+from hpa_kit.timing import Forecast, duration
 
 log = logging.getLogger(__name__)
 
-MOST_NAMED = 10  # faults of one kind that are named one by one
+D = TypeVar("D")
+
+SEGMENTER_BATCH = 4  # fields at full size; more gain nothing and hold much memory
 
 
-class _Job(NamedTuple):
-    """What there is to do: rows in order, and the sizes that are known of them."""
+@dataclass(frozen=True)
+class Filling(Generic[D]):
+    """How a table is filled from fields.
 
+    Attributes:
+        what: the command, for the log.
+        settings: who looks, at which speed.
+        ensemble: members, rule, and who finds the cells.
+        ids: the fields, in order.
+        images: their folder.
+        sizes: {ID: (height, width)} that results get in place of the field's own.
+        details: ID and field with label maps -> what is needed of its full size; in a thread.
+        finish: a field, what the members say of it, and the rule -> its part of the table; in a thread.
+        budget: the time to end by.
+        still_there: whether what was written beside the table for a field is; else it is done again.
+    """
+
+    what: str
+    settings: LookSettings
+    ensemble: EnsembleSettings
     ids: list[str]
     images: Path
-    sample: Path | None
-    demanded: dict[str, Size]  # by the sample
-    actual: dict[str, Size]  # of the images
+    sizes: dict[str, Size]
+    details: Callable[[str, FieldCells], D]
+    finish: Callable[[PreparedField[D], FieldMaps, ScoringRule], str]
+    budget: Budget
+    still_there: Callable[[str], bool] = lambda id: True
 
 
-class _Outcome(NamedTuple):
-    """What came of the fields."""
-
-    failed: dict[str, str]  # {ID: reason}
-    made: int  # fields whose cells the segmenter had to find
-
-
-def infer(settings: InferSettings) -> Path:
+def infer(settings: InferSettings, now: Now = monotonic) -> Path:
     """Score every cell of every field and write the submission.
 
     A valid CSV stands before the first field is read, each row finding nothing until its field is done, and
     is replaced from time to time. A field that cannot be read or scored keeps that row, is counted and said.
     Fields are read, and cells found, by threads while the members look at earlier ones; of a field only its
-    maps' scale is kept, so memory does not grow with the number of fields.
+    maps' scale is kept, so memory does not grow with the number of fields. Several devices share the fields.
+
+    All is done within ``settings.budget``, counted from this call on and with ``settings.spent`` gone before:
+    where what was measured says that there is no time for everything, the ensemble does less, in the order of
+    ``settings.give_up``; where even the least takes too long, the last fields find nothing.
+
+    Killed at any moment, the same call goes on and ends with the same CSV: results are kept in a hidden file
+    beside it until all are there. A second call that writes the same CSV meanwhile is refused.
 
     Args:
         settings: see :class:`~hpa_kit.config.InferSettings`.
+        now: the clock, in seconds from any zero on.
 
     Returns:
         Path of the CSV. Its rows are the sample's, in its order, where the split has one, else the fields
@@ -63,150 +99,161 @@ def infer(settings: InferSettings) -> Path:
         InputError: data, members or settings cannot be used, or not one field could be scored; the CSV with
             rows that find nothing is there nevertheless.
     """
-    job = _job(DataFolder(settings.data), settings.split)
-    with SubmissionRows(settings.out, job.ids, job.actual | job.demanded) as rows:
-        rows.write()
-        rule = RULES[settings.rule]
-        ensemble = Ensemble(
-            settings.members,
-            settings.views,
-            settings.map_size,
-            settings.batch,
-            pick_device(settings.device),
-            amp=settings.amp,
-            class_maps=rule.class_maps,
-            logit_maps=rule.logit_maps,
-        )
-        finder = segmenter(
-            settings.segmenter, settings.weights, settings.device, settings.batch, max(1, settings.workers)
-        )
-        cells = kept_or_made(job.ids, job.images, finder, settings.masks, settings.workers)
-        prepare = Preparer(ensemble.inputs, settings.map_size, job.demanded)
-        try:
-            outcome = _fill(rows, cells, prepare, ensemble, rule, settings)
-        finally:
+    budget = Budget(settings.budget * 3600, settings.spent * 3600, now)
+    chosen = settings.of_ensemble()
+    work = submission_work(DataFolder(settings.data), settings.split)
+
+    def masks(id: str, found: FieldCells) -> dict[int, str]:
+        cells = found.maps.cells
+        return encode_label_map(resized(cells, work.demanded.get(id, cells.shape)))
+
+    filling = Filling(
+        "infer", settings, chosen, work.ids, work.images, work.demanded, masks, _predict, budget
+    )
+    with SubmissionRows(settings.out, work.ids, work.sizes, Journal(journal_of(settings.out))) as rows:
+        if not settings.out.exists():
             rows.write()
-    _report(settings, job, outcome)
+        outcome = fill(filling, rows, settings.give_up)
+        report_fields("infer", chosen.masks, work.ids, outcome, "finds nothing")
+        report_submission(settings.out, work, outcome)
+        refuse_if_all_failed("infer", work.images, work.ids, outcome)
     return settings.out
 
 
-def _job(folder: DataFolder, split: str) -> _Job:
-    """Which rows to write, and what is known of their sizes before any image is decoded."""
-    fields, images = folder.fields(split), folder.images(split)
-    for ids, what in ((fields.missing, "rows have no image"), (fields.extra, "images have no row")):
-        if ids:
-            log.warning(f"infer: {len(ids)} {what} in {images}: {_named(ids)}")
-    sample = folder.sample() if split == "test" else None
-    demanded: dict[str, Size] = {}
-    if sample is not None:
-        table = read_sample(sample)
-        sizes = zip(table["ImageHeight"].tolist(), table["ImageWidth"].tolist(), strict=True)
-        demanded = dict(zip(table["ID"], sizes, strict=True))
-    actual: dict[str, Size] = {}
-    for id in fields.ids:
-        with suppress(InputError):  # said when the field is read
-            actual[id] = field_size(images, id)
-    return _Job(fields.ids, images, sample, demanded, actual)
+def _predict(field: PreparedField[dict[int, str]], maps: FieldMaps, rule: ScoringRule) -> str:
+    return scores_to_prediction(score_field(field.id, evidence(field, maps), rule), field.details)
 
 
-def _fill(
-    rows: SubmissionRows,
-    cells: Iterator[tuple[str, FieldCells | Failure]],
-    prepare: Preparer,
-    ensemble: Ensemble,
-    rule: ScoringRule,
-    settings: InferSettings,
-) -> _Outcome:
-    """Predict all rows from their fields with label maps."""
-    failed: dict[str, str] = {}
-    made = 0
-
-    def ready(item: tuple[str, FieldCells | Failure]) -> tuple[str, PreparedField | Failure]:
-        id, found = item
-        return id, found if isinstance(found, Failure) else attempt(prepare, id, found)
-
-    threads = max(1, settings.workers)
-    with (
-        ThreadPoolExecutor(threads, "prepare") as preparing,
-        ThreadPoolExecutor(1, "score") as scoring,
-        tqdm(total=len(rows.ids), unit="field", desc="infer") as bar,
-    ):
-        fields = run_ahead(preparing, ready, cells, settings.batch + threads)
-        waiting: deque[tuple[PreparedField, Future[str | Failure]]] = deque()
-        try:
-            for batch in batches(fields, settings.batch):
-                good = [field for _, field in batch if not isinstance(field, Failure)]
-                for id, field in batch:
-                    if isinstance(field, Failure):
-                        failed[id] = field.reason
-                made += sum(field.made for field in good)
-                bar.update(len(batch) - len(good))
-                # One batch is scored while the members look at the next.
-                maps = ensemble.look([field.inputs for field in good])
-                _collect(waiting, rows, failed, bar)
-                for field, seen in zip(good, maps, strict=True):
-                    waiting.append((field, scoring.submit(attempt, _predict, field, seen, rule)))
-                rows.write_if_due()
-            _collect(waiting, rows, failed, bar)
-        except BaseException:
-            preparing.shutdown(cancel_futures=True)
-            raise
-    return _Outcome(failed, made)
-
-
-def _collect(
-    waiting: deque[tuple[PreparedField, Future[str | Failure]]],
-    rows: SubmissionRows,
-    failed: dict[str, str],
-    bar: tqdm,
-) -> None:
-    while waiting:
-        field, future = waiting.popleft()
-        prediction = future.result()
-        if isinstance(prediction, Failure):
-            failed[field.id] = prediction.reason
-        else:
-            rows.add(field.id, field.size, prediction)
-        bar.update()
-
-
-def _predict(field: PreparedField, maps: FieldMaps, rule: ScoringRule) -> str:
-    evidence = FieldEvidence(
+def evidence(field: PreparedField[D], maps: FieldMaps) -> FieldEvidence:
+    """What a rule may look at."""
+    return FieldEvidence(
         *maps, cells=field.cells, nuclei=field.nuclei, green=field.green, n_cells=field.n_cells
     )
-    return scores_to_prediction(score_field(field.id, evidence, rule), field.masks)
 
 
-def _report(settings: InferSettings, job: _Job, outcome: _Outcome) -> None:
-    """Say what was not as expected.
+def journal_of(out: Path) -> Path:
+    """Where results are kept until the CSV is whole: hidden, beside it."""
+    return out.with_name(f".{out.name}.partial")
 
-    Raises:
-        InputError: not one field could be scored.
+
+def fill(filling: Filling[D], table: GrowingTable, give_up: Sequence[Saving] = ()) -> Outcome:
+    """Fill a table from its fields, going on where an earlier call was stopped; the table is written.
+
+    Args:
+        filling: what to do.
+        table: where results go; its journal is removed when no field is left to do.
+        give_up: what the ensemble may do less of, in order, where time is short.
     """
-    total, failed = len(job.ids), outcome.failed
-    if outcome.made and settings.masks is not None:
-        log.warning(
-            f"infer: {settings.masks} lacks usable label maps of {outcome.made} of {total} fields; "
-            "their cells were found now"
-        )
-    others = [id for id, size in job.actual.items() if job.demanded.get(id, size) != size]
-    if others:
-        log.warning(
-            f"infer: {len(others)} fields differ in size from {job.sample}, whose sizes the masks got: "
-            f"{_named(others)}"
-        )
-    for id, reason in list(failed.items())[:MOST_NAMED]:
-        log.warning(f"infer: ID {id} finds nothing: {reason}")
-    if failed:
-        log.warning(f"infer: {len(failed)} of {total} fields could not be used; their rows find nothing")
-    faults = check_submission(settings.out, job.sample) if job.sample is not None else []
-    for fault in faults[:MOST_NAMED]:
-        log.error(f"infer: Kaggle would reject {settings.out}: {fault}")
-    if len(failed) == total:
-        raise InputError(
-            f"infer: no field of {job.images} could be used; the first: {next(iter(failed.values()))}"
-        )
+    stamps = field_stamps(filling.ids, filling.images, filling.ensemble.masks, filling.sizes)
+    ensemble = filling.ensemble.model_dump(exclude={"masks"})
+    table.journal.resume(depends_on(filling.what, filling.settings.amp, ensemble), stamps)
+    resumed = [id for id in filling.ids if id in table.journal]
+    for id in resumed:
+        if not filling.still_there(id):
+            table.journal.forget(id)
+    if resumed:
+        log.info(f"{filling.what}: {len(resumed)} of {len(filling.ids)} fields were done before; going on")
+    table.write()
+    todo = list(_todo(filling.ids, filling.settings.batch, table.journal))
+    try:
+        if todo:
+            _run(filling, table, give_up, todo, stamps)
+    finally:
+        table.write()
+    outcome = outcome_of(filling.ids, table.journal)
+    if not outcome.late:
+        table.journal.finish()
+    return outcome
 
 
-def _named(ids: list[str]) -> str:
-    return ", ".join(ids[:MOST_NAMED]) + (", …" if len(ids) > MOST_NAMED else "")
+def _todo(ids: list[str], size: int, journal: Journal) -> Iterator[list[str]]:
+    """Batches with something left to do. The same fields stay together, so that they get the same scores."""
+    for batch in batches(ids, size):
+        failed = [id for id in batch if id in journal and "failed" in journal.facts(id)]
+        if any(id not in journal for id in batch):
+            yield batch
+        elif failed:
+            yield failed
+
+
+def _run(
+    filling: Filling[D],
+    table: GrowingTable,
+    give_up: Sequence[Saving],
+    todo: list[list[str]],
+    stamps: dict[str, str],
+) -> None:
+    """Do batches on all devices."""
+    settings, budget, rule = filling.settings, filling.budget, rule_of(filling.ensemble)
+    devices = pick_devices(settings.device)
+    ensembles = [_load(filling, rule, device) for device in devices]
+    efforts = ensembles[0].efforts(give_up)
+    total = sum(map(len, todo))
+    pace = Pace(budget, total, [ensembles[0].cost(effort) for effort in efforts], len(devices))
+    forecast = Forecast(filling.what, total, settings.batch * len(devices), budget.now)
+    limit = f"; {duration(budget.seconds)} allowed" if budget.seconds < float("inf") else ""
+    said = [efforts[0]]
+
+    def receive(id: str, field: PreparedField[D] | None, result: str | Failure) -> None:
+        bar.update()
+        if field is None or isinstance(result, Failure):
+            reason = result.reason if isinstance(result, Failure) else "no result"
+            table.journal.add(id, b"", stamp=stamps[id], failed=reason)
+            return
+        size = filling.sizes.get(id, field.size)
+        table.add(id, size, result, stamp=stamps[id], made=field.made, actual=field.size)
+
+    def after(fields: int, parts: dict[str, float]) -> None:
+        forecast.add(fields, parts, limit)
+        if efforts[pace.effort] != said[-1]:
+            said.append(efforts[pace.effort])
+            log.warning(_effort_line(filling.what, said[-1], pace))
+
+    def meanwhile() -> None:
+        table.write_if_due()
+        budget.reserve = 2 * table.seconds
+
+    workers = max(1, ceil(settings.workers / len(devices)))
+    shared = Shared(
+        images=filling.images,
+        masks=filling.ensemble.masks,
+        workers=workers,
+        finish=lambda field, maps: filling.finish(field, maps, rule),
+        receive=receive,
+        pace=pace,
+        efforts=efforts,
+        after=after,
+    )
+    queue, receiving, stop = Batches(todo), threading.Lock(), threading.Event()
+    with tqdm(
+        total=len(filling.ids), initial=len(filling.ids) - total, unit="field", desc=filling.what
+    ) as bar:
+        lanes = []
+        for device, ensemble in zip(devices, ensembles, strict=True):
+            finder = segmenter(
+                filling.ensemble.segmenter, filling.ensemble.weights, device,
+                min(SEGMENTER_BATCH, settings.batch), workers,
+            )  # fmt: skip
+            prepare = Preparer(ensemble.inputs, filling.ensemble.map_size, filling.details)
+            lanes.append(Lane(device, ensemble, finder, prepare, shared, queue, receiving, stop))
+        run_lanes(lanes, stop, meanwhile)
+
+
+def _load(filling: Filling[D], rule: ScoringRule, device: str) -> Ensemble:
+    return Ensemble(
+        filling.ensemble.members,
+        map_size=filling.ensemble.map_size,
+        batch=filling.settings.batch,
+        device=device,
+        amp=filling.settings.amp,
+        class_maps=rule.class_maps,
+        logit_maps=rule.logit_maps,
+    )
+
+
+def _effort_line(what: str, effort: Effort, pace: Pace) -> str:
+    views = ("all views", "no scaled views", "no views")[effort.views]
+    return (
+        f"{what}: {pace.left} fields and {duration(max(0.0, pace.budget.left()))} left, now with {views}, "
+        f"{effort.members} members, maps of {effort.map_size} px"
+    )

@@ -1,7 +1,7 @@
-"""The rows of a submission while it grows: kept on disk, written as a valid CSV at any moment."""
+"""Tables that grow field by field: kept on disk, written as a valid CSV at any moment."""
 
-import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Self
 
 import numpy as np
 
-from hpa_kit.files import make_folder_of
+from hpa_kit.files import atomic_path, make_folder_of
+from hpa_kit.inference.journal import Journal
 from hpa_kit.submission import encode_mask, write_submission
 
 Size = tuple[int, int]
@@ -25,28 +26,29 @@ USUAL_SIZE = (2048, 2048)
 NOTHING = "0 0.000001 {mask}"
 
 
-class SubmissionRows:
-    """Predictions of fields as they come; a context manager.
+class GrowingTable(ABC):
+    """A CSV of fields' results as they come; a context manager.
 
-    Prediction strings go to a temporary file beside the CSV, so memory does not grow with their number.
+    Results are kept in a journal on disk, so memory does not grow with their number.
 
     Args:
         out: the CSV.
-        ids: the rows, in the order they are written.
-        sizes: {ID: (height, width)} of the rows whose size is known.
+        ids: the fields, in the order they are written.
+        journal: where results are kept; None for a temporary one.
+
+    Attributes:
+        seconds: that writing took the last time.
 
     Raises:
         InputError: no file can be made at ``out``.
     """
 
-    def __init__(self, out: Path, ids: Sequence[str], sizes: Mapping[str, Size]) -> None:
-        self.out, self.ids, self.sizes = Path(out), list(ids), dict(sizes)
-        self._where: dict[str, tuple[int, int]] = {}
-        self._end = 0
-        self._nothing: dict[Size, str] = {}
+    def __init__(self, out: Path, ids: Sequence[str], journal: Journal | None = None) -> None:
+        self.out, self.ids = Path(out), list(ids)
+        self.seconds = 0.0
         self._due = 0.0
         make_folder_of(self.out)
-        self._kept = tempfile.TemporaryFile(dir=self.out.parent)  # noqa: SIM115 - closed by __exit__
+        self.journal = Journal(folder=self.out.parent) if journal is None else journal
 
     def __enter__(self) -> Self:
         return self
@@ -54,42 +56,99 @@ class SubmissionRows:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._kept.close()
-
-    def add(self, id: str, size: Size, prediction: str) -> None:
-        """Keep a field's prediction; an empty one becomes a row that finds nothing."""
-        data = prediction.encode("ascii")
-        self._kept.seek(self._end)
-        self._kept.write(data)
-        self._where[id] = (self._end, len(data))
-        self._end += len(data)
-        self.sizes[id] = size
+        self.journal.__exit__(kind, error, trace)
 
     def write(self) -> None:
-        """Write all rows; those whose field is not done find nothing."""
+        """Write the CSV as far as it is known."""
         begun = time.monotonic()
-        write_submission(self.out, self._rows())
+        self._write()
         now = time.monotonic()
-        self._due = now + max(WRITE_SECONDS, WRITE_PART * (now - begun))
+        self.seconds = now - begun
+        self._due = now + max(WRITE_SECONDS, WRITE_PART * self.seconds)
 
     def write_if_due(self) -> None:
-        """Write all rows where the last time was long enough ago."""
+        """Write the CSV where the last time was long enough ago."""
         if time.monotonic() >= self._due:
             self.write()
 
+    @abstractmethod
+    def add(self, id: str, size: Size, result: str, **facts: object) -> None:
+        """Keep a field's part of the table, and facts about it in the journal."""
+
+    @abstractmethod
+    def _write(self) -> None:
+        """Put the CSV in its place."""
+
+
+class SubmissionRows(GrowingTable):
+    """The rows of a submission; those whose field is not done find nothing.
+
+    Args:
+        out: the CSV.
+        ids: the rows, in the order they are written.
+        sizes: {ID: (height, width)} of the rows whose size is known.
+        journal: where prediction strings are kept; None for a temporary one.
+
+    Raises:
+        InputError: no file can be made at ``out``.
+    """
+
+    def __init__(
+        self, out: Path, ids: Sequence[str], sizes: Mapping[str, Size], journal: Journal | None = None
+    ) -> None:
+        super().__init__(out, ids, journal)
+        self.sizes = dict(sizes)
+        self._nothing: dict[Size, str] = {}
+
+    def add(self, id: str, size: Size, result: str, **facts: object) -> None:
+        """Keep a field's prediction; an empty one becomes a row that finds nothing."""
+        self.journal.add(id, result.encode("ascii"), size=size, **facts)
+
+    def _write(self) -> None:
+        write_submission(self.out, self._rows())
+
     def _rows(self) -> Iterator[tuple[str, int, int, str]]:
-        usual = Counter(self.sizes.values()).most_common(1)
+        sizes = {id: self._size(id) for id in self.ids}
+        usual = Counter(size for size in sizes.values() if size is not None).most_common(1)
         default = usual[0][0] if usual else USUAL_SIZE
         for id in self.ids:
-            size = self.sizes.get(id, default)
-            yield id, size[1], size[0], self._prediction(id) or self._finds_nothing(size)
+            size = sizes[id] or default
+            text = self.journal.read(id).decode("ascii")
+            yield id, size[1], size[0], text or self._finds_nothing(size)
 
-    def _prediction(self, id: str) -> str:
-        start, length = self._where.get(id, (0, 0))
-        self._kept.seek(start)
-        return self._kept.read(length).decode("ascii")
+    def _size(self, id: str) -> Size | None:
+        done = self.journal.facts(id).get("size") if id in self.journal else None
+        return (done[0], done[1]) if done is not None else self.sizes.get(id)
 
     def _finds_nothing(self, size: Size) -> str:
         if size not in self._nothing:
             self._nothing[size] = NOTHING.format(mask=encode_mask(np.zeros(size, bool)))
         return self._nothing[size]
+
+
+class CellRows(GrowingTable):
+    """A table with any number of rows per field; fields that are not done have none.
+
+    Args:
+        out: the CSV.
+        ids: the fields, in the order they are written.
+        header: the first line.
+        journal: where fields' rows are kept; None for a temporary one.
+
+    Raises:
+        InputError: no file can be made at ``out``.
+    """
+
+    def __init__(self, out: Path, ids: Sequence[str], header: str, journal: Journal | None = None) -> None:
+        super().__init__(out, ids, journal)
+        self.header = header
+
+    def add(self, id: str, size: Size, result: str, **facts: object) -> None:
+        """Keep a field's rows: whole lines of CSV."""
+        self.journal.add(id, result.encode("utf-8"), size=size, **facts)
+
+    def _write(self) -> None:
+        with atomic_path(self.out) as temporary, temporary.open("wb") as file:
+            file.write(self.header.encode("utf-8"))
+            for id in self.ids:
+                file.write(self.journal.read(id))
