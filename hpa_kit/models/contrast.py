@@ -12,6 +12,7 @@ _MEAN = (0.485, 0.456, 0.406, 0.406)
 _STD = (0.229, 0.224, 0.225, 0.225)
 # Of 255: about the noise of a channel that shows nothing, which must not be blown up to a signal.
 _LEAST_SPREAD = 4.0
+_NAMES = ("red", "green", "blue", "yellow")
 
 Contrast = Literal["field", "fixed"]
 
@@ -46,10 +47,14 @@ class ContrastNorm(nn.Module):
         """Normalise a batch of fields.
 
         Raises:
-            ValueError: the batch has another number of axes, or too few channels.
+            InputError: the batch has another number of axes, or too few channels.
         """
         if fields.ndim != 4 or fields.shape[1] < self.in_channels:
-            raise ValueError(f"fields: input {tuple(fields.shape)} is not (B, {self.in_channels}, H, W)")
+            names = ", ".join(_NAMES[: self.in_channels])
+            raise InputError(
+                f"fields: input {tuple(fields.shape)} is not (B, {self.in_channels}, H, W); the network reads "
+                f"{names}"
+            )
         x = fields[:, : self.in_channels].to(self.mean.dtype)
         if self.contrast == "field":
             spread, mean = torch.std_mean(x, dim=(-2, -1), keepdim=True, correction=0)

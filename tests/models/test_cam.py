@@ -193,3 +193,53 @@ def test_channel_dropout_drops_whole_channels_while_training():
     assert 0.4 < dropped < 0.6
     model.eval()
     assert torch.equal(model(fields()), model(fields()))
+
+
+def test_a_sub_category_head_leaves_maps_and_logits_to_the_parents():
+    model = CamClassifier(TINY, stride=16, n_subcategories=190).eval()
+    plain = CamClassifier(TINY, stride=16).eval()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if k != "subcategory_head.weight"})
+    with torch.inference_mode():
+        heads = model.forward_heads(model.input(fields()))
+        assert torch.equal(model.forward_maps(fields()), plain.forward_maps(fields()))
+        assert torch.equal(heads.maps, plain.forward_maps(fields()))
+        assert torch.equal(heads.subcategory_maps, model.forward_subcategory_maps(fields()))
+    assert heads.subcategory_maps.shape == (2, 190, 4, 4)
+    assert torch.equal(heads.features, plain.forward_features(fields()))
+    assert plain.forward_heads(plain.input(fields())).subcategory_maps is None
+    with pytest.raises(InputError, match="no sub-categories"):
+        plain.forward_subcategory_maps(fields())
+
+
+def test_both_heads_lose_the_same_channels():
+    model = CamClassifier(TINY, drop_rate=0.5, n_subcategories=19).train()
+    model.subcategory_head.weight = model.head.weight
+    heads = model.forward_heads(model.input(fields()))
+    assert torch.equal(heads.maps, heads.subcategory_maps)
+
+
+def test_fields_with_too_few_channels_are_refused_by_name():
+    with pytest.raises(InputError, match="red, green, blue, yellow"):
+        CamClassifier(TINY)(fields()[:, :3])
+
+
+FAMILIES = {
+    "resnest14d": 32,
+    "efficientnet_lite0": 32,
+    "regnety_002": 32,
+    "convnext_atto": 32,
+    "swin_tiny_patch4_window7_224": 32,
+    "vit_tiny_patch16_224": 16,
+}
+
+
+@pytest.mark.parametrize(("backbone", "stride"), FAMILIES.items())
+def test_every_family_learns_from_maps_of_its_stride(backbone, stride):
+    model = CamClassifier(backbone, stride=stride, n_subcategories=38).train()
+    # Tiles of a puzzle are smaller than the field.
+    for side in (96, 64):
+        heads = model.forward_heads(model.input(fields(2, side)))
+        assert heads.maps.shape == (2, 19, side // stride, side // stride)
+        assert heads.features.shape[1] == model.n_features
+    (heads.maps.mean() + heads.subcategory_maps.mean()).backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None] == []

@@ -44,3 +44,35 @@ def test_targets_may_be_any_kind_of_number():
 def test_shapes_that_differ_are_refused():
     with pytest.raises(ValueError, match="must both be"):
         focal_loss(torch.zeros(2, 19), torch.zeros(2, 18))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("reduction", ["classes", "mean"])
+def test_ten_thousand_is_finite_in_half_precision_for_all_classes_at_once(dtype, reduction):
+    logits = torch.cat([torch.full((8, 190), 1e4), torch.full((8, 190), -1e4)]).to(dtype).requires_grad_()
+    targets = (torch.arange(190) % 2).expand(16, 190)
+    loss = focal_loss(logits, targets, reduction=reduction)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
+    # Half of the logits are wrong by 10,000 (as far as the precision holds it), the rest cost nothing.
+    expected = logits.abs().float().max().item() / 2 * (190 if reduction == "classes" else 1)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_a_certain_answer_has_a_finite_gradient_for_every_gamma(gamma):
+    logits = torch.tensor([[500.0, -500.0]], requires_grad=True)
+    focal_loss(logits, torch.tensor([[1, 0]]), gamma).backward()
+    assert torch.equal(logits.grad, torch.zeros(1, 2))
+
+
+def test_segmentation_averages_over_everything():
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 20, 5, 7, generator=draw)
+    targets = (torch.rand(2, 20, 5, 7, generator=draw) < 0.3).to(torch.uint8)
+    each = focal_loss(logits, targets)
+    torch.testing.assert_close(focal_loss(logits, targets, reduction="mean"), each / 20)
+    flat = focal_loss(logits.movedim(1, -1).reshape(-1, 20), targets.movedim(1, -1).reshape(-1, 20))
+    torch.testing.assert_close(each, flat)
+    with pytest.raises(ValueError, match="reduction 'sum'"):
+        focal_loss(logits, targets, reduction="sum")
