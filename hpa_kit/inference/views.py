@@ -1,15 +1,13 @@
 """One member over its test-time views: what it says of a batch of fields."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import MemberSettings
-from hpa_kit.errors import InputError
 from hpa_kit.inference.scoring import FLOOR_SCORE
 from hpa_kit.training import load_member
 
@@ -22,7 +20,6 @@ LARGE_SIDE = 1024
 SHOWN = 0.01
 # Probabilities this near to 0 or 1 have no larger logit.
 LEAST_PROBABILITY = 1e-6
-NETWORK_STEP = 32  # a segmentation network takes sides that divide by this
 
 
 class Seen(NamedTuple):
@@ -47,13 +44,13 @@ class LoadedMember:
 
     Attributes:
         settings: its part in the ensemble.
-        model: the network.
+        model: the network; its ``forward_maps`` gives raw maps (B, 19, h, w).
         size: side of the fields it reads.
         segments: whether it is a segmentation network; else it is a classifier with CAMs.
     """
 
     settings: MemberSettings
-    model: nn.Module
+    model: Any
     size: int
     segments: bool
 
@@ -99,10 +96,9 @@ class LoadedMember:
         return Seen(scores, scaled_cams(scores, maps), raw)
 
     def _view(self, batch: Tensor, flip: tuple[int, ...], amp: bool) -> _Views:
-        network = self.model if self.segments else self.model.forward_maps
         with torch.autocast(batch.device.type, dtype=torch.float16, enabled=amp):
-            raw = network(batch.flip(flip) if flip else batch)  # type: ignore[operator]
-        raw = raw[:, :N_CLASSES].float()
+            raw = self.model.forward_maps(batch.flip(flip) if flip else batch)
+        raw = raw.float()
         scores = raw.mean((-2, -1)).sigmoid()
         raw = raw.flip(flip) if flip else raw
         return _Views(scores, raw.sigmoid() if self.segments else raw.relu(), raw)
@@ -112,22 +108,11 @@ def load(settings: MemberSettings, device: torch.device) -> LoadedMember:
     """Load a member.
 
     Raises:
-        InputError: it cannot be loaded, gives no maps, or does not take fields of the size asked for.
+        InputError: it cannot be loaded, or gives no maps.
     """
-    model, trained, _ = load_member(settings.checkpoint, device)
-    size = settings.size or trained.size
-    if trained.network not in ("cam", "unet"):
-        raise InputError(
-            f"ensemble: {settings.checkpoint} is a network {trained.network}, which gives no maps; "
-            "expected one trained with network cam or unet"
-        )
-    segments = trained.network == "unet"
-    if segments and size % NETWORK_STEP:
-        raise InputError(
-            f"ensemble: {settings.checkpoint} is a segmentation network; expected a size that divides by "
-            f"{NETWORK_STEP}, found {size}"
-        )
-    return LoadedMember(settings, model.to(memory_format=torch.channels_last), size, segments)
+    model, trained, _ = load_member(settings.checkpoint, device, networks=("cam", "unet"))
+    model = model.to(memory_format=torch.channels_last)
+    return LoadedMember(settings, model, settings.size or trained.size, trained.network == "unet")
 
 
 def scaled_cams(scores: Tensor, cams: Tensor) -> Tensor:

@@ -22,14 +22,35 @@ MakeMember = Callable[..., Path]
 def make_member(tmp_path_factory: pytest.TempPathFactory) -> MakeMember:
     """Writes the run folder of an untrained member whose scores are spread around a half."""
 
-    def make(size: int = 64, seed: int = 0, in_channels: int = 4) -> Path:
+    def make(size: int = 64, seed: int = 0, in_channels: int = 4, spread: float = 0.3) -> Path:
         torch.manual_seed(seed)
         run = tmp_path_factory.mktemp("run")
         settings = TrainSettings(
             data="data", out=run, backbone="resnet10t", stride=16, size=size, in_channels=in_channels
         )
         model = build_network(settings)
-        torch.nn.init.normal_(model.head.weight, std=0.3)
+        torch.nn.init.normal_(model.head.weight, std=spread)
+        write_checkpoint(run / BEST, settings, {"model": model.state_dict(), "epoch": 1})
+        return run
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_segmenter(tmp_path_factory: pytest.TempPathFactory) -> MakeMember:
+    """Writes the run folder of an untrained segmentation network."""
+    pytest.importorskip("segmentation_models_pytorch")
+
+    def make(size: int = 64, seed: int = 0) -> Path:
+        torch.manual_seed(seed)
+        run = tmp_path_factory.mktemp("run")
+        settings = TrainSettings(
+            data="data", out=run, network="unet", pseudo_labels="labels", backbone="resnet10t", size=size
+        )
+        model = build_network(settings)
+        for name, weight in model.named_parameters():
+            if "segmentation_head" in name:
+                torch.nn.init.normal_(weight, std=1.5)
         write_checkpoint(run / BEST, settings, {"model": model.state_dict(), "epoch": 1})
         return run
 
