@@ -52,8 +52,8 @@ class ContrastNorm(nn.Module):
         if fields.ndim != 4 or fields.shape[1] < self.in_channels:
             names = ", ".join(_NAMES[: self.in_channels])
             raise InputError(
-                f"fields: input {tuple(fields.shape)} is not (B, {self.in_channels}, H, W); the network reads "
-                f"{names}"
+                f"fields: input {tuple(fields.shape)} is not (B, {self.in_channels}, H, W); "
+                f"the network reads {names}"
             )
         x = fields[:, : self.in_channels].to(self.mean.dtype)
         if self.contrast == "field":
