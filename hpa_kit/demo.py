@@ -32,7 +32,8 @@ def demo(settings: DemoSettings, run: Run) -> None:
          "--classes", classes, "--seed", settings.seed)  # fmt: skip
     step("segment", data, "--out", masks)
     step("train", data, "--out", member, "--backbone", settings.backbone, "--stride", settings.stride,
-         "--size", settings.size, "--epochs", settings.epochs, "--seed", settings.seed)  # fmt: skip
+         "--stride-by", settings.stride_by, "--size", settings.size, "--epochs", settings.epochs,
+         "--seed", settings.seed)  # fmt: skip
 
     scores: dict[tuple[str, str], float] = {}
     for found, folder in {"classical": masks, "true": data / "masks"}.items():

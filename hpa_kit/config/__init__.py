@@ -10,8 +10,9 @@ from hpa_kit.config.data import SimulateSettings, StoreSettings
 from hpa_kit.config.demo import DemoSettings
 from hpa_kit.config.ensemble import EnsembleSettings, MemberSettings, read_ensemble, write_ensemble
 from hpa_kit.config.infer import InferSettings, LookSettings, PredictSettings
-from hpa_kit.config.kinds import Classes, FieldSide, Form, Rule, SegmenterName, Split, Stride, Views
+from hpa_kit.config.kinds import Classes, FieldSide, Form, Rule, SegmenterName, Split, Stride, StrideBy, Views
 from hpa_kit.config.ladder import LadderSettings
+from hpa_kit.config.pseudo_labels import PseudoLabelSettings
 from hpa_kit.config.subcategories import FeaturesSettings, SubcategoriesSettings
 from hpa_kit.config.train import TrainSettings
 
@@ -27,6 +28,7 @@ __all__ = [
     "LookSettings",
     "MemberSettings",
     "PredictSettings",
+    "PseudoLabelSettings",
     "Rule",
     "SegmentSettings",
     "SegmenterName",
@@ -35,6 +37,7 @@ __all__ = [
     "Split",
     "StoreSettings",
     "Stride",
+    "StrideBy",
     "SubcategoriesSettings",
     "TrainSettings",
     "Views",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from hpa_kit.config.base import Settings
-from hpa_kit.config.kinds import Stride, whole_number
+from hpa_kit.config.kinds import Stride, StrideBy, whole_number
 
 
 class TrainSettings(Settings):
@@ -24,8 +24,10 @@ class TrainSettings(Settings):
         None, description="local weights file of the backbone, or the word download"
     )
     stride: Stride = Field(32, description="input pixels per map pixel")
-    stride_by: Literal["cut", "dilate"] = Field(
-        "cut", description="how strides 8 and 16 are had: last stages left out, or dilated"
+    stride_by: StrideBy = Field(
+        "cut",
+        description="how strides 8 and 16 are had: cut leaves last stages out, dilate dilates them, "
+        "both leaves the last out and dilates the others: for small fields",
     )
     in_channels: Annotated[Literal[3, 4], BeforeValidator(whole_number)] = Field(
         4, description="4 reads red, green, blue, yellow; 3 leaves yellow out"
@@ -66,7 +68,8 @@ class TrainSettings(Settings):
     fold: int = Field(0, ge=0, description="fold kept for validation")
     folds: int = Field(5, ge=2, description="number of folds")
     folds_of: Path | None = Field(
-        None, description="run whose folds are shared, such as one of stage 1; by default they are made from seed"
+        None,
+        description="run whose folds are shared, such as one of stage 1; by default they are made from seed",
     )
     seed: int = Field(42, ge=0, description="seed of weights, order and augmentation")
     workers: int = Field(

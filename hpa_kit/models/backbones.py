@@ -1,18 +1,16 @@
 """Any timm network as a source of feature maps at stride 32, 16 or 8."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import timm
 import torch
 from timm.models import FeatureListNet
 from torch import Tensor, nn
 
-from hpa_kit.config import nearest
+from hpa_kit.config import StrideBy, nearest
 from hpa_kit.errors import InputError
 from hpa_kit.models.pretrained import Weights, load_backbone_weights
-
-StrideBy = Literal["cut", "dilate"]
 
 
 class Backbone(nn.Module):
@@ -22,7 +20,8 @@ class Backbone(nn.Module):
         name: a timm model name; a deprecated one is built as what it stands for now.
         stride: input pixels per map pixel.
         stride_by: ``cut`` leaves out the stages after the one with that stride, ``dilate`` keeps all stages
-            and dilates their convolutions instead of striding.
+            and dilates their convolutions instead of striding, ``both`` leaves out the last stage, the dearest,
+            and dilates those before it.
         in_channels: channels of the input.
         pretrained: None, the path of a local weights file, or ``"download"``.
 
@@ -40,7 +39,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         check_name(name)
-        network = _create(name, stride if stride_by == "dilate" and stride < 32 else None, in_channels)
+        network = _create(name, stride if stride_by != "cut" and stride < 32 else None, in_channels)
         if pretrained is not None:
             load_backbone_weights(network, name, in_channels, pretrained)
         self.maps = _maps_of(network, name, stride, stride_by)
@@ -145,6 +144,8 @@ class _Listed(nn.Module):
 def _maps_of(network: nn.Module, name: str, stride: int, stride_by: StrideBy) -> nn.Module:
     """Choose how the maps are had: the whole network where its last stage is asked for, else one stage."""
     strides = _stage_strides(network)
+    if stride_by == "both":
+        return _without_last_stage(network, name, strides)
     if stride_by == "dilate" or not strides:
         return _Whole(network)
     if stride not in strides:
@@ -158,6 +159,12 @@ def _maps_of(network: nn.Module, name: str, stride: int, stride_by: StrideBy) ->
     if index == len(strides) - 1 and not tokens:
         return _Whole(network)
     return _Stage(network, index, norm=tokens) if intermediates else _Listed(network, index)
+
+
+def _without_last_stage(network: nn.Module, name: str, strides: list[int]) -> nn.Module:
+    if len(strides) < 2 or not hasattr(network, "forward_intermediates"):
+        raise InputError(f"backbone: {name} has no stages to leave out; use stride_by cut or dilate")
+    return _Stage(network, len(strides) - 2, norm=False)
 
 
 def _stage_strides(network: nn.Module) -> list[int]:

@@ -41,7 +41,8 @@ class CamClassifier(nn.Module):
     Args:
         backbone: timm model name.
         stride: input pixels per map pixel: 32, 16 or 8.
-        stride_by: ``cut`` leaves out the last stages, ``dilate`` dilates them.
+        stride_by: ``cut`` leaves out the last stages, ``dilate`` dilates them, ``both`` leaves out the last
+            and dilates those before it.
         in_channels: 4 for red, green, blue, yellow; 3 leaves yellow out. Inputs may have 4 either way.
         n_classes: location classes.
         pretrained: None (random weights), path of the backbone's local weights, or ``"download"``: the only

@@ -61,6 +61,24 @@ def test_cutting_stages_leaves_out_their_weights():
     assert count[0] < count[1] / 4
 
 
+@pytest.mark.parametrize("stride", [16, 8])
+@pytest.mark.parametrize("backbone", [TINY, "efficientnet_lite0", "regnetx_002", "convnext_atto"])
+def test_leaving_out_the_last_stage_and_dilating_the_others_sees_more_than_cutting(backbone, stride):
+    model = CamClassifier(backbone, stride=stride, stride_by="both").eval()
+    with torch.inference_mode():
+        assert model.forward_maps(fields()).shape == (2, 19, 64 // stride, 64 // stride)
+    count = {
+        by: sum(weight.numel() for weight in CamClassifier(backbone, stride=8, stride_by=by).parameters())
+        for by in ("cut", "both", "dilate")
+    }
+    assert count["cut"] < count["both"] < count["dilate"]
+
+
+def test_the_last_stage_cannot_be_left_out_at_its_own_stride():
+    with pytest.raises(InputError, match="resnet10t gives .* for stride 32"):
+        CamClassifier("resnet10t", stride=32, stride_by="both")
+
+
 def test_bytes_and_floats_to_255_mean_the_same_field():
     model = CamClassifier(TINY).eval()
     with torch.inference_mode():
