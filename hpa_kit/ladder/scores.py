@@ -1,5 +1,6 @@
 """What a submission of known cells is worth: of its image scores, and of its cells."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -91,10 +92,8 @@ def image_map(truth: Path, submission: Path) -> float:
     Raises:
         InputError: a file cannot be used, or the truth shows no class.
     """
-    labels = {row.ID: _label(row.PredictionString) for row in read_submission(truth).itertuples(index=False)}
-    scores = {
-        row.ID: _highest(row.PredictionString) for row in read_submission(submission).itertuples(index=False)
-    }
+    labels = {id: _label(text) for id, text in _rows(truth)}
+    scores = {id: _highest(text) for id, text in _rows(submission)}
     shown = np.stack(list(labels.values()))
     given = np.stack([scores.get(id, np.zeros(N_CLASSES)) for id in labels])
     return mean_average_precision(shown, given)
@@ -116,6 +115,11 @@ def mean_average_precision(shown: NDArray[np.bool_], given: NDArray[np.float64])
     if not len(present):
         raise InputError("ladder: no test field shows any class; there is nothing to score")
     return float(np.mean([average_precision_score(shown[:, c], given[:, c]) for c in present]))
+
+
+def _rows(path: Path) -> Iterator[tuple[str, str]]:
+    table = read_submission(path)
+    return zip(table["ID"], table["PredictionString"], strict=True)
 
 
 def _label(text: str) -> NDArray[np.bool_]:

@@ -73,7 +73,8 @@ def _column(
 ) -> Callable[[str], Sequence[float]]:
     """What gives a rung's values of one measure, by seed as far as there are any."""
     chosen = results[(results["measure"] == measure) & (results["masks"] == masks)]
-    found = {(row.rung, row.seed): float(row.value) for row in chosen.itertuples(index=False)}
+    values = chosen["value"].to_numpy(dtype=float).tolist()
+    found = dict(zip(zip(chosen["rung"], chosen["seed"], strict=True), values, strict=True))
     return lambda rung: [found[rung, seed] for seed in settings.seeds if (rung, seed) in found]
 
 
