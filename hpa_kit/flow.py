@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
@@ -22,6 +22,11 @@ class Failure(NamedTuple):
     """Why there is no result."""
 
     reason: str
+
+
+def share(items: Sequence[T], shard: int, shards: int) -> list[T]:
+    """One of several contiguous shares that together are a list, each as long as the others but for one."""
+    return list(items[len(items) * shard // shards : len(items) * (shard + 1) // shards])
 
 
 def attempt(function: Callable[..., T], *arguments: object) -> T | Failure:

@@ -9,6 +9,7 @@ from hpa_kit.config import (
     InferSettings,
     LadderSettings,
     PredictSettings,
+    PseudoLabelSettings,
     SegmentSettings,
     Settings,
     SimulateSettings,
@@ -66,6 +67,12 @@ def _predict(settings: PredictSettings) -> None:
     from hpa_kit.inference import predict
 
     print(f"cells: {predict(settings)}")
+
+
+def _pseudo_labels(settings: PseudoLabelSettings) -> None:
+    from hpa_kit.inference import make_pseudo_labels
+
+    print(f"pseudo labels: {make_pseudo_labels(settings)}")
 
 
 def _demo(settings: DemoSettings) -> None:
@@ -126,6 +133,13 @@ COMMANDS = (
     Command("infer", "class maps x label maps -> submission.csv", InferSettings, ("data",), _infer),
     Command(
         "predict", "a table with a row per cell of any folder of fields", PredictSettings, ("data",), _predict
+    ),
+    Command(
+        "pseudo-labels",
+        "scores of the cells of training fields, for stage 2",
+        PseudoLabelSettings,
+        ("data",),
+        _pseudo_labels,
     ),
     Command("ladder", "what each method adds, on fields of known cells", LadderSettings, ("data",), _ladder),
     Command("demo", "the whole job on simulated fields", DemoSettings, (), _demo),

@@ -13,19 +13,16 @@ Savings = Annotated[tuple[Literal["views", "members", "map_size"], ...], BeforeV
 
 
 class LookSettings(Settings):
-    """What infer and predict share: fields, members, and how cell scores are formed."""
+    """What all commands share in which members look at fields: who looks, where the cells are, how fast."""
 
     data: Path = Field(description="competition folder, or a folder of images")
     members: Paths = Field((), description="run folders or checkpoints that all weigh the same")
     ensemble: Path | None = Field(
         None, description="ensemble YAML, in place of members; options given here win over what it says"
     )
-    out: Path = Field(description="CSV to write")
-    split: Split = Field("test", description="which images of a competition folder")
     masks: Path | None = Field(None, description="folder of ID.npz or ID.png label maps")
     segmenter: SegmenterName = Field("auto", description="who finds cells that masks lacks")
     weights: Path | None = Field(None, description="folder of the two published networks")
-    rule: Rule = Field("cam_share", description="how a cell's confidence is formed")
     views: Views = Field("flips", description="test-time views of each field by members")
     map_size: int = Field(512, ge=16, description="side of the class maps on which cells are scored")
     batch: int = Field(8, ge=1, description="fields per step")
@@ -52,7 +49,8 @@ class LookSettings(Settings):
         Raises:
             InputError: the YAML cannot be read.
         """
-        given = {name: getattr(self, name) for name in ("rule", "map_size", "masks", "segmenter", "weights")}
+        names = {"rule", "map_size", "masks", "segmenter", "weights"} & type(self).model_fields.keys()
+        given = {name: getattr(self, name) for name in names}
         if self.ensemble is not None:
             set_here = {name: value for name, value in given.items() if name in self.model_fields_set}
             return read_ensemble(self.ensemble).model_copy(update=set_here)
@@ -61,7 +59,15 @@ class LookSettings(Settings):
         return make_settings(EnsembleSettings, {"members": members}, given)
 
 
-class InferSettings(LookSettings):
+class ScoreSettings(LookSettings):
+    """What infer and predict share: a CSV of cell scores of any split."""
+
+    out: Path = Field(description="CSV to write")
+    split: Split = Field("test", description="which images of a competition folder")
+    rule: Rule = Field("cam_share", description="how a cell's confidence is formed")
+
+
+class InferSettings(ScoreSettings):
     """``hpa-kit infer``: class maps x label maps -> submission.csv."""
 
     budget: float = Field(8.5, gt=0, description="hours that all may take; Kaggle stops at 9")
@@ -82,7 +88,7 @@ class InferSettings(LookSettings):
         return value
 
 
-class PredictSettings(LookSettings):
+class PredictSettings(ScoreSettings):
     """``hpa-kit predict``: a table with a row per cell of any folder of fields."""
 
     label_maps: Path | None = Field(

@@ -16,6 +16,7 @@ from hpa_kit.tables import check_ids, read_table
 
 CLASS_COLUMNS = tuple(location.name for location in CLASSES)
 SCORES, FIELDS, SETTINGS, MASKS = "cell_scores.csv", "fields.csv", "settings.yaml", "masks"
+SCORES_HEADER = ",".join(["ID", "cell", *CLASS_COLUMNS]) + "\n"
 _DIGITS = "%.6g"
 
 Rows = NDArray[np.float32]
@@ -43,13 +44,16 @@ def write_cell_scores(path: str | Path, fields: Iterable[tuple[str, NDArray[np.f
         fields: ID and scores (n, 19) of each field, in the order they are written; row i is cell i + 1.
     """
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        columns = ["ID", "cell", *CLASS_COLUMNS]
-        pd.DataFrame(columns=columns).to_csv(file, index=False, lineterminator="\n")
-        for id, scores in fields:
-            table = pd.DataFrame(scores, columns=list(CLASS_COLUMNS))
-            table.insert(0, "ID", pd.Series([id] * len(table), dtype=object))
-            table.insert(1, "cell", np.arange(1, len(table) + 1))
-            table.to_csv(file, index=False, header=False, lineterminator="\n", float_format=_DIGITS)
+        file.write(SCORES_HEADER)
+        file.writelines(cell_rows(id, scores) for id, scores in fields)
+
+
+def cell_rows(id: str, scores: NDArray[np.floating]) -> str:
+    """The lines of a field's cells, scores (n, 19), in a table of cell scores."""
+    table = pd.DataFrame(scores, columns=list(CLASS_COLUMNS))
+    table.insert(0, "ID", pd.Series([id] * len(table), dtype=object))
+    table.insert(1, "cell", np.arange(1, len(table) + 1))
+    return table.to_csv(index=False, header=False, lineterminator="\n", float_format=_DIGITS)
 
 
 def read_cell_scores(path: str | Path) -> pd.DataFrame:
@@ -84,7 +88,7 @@ def read_cell_scores(path: str | Path) -> pd.DataFrame:
     if wrong.any():
         first = table[wrong].iloc[0]
         raise InputError(
-            f"cell scores: {path}, ID {first['ID']}: cell {first['cell']} is out of order; expected 1, 2, 3, …"
+            f"cell scores: {path}, ID {first['ID']}: cell {first['cell']} is out of order; expected 1, 2, …"
         )
     return table[["ID", *numbers]]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from hpa_kit.config import StoreSettings, TrainSettings
+from hpa_kit.config import PseudoLabelSettings, StoreSettings, TrainSettings
 from hpa_kit.data.external import PLACEHOLDER_LINE, read_external, sample_external
 from hpa_kit.data.fields import CHANNELS, find_fields
 from hpa_kit.data.layout import DataFolder
@@ -24,7 +24,7 @@ class LabelledFields(NamedTuple):
     folders: dict[str, Path]
 
 
-def labelled_fields(settings: TrainSettings | StoreSettings) -> LabelledFields:
+def labelled_fields(settings: TrainSettings | StoreSettings | PseudoLabelSettings) -> LabelledFields:
     """The competition's training fields, then the external fields that settings ask for.
 
     Images of the competition's fields are looked for in ``train/`` and then among the external ones; all must

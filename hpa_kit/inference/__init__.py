@@ -4,8 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpa_kit.inference.cell_table import predict
     from hpa_kit.inference.ensemble import Effort, Ensemble, FieldMaps
     from hpa_kit.inference.pipeline import infer
+    from hpa_kit.inference.pseudo_labels import make_pseudo_labels
     from hpa_kit.inference.quantiles import score_cells_quantile
     from hpa_kit.inference.rules import (
         RULES,
@@ -33,6 +35,8 @@ _HOME = {
     "ScoringRule": "rules",
     "copy_image_scores": "scoring",
     "infer": "pipeline",
+    "make_pseudo_labels": "pseudo_labels",
+    "predict": "cell_table",
     "rule_of": "rules",
     "score_cells": "scoring",
     "score_cells_mean_logit": "scoring",
@@ -52,6 +56,8 @@ __all__ = [
     "ScoringRule",
     "copy_image_scores",
     "infer",
+    "make_pseudo_labels",
+    "predict",
     "rule_of",
     "score_cells",
     "score_cells_mean_logit",

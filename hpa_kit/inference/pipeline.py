@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -58,6 +58,7 @@ class Filling(Generic[D]):
         finish: a field, what the members say of it, and the rule -> its part of the table; in a thread.
         budget: the time to end by.
         still_there: whether what was written beside the table for a field is; else it is done again.
+        measured: is told how many fields were done and the seconds that each took by part.
     """
 
     what: str
@@ -70,6 +71,7 @@ class Filling(Generic[D]):
     finish: Callable[[PreparedField[D], FieldMaps, ScoringRule], str]
     budget: Budget
     still_there: Callable[[str], bool] = lambda id: True
+    measured: Callable[[int, Mapping[str, float]], None] = lambda fields, parts: None
 
 
 def infer(settings: InferSettings, now: Now = monotonic) -> Path:
@@ -205,6 +207,7 @@ def _run(
 
     def after(fields: int, parts: dict[str, float]) -> None:
         forecast.add(fields, parts, limit)
+        filling.measured(fields, parts)
         if efforts[pace.effort] != said[-1]:
             said.append(efforts[pace.effort])
             log.warning(_effort_line(filling.what, said[-1], pace))

@@ -22,9 +22,12 @@ _FREE = frozenset(
 )  # fmt: skip
 # Files that may lie elsewhere in another session, but must have the same name.
 _MOVABLE = frozenset(
-    {"pretrained", "warm_start", "external", "subcategories", "pseudo_labels", "masks", "augmentation"}
-)
-_OF_FOLDS = ("data", "folds", "seed")
+    {
+        "pretrained", "warm_start", "external", "subcategories", "pseudo_labels", "masks", "augmentation",
+        "folds_of",
+    }
+)  # fmt: skip
+_OF_FOLDS = ("data", "folds", "folds_of", "seed")
 
 
 def open_run(settings: TrainSettings) -> Checkpoint | None:

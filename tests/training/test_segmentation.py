@@ -32,7 +32,7 @@ def cells_of(number):
 
 @pytest.fixture(scope="session")
 def make_pseudo(tmp_path_factory):
-    """Writes pseudo labels of the tiny competition: class 0 in fields of odd number, class 7 in the others."""
+    """Writes pseudo labels of the tiny competition: class 0 in fields of odd number, else class 7."""
 
     def make(labels="hard", confidence=0.9, ids=IDS):
         folder = tmp_path_factory.mktemp("pseudo")

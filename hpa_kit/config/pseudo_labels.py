@@ -1,0 +1,47 @@
+"""Settings of the command that makes labels of cells to learn from: pseudo-labels."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from hpa_kit.config.infer import LookSettings
+from hpa_kit.config.kinds import whole_number
+
+ALL_CHANNELS = 4
+
+
+class PseudoLabelSettings(LookSettings):
+    """``hpa-kit pseudo-labels``: scores of the cells of training fields, for stage 2."""
+
+    out: Path = Field(description="folder to write, train's --pseudo-labels")
+    labels: Literal["hard", "soft"] = Field(
+        "hard",
+        description="hard: confidences as the 15th place's, learnt above a threshold; soft: probabilities",
+    )
+    negative_check: bool = Field(
+        True, description="of hard labels: a cell is Negative alone or not at all, as the 15th place had it"
+    )
+    out_of_fold: bool = Field(
+        True, description="each field by the members that have not learnt from it, where there are any"
+    )
+    external: Path | None = Field(
+        None, description="table of external fields, publichpa-withcellline_processed.csv"
+    )
+    external_images: Path | None = Field(None, description="folder of their images")
+    external_mode: Annotated[int, BeforeValidator(whole_number)] = Field(
+        0, ge=-1, le=6, description="which external fields: the 15th place's modes 0 to 6, -1 for all"
+    )
+    shard: int = Field(0, ge=0, description="which share of the fields to do, counted from 0")
+    shards: int = Field(1, ge=1, description="shares that the sorted fields are cut into")
+
+    @property
+    def in_channels(self) -> int:
+        """Channels that fields need: finding cells takes all of them."""
+        return ALL_CHANNELS
+
+    @model_validator(mode="after")
+    def _shard_exists(self) -> Self:
+        if self.shard >= self.shards:
+            raise ValueError(f"shard {self.shard} is not one of {self.shards} shards, which count from 0")
+        return self

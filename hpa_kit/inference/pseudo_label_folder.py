@@ -1,0 +1,174 @@
+"""The folder of a run of pseudo labels while it grows: shards side by side, put together at the end."""
+
+import csv
+import io
+import logging
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hpa_kit.config import PseudoLabelSettings, make_settings, read_yaml, write_yaml
+from hpa_kit.data.cell_scores import FIELDS, MASKS, SCORES, SCORES_HEADER, SETTINGS
+from hpa_kit.errors import InputError
+from hpa_kit.files import atomic_path, atomic_text
+from hpa_kit.flow import share
+from hpa_kit.inference.journal import Journal
+from hpa_kit.tables import read_table
+
+log = logging.getLogger(__name__)
+
+PARTS = "parts"
+COLUMNS = ("ID", "Label", "cells", "members", "unseen")
+
+# Settings that may change between two starts, and between shards: where things lie and what computes.
+_FREE = frozenset({"data", "out", "external_images", "batch", "workers", "device", "shard", "shards"})
+# Files that may lie elsewhere another time, but must have the same name.
+_MOVABLE = frozenset({"members", "ensemble", "masks", "weights", "external"})
+
+
+class DoneField(NamedTuple):
+    """What came of a field.
+
+    Attributes:
+        id, label: of the field.
+        members: how many looked.
+        unseen: whether none of them has learnt from it.
+        lines: its cells' lines of the table.
+    """
+
+    id: str
+    label: str
+    members: int
+    unseen: bool
+    lines: str
+
+
+class PseudoLabelFolder:
+    """One shard's view of the folder.
+
+    Args:
+        root: the folder.
+        shard, shards: which share of the sorted IDs is this process's.
+        labels: image label of every field by ID, of all shards.
+    """
+
+    def __init__(self, root: Path, shard: int, shards: int, labels: dict[str, str]) -> None:
+        self.root, self.shard, self.shards, self.labels = root, shard, shards, labels
+
+    def open(self, settings: PseudoLabelSettings, masks: Path | None) -> None:
+        """Make the folder ready.
+
+        Args:
+            settings: of this run, to be written down.
+            masks: folder of kept label maps, to which the table refers, or None.
+
+        Raises:
+            InputError: it holds a run of other settings, or is a file.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(f"out: {self.root} is a file; expected a folder for pseudo labels")
+        place = None if masks is None else masks.resolve()
+        kept = settings.model_copy(update={"masks": place, "shard": 0})
+        path = self.root / SETTINGS
+        if path.is_file():
+            before = make_settings(PseudoLabelSettings, read_yaml(path), source=str(path))
+            _refuse_other_settings(before, kept)
+        write_yaml(kept, path)
+        (self.root / MASKS).mkdir(exist_ok=True)
+
+    def is_whole(self) -> bool:
+        """Whether the table holds every field, with the label that it has now."""
+        return (self.root / SCORES).is_file() and _listed(self.root / FIELDS) == self.labels
+
+    def journal(self, name: str) -> Journal:
+        """Where results of this shard are kept until the table is whole; only one process may have it open."""
+        return _KeptJournal(self._part(self.shard) / f"{name}.journal")
+
+    def write_part(self, done: Iterable[DoneField]) -> None:
+        """Write this shard's share of the table."""
+        ordered = sorted(done)
+        part = self._part(self.shard)
+        with (
+            atomic_path(part / SCORES) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
+            file.writelines(one.lines for one in ordered)
+        rows = [(one.id, one.label, one.lines.count("\n"), one.members, int(one.unseen)) for one in ordered]
+        # Written last: it says that the share is done.
+        atomic_text(part / FIELDS, _csv_text([COLUMNS, *rows]))
+
+    def merge(self) -> None:
+        """Put the table together where all shards are done; nothing is lost where they are not."""
+        missing = [shard for shard in range(self.shards) if not self._is_done(shard)]
+        if missing:
+            if not self.is_whole():  # else another process has just put it together
+                log.info(f"pseudo-labels: {len(missing)} of {self.shards} shards are still to do: {missing}")
+            return
+        parts = [self._part(shard) for shard in range(self.shards)]
+        fields = [line for part in parts for line in _rows(part / FIELDS)]
+        with atomic_path(self.root / SCORES) as temporary, temporary.open("wb") as file:
+            file.write(SCORES_HEADER.encode("utf-8"))
+            for part in parts:
+                with (part / SCORES).open("rb") as source:
+                    shutil.copyfileobj(source, file)
+        atomic_text(self.root / FIELDS, _csv_text([COLUMNS, *fields]))
+        if self.is_whole():
+            shutil.rmtree(self.root / PARTS, ignore_errors=True)
+
+    def _part(self, shard: int) -> Path:
+        return self.root / PARTS / f"{shard}-of-{self.shards}"
+
+    def _is_done(self, shard: int) -> bool:
+        """Whether a shard has written its share of these fields; some of them may have failed."""
+        part = self._part(shard)
+        listed = _listed(part / FIELDS)
+        ids = share(sorted(self.labels), shard, self.shards)
+        expected = {id: self.labels[id] for id in ids}
+        return listed is not None and (part / SCORES).is_file() and listed.items() <= expected.items()
+
+
+class _KeptJournal(Journal):
+    """A journal that stays when the fields are done: its shard's share is not the whole table."""
+
+    def finish(self) -> None:
+        """Nothing."""
+
+
+def _refuse_other_settings(before: PseudoLabelSettings, now: PseudoLabelSettings) -> None:
+    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
+    differing = [
+        name
+        for name in new
+        if name not in _FREE and _name_only(name, old[name]) != _name_only(name, new[name])
+    ]
+    if differing:
+        listed = ", ".join(f"{name} {old[name]} (now {new[name]})" for name in differing)
+        raise InputError(
+            f"pseudo-labels: the run in {now.out} was started with {listed}; give these again to go on, or "
+            "another --out"
+        )
+
+
+def _name_only(name: str, value: Any) -> Any:
+    if name not in _MOVABLE or value is None:
+        return value
+    return [Path(one).name for one in value] if isinstance(value, list) else Path(value).name
+
+
+def _rows(path: Path) -> list[tuple[str, ...]]:
+    table = read_table(path, COLUMNS)
+    return list(table[list(COLUMNS)].itertuples(index=False, name=None))
+
+
+def _listed(path: Path) -> dict[str, str] | None:
+    """The label of each field in a table of fields, or None where there is none."""
+    if not path.is_file():
+        return None
+    return {row[0]: row[1] for row in _rows(path)}
+
+
+def _csv_text(rows: Iterable[tuple[object, ...]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
