@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from hpa_kit.config import PseudoLabelSettings, StoreSettings, TrainSettings
@@ -72,10 +73,10 @@ def _with_images(table: pd.DataFrame, path: Path, known: set[str], sources: Sour
     if len(new) < len(table):
         log.info(f"external: {len(table) - len(new)} rows of {path} are fields of the competition; left out")
     places = [sources.find(id, name) for id, name in zip(new["ID"], new["dir"], strict=True)]
-    there = [place is not None for place in places]
-    missing = len(new) - sum(there)
+    there = np.array([place is not None for place in places], dtype=bool)
+    missing = len(new) - int(there.sum())
     if missing:
-        example = new["ID"].iloc[there.index(False)]
+        example = new["ID"].iloc[int(np.argmin(there))]
         channels = ", ".join(sources.channels)
         warnings.warn(
             f"external: {missing} of {len(new)} rows of {path} lack images ({channels}), such as ID "
