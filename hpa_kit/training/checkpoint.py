@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file with all weights and hyper-parameters, read without running code."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,11 @@ from hpa_kit.files import atomic_path
 BEST, LAST = "best.safetensors", "last.safetensors"
 SETTINGS = "settings.yaml"
 _FORMAT = "hpa_kit checkpoint 1"
-_TENSOR, _TUPLE, _PAIRS = "<tensor>", "<tuple>", "<pairs>"
+_TENSOR, _TUPLE, _PAIRS, _DTYPE = "<tensor>", "<tuple>", "<pairs>", "<dtype>"
+# By name, as nothing that a file says is looked up among torch's functions.
+_DTYPES = {
+    str(kind).removeprefix("torch."): kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)
+}
 
 
 class Checkpoint(NamedTuple):
@@ -39,7 +43,7 @@ def write_checkpoint(path: Path | str, settings: Settings, state: dict[str, Any]
     Args:
         path: ends in ``.safetensors``.
         settings: all of the run's.
-        state: mappings, lists, tuples, numbers, texts and tensors, nested in any way.
+        state: mappings, lists, tuples, numbers, texts, tensors and their dtypes, nested in any way.
     """
     tensors: dict[str, Tensor] = {}
     tree = {key: _pack(value, key, tensors) for key, value in state.items()}
@@ -129,6 +133,8 @@ def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, list | tuple):
         entries = [_pack(entry, f"{name}.{index}", tensors) for index, entry in enumerate(value)]
         return entries if isinstance(value, list) else {_TUPLE: entries}
+    if isinstance(value, torch.dtype):
+        return {_DTYPE: str(value).removeprefix("torch.")}
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -137,10 +143,14 @@ def _unpack(value: Any, file: Any) -> Any:
         return [_unpack(entry, file) for entry in value]
     if not isinstance(value, dict):
         return value
-    if value.keys() == {_TENSOR}:
-        return file.get_tensor(value[_TENSOR])
-    if value.keys() == {_TUPLE}:
-        return tuple(_unpack(entry, file) for entry in value[_TUPLE])
-    if value.keys() == {_PAIRS}:
-        return {key: _unpack(entry, file) for key, entry in value[_PAIRS]}
+    if len(value) == 1 and (kind := next(iter(value))) in _KINDS:
+        return _KINDS[kind](value[kind], file)
     return {key: _unpack(entry, file) for key, entry in value.items()}
+
+
+_KINDS: dict[str, Callable[[Any, Any], Any]] = {
+    _TENSOR: lambda name, file: file.get_tensor(name),
+    _DTYPE: lambda name, _: _DTYPES[name],
+    _TUPLE: lambda entries, file: tuple(_unpack(entry, file) for entry in entries),
+    _PAIRS: lambda pairs, file: {key: _unpack(entry, file) for key, entry in pairs},
+}

@@ -1,6 +1,7 @@
 """Optimiser and learning rate, both timm's."""
 
 import logging
+from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2, list_optimizers
@@ -38,6 +39,22 @@ def make_optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
         raise InputError(
             f"optimiser: {settings.optimiser} cannot be used: {' '.join(str(error).split())}"
         ) from None
+
+
+def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """What a checkpoint keeps: the state dict and, of one that draws numbers, its generator's state."""
+    generator = getattr(optimiser, "generator", None)
+    state = {"dict": optimiser.state_dict()}
+    return state | ({"generator": generator.get_state()} if isinstance(generator, torch.Generator) else {})
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any], device: torch.device) -> None:
+    """Go on from what :func:`optimiser_state` gave."""
+    optimiser.load_state_dict(state["dict"])
+    if "generator" in state:
+        generator = torch.Generator(device)
+        generator.set_state(state["generator"])
+        vars(optimiser)["generator"] = generator
 
 
 class Schedule:

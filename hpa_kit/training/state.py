@@ -9,6 +9,7 @@ from hpa_kit.training.checkpoint import LAST, Checkpoint, random_state, restore_
 from hpa_kit.training.log import Metrics
 from hpa_kit.training.member import load_weights
 from hpa_kit.training.running import Running
+from hpa_kit.training.schedule import optimiser_state, restore_optimiser
 
 if TYPE_CHECKING:
     from hpa_kit.training.loop import Trainer
@@ -32,7 +33,7 @@ def last_state(trainer: "Trainer") -> dict[str, Any]:
     """
     return {
         "model": trainer.model.state_dict(),
-        "optimiser": trainer.optimiser.state_dict(),
+        "optimiser": optimiser_state(trainer.optimiser),
         "scaler": trainer.scaler.state_dict(),
         "processes": trainer.processes.gather(trainer.running.state() | {"random": random_state()}),
         "step_number": trainer.step_number,
@@ -60,7 +61,7 @@ def restore(trainer: "Trainer", checkpoint: Checkpoint) -> None:
     last = settings.out / LAST
     load_weights(trainer.model, state["model"], last)
     trainer.averages.restore(state, last)
-    trainer.optimiser.load_state_dict(state["optimiser"])
+    restore_optimiser(trainer.optimiser, state["optimiser"], trainer.device)
     trainer.scaler.load_state_dict(state["scaler"])
     trainer.step_number, trainer.epoch, trainer.best = state["step_number"], state["epoch"], state["best"]
     trainer.history = state["history"]

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -121,3 +122,25 @@ def test_random_numbers_go_on_where_they_were(tmp_path):
     expected = draw()
     restore_random_state(read_checkpoint(tmp_path / "a.safetensors").state["random"])
     assert draw() == expected
+
+
+def test_the_settings_of_a_run_or_a_checkpoint_can_be_used_again(tmp_path):
+    from hpa_kit.config import make_settings, to_yaml, write_yaml
+    from hpa_kit.training import settings_of
+
+    made = settings(tmp_path, stride=16, swa=0.25)
+    write_yaml(settings(tmp_path, stride=8), tmp_path / "settings.yaml")
+    assert settings_of(tmp_path).stride == 8  # no checkpoint yet
+    write_checkpoint(tmp_path / "last.safetensors", made, {"model": {"head.weight": torch.ones(1)}})
+    for path in (tmp_path, tmp_path / "last.safetensors"):
+        assert settings_of(path) == made
+        assert make_settings(TrainSettings, yaml.safe_load(to_yaml(settings_of(path)))) == made
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"holds no best\.safetensors, last\.safetensors or settings\.yaml"):
+        settings_of(tmp_path / "empty")
+
+
+def test_kinds_of_numbers_are_kept_by_name(tmp_path):
+    state = {"kinds": [torch.float16, torch.int64, None], "one": {"name": 3}, "empty": {}}
+    write_checkpoint(tmp_path / "a.safetensors", settings(tmp_path), state)
+    assert read_checkpoint(tmp_path / "a.safetensors").state == state

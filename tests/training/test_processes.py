@@ -16,7 +16,7 @@ from hpa_kit.training.dataset import EpochBatches
 from hpa_kit.training.processes import Processes
 
 # Each layer norm sees one field, so that it does not matter how a batch is divided.
-CHANGES = {"backbone": "test_convnext", "stride": 32, "epochs": 2, "drop_rate": 0.0, "ema": 0.9, "accumulate": 2}
+CHANGES = {"backbone": "test_convnext", "stride": 32, "epochs": 2, "ema": 0.9, "accumulate": 2}
 
 KEEPS_WEIGHTS = """
 import sys

@@ -1,4 +1,4 @@
-"""A run that ends in the middle, by its time limit or by a kill, goes on to the same curve, here or elsewhere."""
+"""A run that its time limit or a kill ends in the middle goes on to the same curve, here or elsewhere."""
 
 import csv
 import logging
