@@ -20,8 +20,8 @@ class Backbone(nn.Module):
         name: a timm model name; a deprecated one is built as what it stands for now.
         stride: input pixels per map pixel.
         stride_by: ``cut`` leaves out the stages after the one with that stride, ``dilate`` keeps all stages
-            and dilates their convolutions instead of striding, ``both`` leaves out the last, dearest stage and
-            dilates those before it.
+            and dilates their convolutions instead of striding, ``both`` leaves out the last, dearest stage
+            and dilates those before it.
         in_channels: channels of the input.
         pretrained: None, the path of a local weights file, or ``"download"``.
 
