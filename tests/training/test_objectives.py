@@ -59,6 +59,19 @@ def test_round_one_adds_the_weighted_focal_loss_of_the_sub_categories():
     torch.testing.assert_close(losses["focal"], Objective(model)(data, 0.0)["focal"])
 
 
+def test_held_out_fields_are_judged_by_their_classes_and_the_sub_categories_told_beside():
+    model, data = classifier(190), batch()
+    table = torch.where(data.targets > 0, 4, -1)
+    objective = CamObjective(model, [classification, Subcategories(table, 10, 5.0)])
+    parts = [Batch(*(part[rows] for part in data)) for rows in (slice(0, 2), slice(2, 3))]
+    with torch.inference_mode():
+        metrics = objective.judge(model, parts)
+        expected = Objective(model).judge(model, parts)
+        losses = objective(data, 0.0)
+    assert metrics.pop("val_subcategories") == pytest.approx(losses["subcategories"].item() / 5, rel=1e-5)
+    assert metrics == pytest.approx(expected, rel=1e-5)
+
+
 def test_all_terms_share_one_pass_of_the_whole_fields():
     model, data = classifier(19), batch()
     seen = []

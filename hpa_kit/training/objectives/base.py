@@ -51,7 +51,10 @@ class Objective(nn.Module):
         for batch in batches:
             logits.append(model(batch.fields).float())
             targets.append(batch.targets)
-        all_logits, all_targets = torch.cat(logits), torch.cat(targets)
-        scores = torch.sigmoid(all_logits).cpu().numpy()
-        loss = float(self.held_out_loss(all_logits, all_targets))
-        return {"val_loss": loss, "macro_f1": macro_f1(scores, all_targets.cpu().numpy())}
+        return self.metrics(torch.cat(logits), torch.cat(targets))
+
+    def metrics(self, logits: Tensor, targets: Tensor) -> Metrics:
+        """Loss and macro F1 of all held-out fields' logits (n, classes)."""
+        scores = torch.sigmoid(logits).cpu().numpy()
+        loss = float(self.held_out_loss(logits, targets))
+        return {"val_loss": loss, "macro_f1": macro_f1(scores, targets.cpu().numpy())}

@@ -1,14 +1,15 @@
 """A CAM classifier's objective: a list of terms that share one pass of the whole fields."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from hpa_kit.models import CamClassifier, CamHeads, focal_loss, mean_logits
 from hpa_kit.training.dataset import Batch
+from hpa_kit.training.log import Metrics
 from hpa_kit.training.objectives.base import Losses, Objective
 
 
@@ -59,6 +60,21 @@ class CamObjective(Objective):
             found |= term(seen)
         return found
 
+    def judge(self, model: nn.Module, batches: Iterable[Batch]) -> Metrics:
+        """As of any objective, by the location classes; the sub-categories' own loss is told beside."""
+        term = next((term for term in self.terms if isinstance(term, Subcategories)), None)
+        if term is None:
+            return super().judge(model, batches)
+        classifier = cast(CamClassifier, model)
+        logits, targets, losses = [], [], []
+        for batch in batches:
+            heads = classifier.forward_heads(classifier.input(batch.fields))
+            logits.append(mean_logits(heads.maps))
+            targets.append(batch.targets)
+            losses.append(term.loss(heads, batch) * len(batch.targets))
+        mean = float(torch.stack(losses).sum()) / sum(map(len, targets))
+        return self.metrics(torch.cat(logits), torch.cat(targets)) | {"val_subcategories": mean}
+
 
 def classification(seen: Pass) -> Losses:
     """The term that every classifier has: the focal loss of its logits against the image labels."""
@@ -83,8 +99,10 @@ class Subcategories:
         rows = self.table[numbers]
         return functional.one_hot(rows + 1, self.k + 1)[..., 1:].flatten(1).to(torch.float32)
 
+    def loss(self, heads: CamHeads, batch: Batch) -> Tensor:
+        """The loss of a pass, not weighted."""
+        assert heads.subcategory_maps is not None
+        return focal_loss(mean_logits(heads.subcategory_maps), self.targets(batch.numbers))
+
     def __call__(self, seen: Pass) -> Losses:
-        assert seen.heads.subcategory_maps is not None
-        logits = mean_logits(seen.heads.subcategory_maps)
-        loss = focal_loss(logits, self.targets(seen.batch.numbers))
-        return {"subcategories": self.weight * loss}
+        return {"subcategories": self.weight * self.loss(seen.heads, seen.batch)}
