@@ -14,6 +14,7 @@ from hpa_kit.models import focal_loss
 from hpa_kit.training import Trainer
 from hpa_kit.training.augment import Augmentation
 from hpa_kit.training.dataset import EpochBatches, FieldDataset, Loader
+from hpa_kit.training.running import Running
 
 FIELDS, BATCH, SIDE, EPOCHS = 64, 16, 128, 3
 
@@ -58,12 +59,12 @@ def test_the_loop_costs_little_beside_the_network(tmp_path, monkeypatch):
     """Both in one run, since other processes slow one run more than the next."""
     trainer, loader = _trainer(tmp_path), _loader()
     network = _Clock()
-    monkeypatch.setattr(trainer, "losses", network.around(trainer.losses))
+    monkeypatch.setattr(trainer.objective, "losses", network.around(trainer.objective.losses))
     monkeypatch.setattr(torch.Tensor, "backward", network.around(torch.Tensor.backward))
     monkeypatch.setattr(trainer.optimiser, "step", network.around(trainer.optimiser.step))
     ratios = []
     for epoch in range(1, EPOCHS + 1):
-        network.seconds, started = 0.0, time.perf_counter()
+        trainer.running, network.seconds, started = Running(), 0.0, time.perf_counter()
         with tqdm(total=len(loader), mininterval=0.1) as bar:
             metrics = trainer.learn(epoch, loader, bar)
         total = time.perf_counter() - started
