@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from hpa_kit.config.base import Settings, nearest
-from hpa_kit.config.kinds import Rule, Stride, split_text
+from hpa_kit.config.kinds import Rule, Stride, StrideBy, split_text
 
 CLASSIFIER_RUNGS = ("round0", "longer", "round1", "round1_fresh", "puzzle", "both")
 STAGE_RUNGS = ("copied", "cams", "subcategories", "stage2", "ensemble", "tuned")
@@ -56,10 +56,28 @@ class LadderSettings(Settings):
         min_length=1,
         description="how cells are scored; the last one is the one that stages are compared by",
     )
-    backbone: str = Field("resnet18", description="timm model name")
+    backbone: str = Field("resnet10t", description="timm model name, of all networks")
     stride: Stride = Field(8, description="input pixels per map pixel")
+    stride_by: StrideBy = Field("both", description="as for train")
     size: int = Field(128, ge=32, description="side to which fields are resized")
     epochs: int = Field(12, ge=1, description="passes over the training fields, of every classifier")
     folds: int = Field(3, ge=2, description="folds; classifiers train with fold 0 held out, stages with each")
     k: int = Field(10, ge=1, description="sub-categories per class")
+    pseudo_labels: Literal["hard", "soft"] = Field("soft", description="what stage 2 learns from")
+    stage2_epochs: int = Field(8, ge=1, description="passes over the training fields, of stage 2")
+    stage2_folds: int = Field(1, ge=1, description="folds of which stage 2 trains a network each, 0 first")
+    tune_by: Literal["cells", "images"] = Field(
+        "cells", description="what choices are tuned by: the truth of training cells, or image labels alone"
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
+
+    @model_validator(mode="after")
+    def _folds_exist(self) -> Self:
+        if self.stage2_folds > self.folds:
+            raise ValueError(f"stage2_folds {self.stage2_folds} is more than folds {self.folds}")
+        return self
+
+    @property
+    def main_rule(self) -> Rule:
+        """The rule that stages are compared by."""
+        return self.rules[-1]

@@ -6,18 +6,21 @@ from pathlib import Path
 
 import numpy as np
 
-from hpa_kit.config import LadderSettings, write_yaml
+from hpa_kit.config import LadderSettings, make_settings, read_yaml, write_ensemble, write_yaml
 from hpa_kit.data import DataFolder
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
 from hpa_kit.ladder.plan import Plan, Score, Step, plan_classifiers
 from hpa_kit.ladder.scores import Results
+from hpa_kit.ladder.stages import plan_stages
 from hpa_kit.ladder.table import markdown
 from hpa_kit.report.text import text_table
 from hpa_kit.script import Run, Script
 from hpa_kit.timing import duration
 
 RESULTS, TABLE, STEPS, SETTINGS = "results.csv", "ladder.md", "steps.csv", "ladder.yaml"
+# These may change between two starts of a ladder: what is compared, not how.
+_FREE = frozenset({"data", "out", "seeds", "rungs", "rules", "device"})
 
 
 def ladder(settings: LadderSettings, run: Run) -> Path:
@@ -34,13 +37,17 @@ def ladder(settings: LadderSettings, run: Run) -> Path:
         Path of the Markdown table.
 
     Raises:
-        InputError: data lack something, or a step failed; what was done so far is kept and the next ladder
-            goes on from there.
+        InputError: data lack something, ``out`` holds a ladder of other settings, or a step failed; what was
+            done so far is kept and the next ladder goes on from there.
     """
     truth = _truth(settings)
     plan = Plan(settings)
     plan_classifiers(plan)
+    plan_stages(plan)
+    _refuse_other_settings(settings)
     write_yaml(settings, settings.out / SETTINGS)
+    for path, ensemble in plan.ensembles.items():
+        write_ensemble(ensemble, path)
     script = Script("ladder", run, settings.out / STEPS)
     results = Results(settings.out / RESULTS)
     steps = list(plan.steps.values())
@@ -76,10 +83,31 @@ def _truth(settings: LadderSettings) -> Path:
             f"ladder: {settings.data / 'truth.csv'} is missing; expected the truth of every test cell, "
             "as hpa-kit simulate writes it"
         )
+    if "tuned" in settings.rungs and settings.tune_by == "cells" and folder.truth("train") is None:
+        raise InputError(
+            f"ladder: {settings.data / 'truth_train.csv'} is missing, by which tune chooses; give it, or "
+            "--tune-by images"
+        )
     masks = settings.masks or settings.data / "masks"
     if not masks.is_dir():
         raise InputError(f"ladder: {masks} is missing; give --masks, a folder of the true cells' label maps")
     return truth
+
+
+def _refuse_other_settings(settings: LadderSettings) -> None:
+    """One folder holds numbers that can be compared."""
+    path = settings.out / SETTINGS
+    if not path.is_file():
+        return
+    before = make_settings(LadderSettings, read_yaml(path), source=str(path))
+    old, new = before.model_dump(mode="json"), settings.model_dump(mode="json")
+    differing = [name for name in new if name not in _FREE and old[name] != new[name]]
+    if differing:
+        listed = ", ".join(f"{name} {old[name]} (now {new[name]})" for name in differing)
+        raise InputError(
+            f"ladder: the one in {settings.out} was started with {listed}; give these again to go on, "
+            "or another --out"
+        )
 
 
 def _seconds(script: Script, step: Step) -> float | None:

@@ -1,9 +1,9 @@
-"""The commands of a ladder, in order: what is trained, what is inferred, and what that is a score of."""
+"""The commands of a ladder, in order: how classifiers are trained, and what is inferred from them."""
 
 from pathlib import Path
 from typing import NamedTuple
 
-from hpa_kit.config import LadderSettings
+from hpa_kit.config import EnsembleSettings, LadderSettings
 from hpa_kit.config.ladder import CLASSIFIER_RUNGS
 
 ROUND_0 = "round0"
@@ -44,12 +44,14 @@ class Plan:
 
     Attributes:
         steps: by command, in the order in which they have to run.
+        ensembles: YAML files that have to be there before.
         true_masks: folder of the label maps of the true cells.
     """
 
     def __init__(self, settings: LadderSettings) -> None:
         self.settings = settings
         self.steps: dict[tuple[str, ...], Step] = {}
+        self.ensembles: dict[Path, EnsembleSettings] = {}
         self.true_masks = settings.masks or settings.data / "masks"
 
     def add(self, title: str, kind: str, *words: object, out: Path, score: Score | None = None) -> Path:
@@ -78,8 +80,8 @@ class Plan:
         chosen = self.settings
         options = (
             "--backbone", chosen.backbone, "--stride", chosen.stride, "--size", chosen.size,
-            "--epochs", chosen.epochs, "--folds", chosen.folds, "--fold", fold, "--seed", seed,
-            "--device", chosen.device,
+            "--stride-by", chosen.stride_by, "--epochs", chosen.epochs, "--folds", chosen.folds,
+            "--fold", fold, "--seed", seed, "--device", chosen.device,
         )  # fmt: skip
         # An option that stands twice counts as it stands last, so extra ones win.
         return self.add(
@@ -102,20 +104,19 @@ class Plan:
             out=folder / "subcategories.csv",
         )  # fmt: skip
 
-    def infer(self, score: Score, label_maps: Path, *members: object) -> Path:
+    def infer(self, score: Score, label_maps: Path, *options: object) -> Path:
         """A submission for the test fields, to be scored.
 
         Args:
             score: what it is a score of.
             label_maps: folder.
-            members: the options that name them.
+            options: that name the members, and the rule where their YAML does not.
         """
         name = f"{score.rung}_{score.masks}_{score.rule}"
         return self.add(
             f"infer {score.rung} by {score.rule}, {score.masks} cells, seed {score.seed}",
-            f"infer {score.rung}", "infer", self.settings.data, *members, "--masks", label_maps,
-            *(() if score.rule == "tuned" else ("--rule", score.rule)), "--map-size", self.settings.size,
-            "--device", self.settings.device,
+            f"infer {score.rung}", "infer", self.settings.data, *options, "--masks", label_maps,
+            "--map-size", self.settings.size, "--device", self.settings.device,
             out=self.folder(score.seed) / "submissions" / f"{name}.csv", score=score,
         )  # fmt: skip
 
@@ -128,4 +129,5 @@ def plan_classifiers(plan: Plan) -> None:
             if rung in settings.rungs:
                 member = plan.classifier(rung, seed)
                 for rule in dict.fromkeys(("copied", *settings.rules)):
-                    plan.infer(Score(rung, seed, "true", rule), plan.true_masks, "--members", member)
+                    score = Score(rung, seed, "true", rule)
+                    plan.infer(score, plan.true_masks, "--members", member, "--rule", rule)

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from hpa_kit.config import LadderSettings
+from hpa_kit.config import LadderSettings, Rule
 from hpa_kit.config.ladder import CLASSIFIER_RUNGS, STAGE_RUNGS
 from hpa_kit.ladder.scores import IMAGE_MAP
+from hpa_kit.ladder.stages import MASKS
 
 RUNG_NAMES = {
     "round0": "round 0",
@@ -23,13 +24,18 @@ RUNG_NAMES = {
     "ensemble": "ensemble of both stages",
     "tuned": "ensemble, tuned",
 }
-MEASURES = {
-    IMAGE_MAP: "image mAP",
-    "copied": "cells: image scores copied",
-    "cam_share": "cells: 15th place's rule",
-    "mean_logit": "cells: mean logit",
-    "mean_logit_negative": "cells: mean logit, Negative = nothing else",
+RULE_NAMES: dict[Rule, str] = {
+    "best": "mean logit, Negative = nothing else, above a floor",
+    "copied": "image scores copied",
+    "cam_share": "15th place's rule",
+    "mean_logit": "mean logit",
+    "mean_logit_negative": "mean logit, Negative = nothing else",
+    "cell_logit": "mean logit without the image score",
+    "quantile": "quantile of the map",
 }
+MEASURES = {IMAGE_MAP: "image mAP", **{rule: f"cells: {name}" for rule, name in RULE_NAMES.items()}}
+
+Values = Callable[[str], dict[int, float]]
 
 
 def markdown(results: pd.DataFrame, settings: LadderSettings) -> str:
@@ -56,7 +62,7 @@ def mean_and_spread(values: Sequence[float]) -> str:
 def _classifiers(results: pd.DataFrame, settings: LadderSettings) -> str:
     rungs = [rung for rung in CLASSIFIER_RUNGS if rung in settings.rungs]
     columns = {
-        name: _column(results, settings, measure=measure, masks="true")
+        name: _spread_of(_values(results, settings, measure, "true"))
         for measure, name in MEASURES.items()
         if measure in (IMAGE_MAP, "copied", *settings.rules)
     }
@@ -65,23 +71,51 @@ def _classifiers(results: pd.DataFrame, settings: LadderSettings) -> str:
 
 def _stages(results: pd.DataFrame, settings: LadderSettings) -> str:
     rungs = [rung for rung in STAGE_RUNGS if rung in settings.rungs]
-    return _table("rung", rungs, {})
+    columns: dict[str, Callable[[str], str]] = {}
+    for masks in MASKS:
+        for rule in reversed(settings.rules):
+            values = _stage_values(results, settings, masks, rule)
+            columns[f"{masks} cells, {RULE_NAMES[rule]}"] = _spread_of(values)
+            if rule == settings.main_rule:
+                columns[f"{masks} cells, step"] = _step_of(values, rungs)
+    return _table("rung", rungs, columns)
 
 
-def _column(
-    results: pd.DataFrame, settings: LadderSettings, measure: str, masks: str
-) -> Callable[[str], Sequence[float]]:
-    """What gives a rung's values of one measure, by seed as far as there are any."""
+def _stage_values(results: pd.DataFrame, settings: LadderSettings, masks: str, rule: str) -> Values:
+    """A rung's values by a rule; copied scores know none, and tuned ones have their own: the main rule's."""
+    copied = _values(results, settings, "copied", masks)
+    by_rule = _values(results, settings, rule, masks)
+    return lambda rung: copied(rung) if rung == "copied" else by_rule(rung)
+
+
+def _spread_of(values: Values) -> Callable[[str], str]:
+    return lambda rung: mean_and_spread(list(values(rung).values()))
+
+
+def _step_of(values: Values, rungs: Sequence[str]) -> Callable[[str], str]:
+    """How far a rung is above the one before it: the mean over the seeds that have both."""
+
+    def step(rung: str) -> str:
+        place = rungs.index(rung)
+        before = values(rungs[place - 1]) if place else {}
+        gains = [value - before[seed] for seed, value in values(rung).items() if seed in before]
+        return f"{np.mean(gains):+.3f}" if gains else "–"
+
+    return step
+
+
+def _values(results: pd.DataFrame, settings: LadderSettings, measure: str, masks: str) -> Values:
+    """What gives a rung's values of one measure by seed, as far as there are any."""
     chosen = results[(results["measure"] == measure) & (results["masks"] == masks)]
     values = chosen["value"].to_numpy(dtype=float).tolist()
     found = dict(zip(zip(chosen["rung"], chosen["seed"], strict=True), values, strict=True))
-    return lambda rung: [found[rung, seed] for seed in settings.seeds if (rung, seed) in found]
+    return lambda rung: {seed: found[rung, seed] for seed in settings.seeds if (rung, seed) in found}
 
 
-def _table(first: str, rungs: Sequence[str], columns: dict[str, Callable[[str], Sequence[float]]]) -> str:
+def _table(first: str, rungs: Sequence[str], columns: dict[str, Callable[[str], str]]) -> str:
     if not rungs:
         return ""
     lines = [[first, *columns], ["---"] * (1 + len(columns))]
     for rung in rungs:
-        lines.append([RUNG_NAMES[rung], *(mean_and_spread(values(rung)) for values in columns.values())])
+        lines.append([RUNG_NAMES[rung], *(column(rung) for column in columns.values())])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -98,8 +98,17 @@ def test_a_finished_step_is_not_done_again_and_one_whose_output_is_gone_is(setti
     (chosen.out / "results.csv").unlink()
     assert ladder(chosen, commands).read_text() == table
     assert len(commands.commands) == 4
-    ladder(settings(rungs="round0", rules="mean_logit", epochs=3), commands)
-    assert commands.commands[4][0] == "train"
+
+
+def test_a_ladder_goes_on_with_more_seeds_and_rungs_but_not_with_other_settings(settings, commands):
+    ladder(settings(rungs="round0", rules="mean_logit"), commands)
+    with pytest.raises(
+        InputError, match=r"started with epochs 12 \(now 3\), k 10 \(now 2\); give these again"
+    ):
+        ladder(settings(rungs="round0", rules="mean_logit", epochs=3, k=2), commands)
+    assert len(commands.commands) == 3
+    ladder(settings(rungs="round0", rules="mean_logit", seeds="0,1"), commands)
+    assert len(commands.commands) == 6
 
 
 def test_a_step_that_fails_ends_the_ladder_which_goes_on_from_there(settings, commands):

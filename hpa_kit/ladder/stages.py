@@ -1,0 +1,123 @@
+"""The rungs of the whole job: image scores copied, class maps, rounds, stage 2, ensemble, tuned."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from hpa_kit.config import EnsembleSettings, MemberSettings, make_settings
+from hpa_kit.config.ladder import STAGE_RUNGS
+from hpa_kit.ladder.plan import ROUND_0, Plan, Score
+
+MASKS = ("true", "classical")
+
+
+def plan_stages(plan: Plan) -> None:
+    """Every stage rung, with the true cells and with those that the classical segmenter finds.
+
+    Classifiers are trained once per fold, whatever the cells; stage 2 learns from pseudo labels of the cells
+    that it is scored with.
+    """
+    settings = plan.settings
+    wanted = [rung for rung in STAGE_RUNGS if rung in settings.rungs]
+    for seed in settings.seeds if wanted else ():
+        for masks in MASKS:
+            stages = _Stages(plan, seed, masks)
+            for rung in wanted:
+                stages.add(rung)
+
+
+class _Stages:
+    """One seed's rungs with one kind of cells."""
+
+    def __init__(self, plan: Plan, seed: int, masks: str) -> None:
+        self.plan, self.seed, self.masks = plan, seed, masks
+        self.settings = plan.settings
+        self.folder = plan.folder(seed) / masks
+        self.label_maps = plan.true_masks if masks == "true" else _classical(plan)
+
+    def add(self, rung: str) -> None:
+        """Plan a rung: what it needs, and its submissions."""
+        options = {
+            "copied": lambda: ("--members", *self._classifiers(ROUND_0)),
+            "cams": lambda: ("--members", *self._classifiers(ROUND_0)),
+            "subcategories": lambda: ("--members", *self._classifiers("round1")),
+            "stage2": lambda: ("--ensemble", self._yaml(rung, self._stage_2_members())),
+            "ensemble": lambda: ("--ensemble", self._yaml(rung, self._all_members())),
+            "tuned": lambda: ("--ensemble", self._tuned()),
+        }[rung]()
+        if rung == "tuned":
+            self.plan.infer(self._score(rung, self.settings.main_rule), self.label_maps, *options)
+            return
+        for rule in ("copied",) if rung == "copied" else self.settings.rules:
+            self.plan.infer(self._score(rung, rule), self.label_maps, *options, "--rule", rule)
+
+    def _score(self, rung: str, rule: str) -> Score:
+        return Score(rung, self.seed, self.masks, rule)
+
+    def _classifiers(self, rung: str) -> list[Path]:
+        return [self.plan.classifier(rung, self.seed, fold) for fold in range(self.settings.folds)]
+
+    def _networks(self) -> list[Path]:
+        """Stage 2: networks that learnt from out-of-fold pseudo labels of the round-1 classifiers."""
+        settings = self.settings
+        pseudo_labels = self.plan.add(
+            f"pseudo labels, {self.masks} cells, seed {self.seed}", "pseudo-labels", "pseudo-labels",
+            settings.data, "--members", *self._classifiers("round1"), "--masks", self.label_maps,
+            "--labels", settings.pseudo_labels, "--map-size", settings.size, "--device", settings.device,
+            out=self.folder / "pseudo_labels",
+        )  # fmt: skip
+        return [
+            self.plan.train(
+                f"stage2 with {self.masks} cells", self.seed, fold, self.folder / f"stage2_fold{fold}",
+                "--network", "unet", "--pseudo-labels", pseudo_labels, "--epochs", settings.stage2_epochs,
+            )
+            for fold in range(settings.stage2_folds)
+        ]  # fmt: skip
+
+    def _stage_2_members(self) -> Iterator[MemberSettings]:
+        """Maps of stage 2, image scores of the round-1 classifiers."""
+        for run in self._classifiers("round1"):
+            yield _member(run, "pred")
+        for run in self._networks():
+            yield _member(run, "cam")
+
+    def _all_members(self) -> Iterator[MemberSettings]:
+        """Half the weight to classifiers, of both rounds, half to stage 2."""
+        classifiers = [run for rung in (ROUND_0, "round1") for run in self._classifiers(rung)]
+        networks = self._networks()
+        for run in classifiers:
+            yield _member(run, "both", 0.5 / len(classifiers))
+        for run in networks:
+            yield _member(run, "cam", 0.5 / len(networks))
+
+    def _yaml(self, rung: str, members: Iterator[MemberSettings]) -> Path:
+        chosen = self.settings
+        values = {"members": tuple(members), "rule": chosen.main_rule, "map_size": chosen.size}
+        path = self.folder / f"{rung}.yaml"
+        self.plan.ensembles[path] = make_settings(EnsembleSettings, values | {"masks": self.label_maps})
+        return path
+
+    def _tuned(self) -> Path:
+        """The ensemble with weights and steps chosen on training fields that its members have not seen."""
+        settings, truth = self.settings, self.settings.data / "truth_train.csv"
+        return self.plan.add(
+            f"tune, {self.masks} cells, seed {self.seed}", "tune", "tune", settings.data,
+            "--ensemble", self._yaml("ensemble", self._all_members()), "--masks", self.label_maps,
+            *(("--truth", truth) if settings.tune_by == "cells" else ()), "--seed", self.seed,
+            "--device", settings.device, out=self.folder / "tuned.yaml",
+        )  # fmt: skip
+
+
+def _member(run: Path, mode: str, weight: float = 1.0) -> MemberSettings:
+    values = {"checkpoint": run, "mode": mode, "weight": weight, "views": "flips"}
+    return make_settings(MemberSettings, values)
+
+
+def _classical(plan: Plan) -> Path:
+    """The label maps that the classical segmenter finds, of training fields too: pseudo labels need them."""
+    out = plan.settings.out / "label_maps"
+    for split in ("train", "test"):
+        plan.add(
+            f"segment {split}", "segment", "segment", plan.settings.data, "--split", split,
+            "--segmenter", "classical", out=out,
+        )  # fmt: skip
+    return out
