@@ -18,7 +18,7 @@ from hpa_kit.tables import read_table
 
 log = logging.getLogger(__name__)
 
-PARTS = "parts"
+PARTS, MEMBERS = "parts", "members.txt"
 COLUMNS = ("ID", "Label", "cells", "members", "unseen")
 
 # Settings that may change between two starts, and between shards: where things lie and what computes.
@@ -56,15 +56,16 @@ class PseudoLabelFolder:
     def __init__(self, root: Path, shard: int, shards: int, labels: dict[str, str]) -> None:
         self.root, self.shard, self.shards, self.labels = root, shard, shards, labels
 
-    def open(self, settings: PseudoLabelSettings, masks: Path | None) -> None:
+    def open(self, settings: PseudoLabelSettings, masks: Path | None, members: str) -> None:
         """Make the folder ready.
 
         Args:
             settings: of this run, to be written down.
             masks: folder of kept label maps, to which the table refers, or None.
+            members: a fingerprint of what they have learnt.
 
         Raises:
-            InputError: it holds a run of other settings, or is a file.
+            InputError: it holds a run of other settings or members, or is a file.
         """
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"out: {self.root} is a file; expected a folder for pseudo labels")
@@ -74,6 +75,8 @@ class PseudoLabelFolder:
         if path.is_file():
             before = make_settings(PseudoLabelSettings, read_yaml(path), source=str(path))
             _refuse_other_settings(before, kept)
+            _refuse_other_members(self.root / MEMBERS, members)
+        atomic_text(self.root / MEMBERS, members + "\n")
         write_yaml(kept, path)
         (self.root / MASKS).mkdir(exist_ok=True)
 
@@ -82,7 +85,7 @@ class PseudoLabelFolder:
         return (self.root / SCORES).is_file() and _listed(self.root / FIELDS) == self.labels
 
     def journal(self, name: str) -> Journal:
-        """Where results of this shard are kept until the table is whole; only one process may have it open."""
+        """Where results of this shard are kept until the table is whole; one process at a time opens it."""
         return _KeptJournal(self._part(self.shard) / f"{name}.journal")
 
     def write_part(self, done: Iterable[DoneField]) -> None:
@@ -147,6 +150,14 @@ def _refuse_other_settings(before: PseudoLabelSettings, now: PseudoLabelSettings
         raise InputError(
             f"pseudo-labels: the run in {now.out} was started with {listed}; give these again to go on, or "
             "another --out"
+        )
+
+
+def _refuse_other_members(path: Path, members: str) -> None:
+    if path.is_file() and path.read_text(encoding="utf-8").strip() != members:
+        raise InputError(
+            f"pseudo-labels: the run in {path.parent} was started with other members of these names: they "
+            "have learnt something else since, or the kit is of another version; give another --out"
         )
 
 

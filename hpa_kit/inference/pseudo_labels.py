@@ -22,6 +22,7 @@ from hpa_kit.errors import InputError
 from hpa_kit.flow import share
 from hpa_kit.inference.budget import Budget, Now
 from hpa_kit.inference.ensemble import FieldMaps
+from hpa_kit.inference.fingerprint import depends_on
 from hpa_kit.inference.journal import Journal
 from hpa_kit.inference.pipeline import Filling, evidence, fill
 from hpa_kit.inference.prepare import PreparedField
@@ -38,7 +39,7 @@ WHAT = "pseudo-labels"
 
 
 class _Group(NamedTuple):
-    """Fields that the same members look at and whose images lie in the same folder; ``name`` is the group's."""
+    """Fields that the same members look at and whose images lie in the same folder, under a name."""
 
     name: str
     lookers: Lookers
@@ -92,7 +93,7 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
     chosen = _as_lookers(settings.of_ensemble())
     labels = dict(zip(fields.table["ID"], fields.table["Label"], strict=True))
     folder = PseudoLabelFolder(settings.out, settings.shard, settings.shards, labels)
-    folder.open(settings, chosen.masks)
+    folder.open(settings, chosen.masks, depends_on([member.model_dump() for member in chosen.members]))
     if folder.is_whole():
         log.info(f"{WHAT}: {settings.out} holds all {len(labels)} fields already")
         return settings.out
@@ -246,8 +247,9 @@ def _report(
     if seconds.fields:
         parts = ", ".join(f"{part} {total / seconds.fields:.2g}" for part, total in seconds.parts.items())
         log.info(
-            f"{WHAT}: {seconds.fields} fields in {duration(took)}, {seconds.fields / max(took, 1e-9):.2g} per "
-            f"second; seconds of each by part, which overlap: {parts}"
+            f"{WHAT}: {seconds.fields} fields in {duration(took)}, "
+            f"{seconds.fields / max(took, 1e-9):.2g} per second; seconds of a field by part, which overlap: "
+            f"{parts}"
         )
     if outcome.late:
         raise InputError(f"{WHAT}: {len(outcome.late)} fields were not reached; the same command goes on")
