@@ -107,7 +107,7 @@ fields = DataFolder(chosen.data).fields(chosen.split)
 print(f"{kaggle.run_kind()}: {len(fields.ids)} fields in {chosen.data}")
 print(f"{len(fields.missing)} of them have no image, {len(fields.extra)} images have no row")
 print("members:", chosen.ensemble or ", ".join(map(str, chosen.members)))
-print("cells:", chosen.masks or chosen.weights or "no published networks attached", f"({chosen.segmenter})")
+print("cells:", chosen.masks or chosen.weights or "found without weights: no published networks are attached")
 
 # %% [markdown]
 # Inference, field by field: cells, class maps, cell scores, masks.

@@ -106,7 +106,8 @@ chosen = kaggle.notebook_settings(
 labels = read_labels(DataFolder(chosen.data).labels())
 divided = load_folds(chosen.out / "folds.csv", labels, chosen.folds, chosen.seed)
 print(f"{len(divided)} fields in {chosen.data}, {chosen.folds} folds kept in {chosen.out / 'folds.csv'}")
-print(f"goes on from: {chosen.resume_from or 'nothing'}; time limit: {chosen.time_limit or 'none'} h")
+limit = f"{chosen.time_limit:.3g} hours" if chosen.time_limit else "none"
+print(f"goes on from: {chosen.resume_from or 'nothing'}; time limit: {limit}")
 names = [f"{place.index} {place.name}" for place in CLASSES]
 hot = pd.DataFrame(multi_hot(map(parse_label, divided["Label"])), columns=names).astype(int)
 hot.groupby(divided["fold"]).sum().T

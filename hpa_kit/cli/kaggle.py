@@ -43,6 +43,18 @@ def add_kaggle(commands: "argparse._SubParsersAction[Any]") -> None:
         "--members", type=Path, default=Path("dist-members"), help="the members' (default: dist-members)"
     )
 
+    sub = _add(actions, "rehearse", "run both notebooks here as Kaggle runs them", _rehearse)
+    sub.add_argument("--out", type=Path, default=Path("rehearsal"), help="folder (default: rehearsal)")
+    sub.add_argument(
+        "--environment",
+        type=Path,
+        default=Path(".venv-kaggle"),
+        help="environment with the image's packages, made where it is missing (default: .venv-kaggle)",
+    )
+    sub.add_argument("--train", type=int, default=16, help="simulated training fields (default: 16)")
+    sub.add_argument("--test", type=int, default=4, help="simulated public test fields (default: 4)")
+    sub.add_argument("--size", type=int, default=96, help="their side in pixels (default: 96)")
+
 
 def _add(actions: Any, name: str, text: str, function: Any) -> argparse.ArgumentParser:
     sub: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text)
@@ -95,3 +107,12 @@ def _status(arguments: argparse.Namespace) -> int:
     open_ones = sum(step.mend is not None for step in steps)
     print(f"{open_ones} things to do" if open_ones else f"ready: {NOTEBOOKS['infer'].push()}")
     return 1 if open_ones else 0
+
+
+def _rehearse(arguments: argparse.Namespace) -> int:
+    from hpa_kit.kaggle.checkout import find_checkout
+    from hpa_kit.kaggle.rehearsal import Plan, rehearse
+
+    plan = Plan(arguments.out, arguments.environment, arguments.train, arguments.test, arguments.size)
+    rehearse(find_checkout(), plan)
+    return 0

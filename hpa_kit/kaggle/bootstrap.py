@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import importlib.util
+import logging
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,8 @@ from hpa_kit.kaggle.wheels import Wheel, find_unpacked, parse_wheel, pip_reason,
 def bootstrap(root: str | Path | None = None) -> None:
     """Check the bundle against its manifest, install its wheels, print one line per thing.
 
+    From then on the notebook also shows what the commands say of their course.
+
     Nothing here stops the notebook: what fails is said, and the import that needs it will say so again.
 
     Args:
@@ -33,6 +36,7 @@ def bootstrap(root: str | Path | None = None) -> None:
     lines += [f"  {fault}; upload the bundle again" for fault in faults or ()]
     lines += install_wheels(root / "wheels")
     print("\n".join(lines))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 
 
 def install_wheels(folder: str | Path, target: str | Path | None = None) -> list[str]:

@@ -72,7 +72,8 @@ def _notebooks(source: Path) -> Iterator[Step]:
         path = notebook.path(source)
         faults = check_metadata(path)
         for fault in faults:
-            yield Step(fault, SYNC if "code_file" in fault and "outputs" in fault else WRITE)
+            clear = f"jupytext --to ipynb notebooks/{notebook.name}.py"
+            yield Step(fault, clear if "clear them" in fault else WRITE)
         if not faults:
             yield Step(f"{path.relative_to(source)}: valid, internet off, GPU on")
         yield _pair(source / "notebooks" / f"{notebook.name}.py")

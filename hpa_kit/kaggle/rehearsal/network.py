@@ -1,0 +1,75 @@
+"""Running one notebook apart: no network, no settings of the user's, no home but an empty one."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hpa_kit.errors import InputError
+
+STAGE = Path(__file__).with_name("stage.py")
+NAMESPACES = (["unshare", "--map-root-user", "--net"], ["unshare", "--net"])
+
+
+class Offline(NamedTuple):
+    """How the network is off: words before a command, variables for it, and what to call it."""
+
+    words: list[str]
+    variables: dict[str, str]
+    name: str
+
+
+class Played(NamedTuple):
+    """What came of a notebook: all it printed, and what ended it early, if anything did."""
+
+    printed: str
+    fault: str | None
+
+
+def offline() -> Offline:
+    """A network namespace where the user may have one, blocked sockets elsewhere."""
+    for words in NAMESPACES:
+        if shutil.which(words[0]) is None:
+            break
+        if subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0:
+            return Offline(list(words), {}, f"a network namespace ({' '.join(words)})")
+    blocked = "blocked sockets, as this user may have no network namespace"
+    return Offline([], {"HPA_KIT_NO_NETWORK": "1"}, blocked)
+
+
+def play(python: Path, how: Offline, task: Mapping[str, Any], variables: Mapping[str, str]) -> Played:
+    """Execute a notebook.
+
+    Args:
+        python: of the rehearsal's environment.
+        how: the network is off.
+        task: what ``stage.py`` reads.
+        variables: of the environment, beside the few that any process needs.
+
+    Raises:
+        InputError: it could not even begin, the network was on, or inputs could be written to.
+    """
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
+    with tempfile.TemporaryDirectory(prefix="hpa-kit-home-") as home:
+        own = {"HOME": home, "TMPDIR": home, "OMP_WAIT_POLICY": "PASSIVE"}
+        done = subprocess.run(
+            [*how.words, str(python), "-P", str(STAGE)],
+            input=json.dumps(task),
+            env={**kept, **how.variables, **own, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise InputError(f"rehearsal: {python} cannot execute notebooks: {reason}; delete its environment")
+    found = json.loads(done.stdout.splitlines()[-1])
+    if found["network"]:
+        raise InputError(f"rehearsal: the network is not off by {how.name}; nothing here is as on Kaggle")
+    if found["writable"]:
+        raise InputError(f"rehearsal: {task['inputs']} can be written to; on Kaggle inputs cannot")
+    return Played(found["printed"], found["fault"])

@@ -1,0 +1,174 @@
+"""The rehearsal's course: train until the time limit, go on, pack, infer, infer on a hidden test set."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hpa_kit.data import read_sample
+from hpa_kit.errors import InputError
+from hpa_kit.kaggle.bundle import build_bundle
+from hpa_kit.kaggle.rehearsal.environment import make_environment, take_out_wheels
+from hpa_kit.kaggle.rehearsal.network import Offline, Played, offline, play
+from hpa_kit.kaggle.rehearsal.tree import OWNER, Tree, damage, simulated
+from hpa_kit.kaggle.weights import weights_dataset
+from hpa_kit.submission import check_submission, evaluate
+from hpa_kit.submission.table import read_submission
+
+PUBLIC = {"KAGGLE_KERNEL_RUN_TYPE": "Batch"}
+SCORED = {**PUBLIC, "KAGGLE_IS_COMPETITION_RERUN": "1"}
+AT_ONCE = 1e-4  # hours: over before the first step is, so that the first session ends after that step
+TRAINING = {"backbone": "resnet10t", "epochs": 2, "batch": 4, "lr": 0.01, "workers": 0, "device": "cpu"}
+INFERENCE = {"batch": 4, "workers": 1, "device": "cpu"}
+
+
+class Plan(NamedTuple):
+    """What is played, where and how large."""
+
+    out: Path = Path("rehearsal")
+    environment: Path = Path(".venv-kaggle")
+    train: int = 16  # fields
+    test: int = 4
+    size: int = 96  # pixels
+
+
+class _Stage(NamedTuple):
+    """What every notebook of a rehearsal is played with."""
+
+    source: Path
+    out: Path
+    python: Path
+    how: Offline
+    tree: Tree
+    bundle: Path
+
+
+def rehearse(source: Path, plan: Plan | None = None) -> None:
+    """Run both notebooks as Kaggle does and say, line by line, what came of it.
+
+    Each session has a fresh working folder, the image's packages and no others, no network, and read-only
+    inputs, the kit among them in another of the forms that Kaggle makes of an upload.
+
+    Args:
+        source: the checkout.
+        plan: sizes and places; the defaults take minutes on two cores.
+
+    Raises:
+        InputError: anything went otherwise than it has to on Kaggle.
+    """
+    plan = plan or Plan()
+    how = offline()
+    say = _teller()
+    python = make_environment(plan.environment.absolute(), source)
+    say(f"environment {plan.environment}: the image's packages{_other_python()}, torch shared")
+    say(f"network off by {how.name}")
+    public, hidden = simulated(plan.out / "simulated", plan.train, plan.test, plan.size)
+    with redirect_stdout(StringIO()):  # what is built here is not to be uploaded
+        bundle = build_bundle(plan.out / "dist", OWNER, source).path
+    stage = _Stage(source, plan.out, python, how, Tree(plan.out / "kaggle"), bundle)
+    stage.tree.attach_competition(public)
+
+    _train(stage, plan, say)
+    with redirect_stdout(StringIO()):
+        weights_dataset([stage.tree.working / "run"], plan.out / "members", OWNER)
+    stage.tree.attach(plan.out / "members", f"datasets/{OWNER}/hpa-kit-members")
+    _infer(stage, plan, "public test set", "zip", public / "truth.csv", PUBLIC, say)
+
+    stage.tree.attach_competition(hidden, splits=("test",))
+    damaged = damage(stage.tree.competition / "test")
+    _infer(stage, plan, "hidden test set", "unpacked", hidden / "truth.csv", SCORED, say)
+    _check_damaged(stage.tree, damaged)
+    say(f"the damaged field {damaged} kept its row; all went as it has to")
+
+
+def _train(stage: _Stage, plan: Plan, say: Callable[[str], None]) -> None:
+    """Two sessions of the training notebook: the time limit ends one, the other goes on from its output."""
+    tree, run = stage.tree, stage.tree.working / "run"
+    common = {**TRAINING, "size": plan.size, "settings": {"folds": 2}}
+    first = _play(stage, "train", "unpacked", PUBLIC, **common, time_limit=AT_ONCE)
+    _expect("stopped by the time limit" in first.printed and (run / "last.safetensors").is_file(),
+            "training: the time limit did not stop it with a checkpoint", first)  # fmt: skip
+    say("training, first session: stopped by its time limit, with a checkpoint")
+    tree.attach(run, "hpa-kit-train/run")
+    second = _play(stage, "train", "deeper", PUBLIC, **common)
+    _expect("goes on from: " + str(tree.inputs / "hpa-kit-train" / "run") in second.printed,
+            "training: its own output was not gone on with", second)  # fmt: skip
+    lines = (run / "metrics.csv").read_text("utf-8").splitlines() if (run / "metrics.csv").is_file() else []
+    _expect((run / "best.safetensors").is_file() and len(lines) == 1 + int(str(TRAINING["epochs"])),
+            "training: the second session did not finish the run", second)  # fmt: skip
+    say(f"training, second session: went on from its own output and finished {len(lines) - 1} epochs")
+
+
+def _infer(
+    stage: _Stage,
+    plan: Plan,
+    what: str,
+    form: str,
+    truth: Path,
+    variables: Mapping[str, str],
+    say: Callable[[str], None],
+) -> None:
+    """The inference notebook on what is mounted; its CSV checked against the sample there, and scored."""
+    played = _play(stage, "infer", form, variables, **INFERENCE, settings={"map_size": plan.size})
+    sample, csv = stage.tree.competition / "sample_submission.csv", stage.tree.working / "submission.csv"
+    _expect(csv.is_file(), f"{what}: no submission.csv", played)
+    faults = check_submission(csv, sample)
+    _expect(not faults, f"{what}: Kaggle would reject the CSV: {next(iter(faults), '')}", played)
+    _expect("submission.csv: 0 faults" in played.printed, f"{what}: the notebook found faults", played)
+    rows = len(read_sample(sample))
+    say(f"{what}: {rows} rows, 0 faults, mAP {evaluate(truth, csv).mean_ap or 0:.3f}")
+
+
+def _play(stage: _Stage, name: str, form: str, variables: Mapping[str, str], **parameters: Any) -> Played:
+    tree = stage.tree
+    folder = tree.attach_kit(stage.bundle, form)
+    tree.new_session()
+    take_out_wheels(stage.python, stage.source)
+    executed = (stage.out / f"{name}-{form}.ipynb").absolute()
+    inputs, working = tree.inputs.absolute(), tree.working.absolute()
+    task = {
+        "notebook": str((stage.source / "notebooks" / f"{name}.ipynb").absolute()),
+        "executed": str(executed),
+        "folder": str(working),
+        "inputs": str(inputs),
+        "parameters": {"inputs": str(inputs), "working": str(working), **parameters},
+    }
+    with tree.read_only():
+        played = play(stage.python, stage.how, task, variables)
+    _expect(played.fault is None, f"{executed} ended with {played.fault}", played)
+    place = "hpa-kit-" if form == "zip" else str(folder.absolute())  # a zip is unpacked to a temporary folder
+    kit = next((line for line in played.printed.splitlines() if line.startswith("hpa_kit ")), "")
+    sound = place in kit and kit.endswith("as it was built")
+    _expect(sound, f"{executed} took its kit elsewhere: {kit}", played)
+    return played
+
+
+def _check_damaged(tree: Tree, id: str) -> None:
+    table = read_submission(tree.working / "submission.csv")
+    rows = table[table["ID"] == id]["PredictionString"].tolist()
+    if len(rows) != 1:
+        raise InputError(f"rehearsal: the damaged field {id} has {len(rows)} rows; expected one")
+
+
+def _expect(holds: bool, fault: str, played: Played) -> None:
+    if not holds:
+        last = played.printed.strip().splitlines()[-5:]
+        print(*(f"    {line}" for line in last), sep="\n")
+        raise InputError(f"rehearsal: {fault}")
+
+
+def _teller() -> Callable[[str], None]:
+    started = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"rehearsal {time.monotonic() - started:5.0f} s  {line}", flush=True)
+
+    return say
+
+
+def _other_python() -> str:
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return "" if here == "3.12" else f" (on Python {here}; Kaggle has 3.12)"

@@ -1,0 +1,153 @@
+"""The real Kaggle client takes what we write, as far as it goes without a server: no account, no upload."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hpa_kit.errors import InputError
+from hpa_kit.kaggle.bundle import build_bundle
+from hpa_kit.kaggle.client import dry_run, find_client
+from hpa_kit.kaggle.dataset import METADATA, Dataset, check_dataset, write_dataset
+from hpa_kit.kaggle.metadata import check_metadata
+from hpa_kit.kaggle.notebooks import NOTEBOOKS, write_metadata
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def client() -> Path:
+    python = find_client(ROOT)
+    if python is None:
+        pytest.skip("the Kaggle client is not installed; `make client` does")
+    return python
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    root = tmp_path / "checkout"
+    shutil.copytree(ROOT / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns("train", ".*"))
+    for name in ("hpa_kit", "wheels", "constraints"):
+        (root / name).mkdir()
+    for name in ("hpa_kit/__init__.py", "wheels/requirements.txt", "constraints/kaggle.txt", "LICENSE"):
+        (root / name).touch()
+    write_metadata(root, "jane-doe")
+    return root
+
+
+def test_both_notebooks_are_pushed_as_their_metadata_say(client, checkout):
+    outcomes = dry_run(client, [notebook.push() for notebook in NOTEBOOKS.values()], checkout)
+    assert [outcome.fault for outcome in outcomes] == [None, None]
+    for name, outcome in zip(NOTEBOOKS, outcomes, strict=True):
+        (request,) = outcome.requests
+        assert request["slug"] == f"jane-doe/hpa-kit-{name}"
+        assert (request["enableInternet"], request["enableGpu"], request["isPrivate"]) == (False, True, True)
+        assert "jane-doe/hpa-kit" in request["datasetDataSources"]
+        assert request["competitionDataSources"] == ["hpa-single-cell-image-classification"]
+
+
+def test_the_printed_commands_upload_the_bundle_whole(client, checkout):
+    bundle = build_bundle(checkout / "dist", source=checkout)
+    create, update = dry_run(client, [bundle.create, bundle.update], checkout)
+    assert (create.fault, update.fault) == (None, None)
+    assert sorted(create.files) == ["hpa-kit-manifest.json", "hpa-kit.zip"] == sorted(update.files)
+    assert create.requests[0]["licenseName"] == "apache-2.0"
+    assert create.requests[0]["isPrivate"] is True
+    assert update.requests[0]["datasetSlug"] == "hpa-kit"
+
+
+def test_no_folder_of_a_dataset_is_left_out(client, tmp_path):
+    (tmp_path / "d" / "run").mkdir(parents=True)
+    (tmp_path / "d" / "run" / "best.safetensors").write_text("x")
+    dataset = write_dataset(tmp_path / "d", "jane-doe", "hpa-kit-members", "my members", "apache-2.0")
+    with_folders, without = dry_run(
+        client, [dataset.create(), dataset.create().removesuffix(" -r zip")], tmp_path
+    )
+    assert (with_folders.fault, with_folders.files) == (None, ["run.zip"])
+    assert "Skipping folder: run" in without.fault
+
+
+def test_the_submission_command_of_the_readme_is_one_the_client_knows(client, tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = [
+        line.strip().replace("NAME", "jane-doe").replace(" N ", " 3 ")
+        for line in text.splitlines()
+        if line.strip().startswith("kaggle competitions submit")
+    ]
+    assert commands
+    (outcome,) = dry_run(client, commands, tmp_path)
+    assert outcome.fault is None
+    request = outcome.requests[0]
+    assert (request["kernelOwner"], request["kernelSlug"]) == ("jane-doe", "hpa-kit-infer")
+    assert (request["kernelVersion"], request["fileName"]) == (3, "submission.csv")
+
+
+def test_what_the_client_refuses_or_doubts_our_check_refuses_too(client, checkout, tmp_path):
+    good = json.loads(NOTEBOOKS["infer"].path(checkout).read_text())
+    changes = [
+        {"title": "x"},
+        {"code_file": "gone.ipynb"},
+        {"language": "cobol"},
+        {"kernel_type": "film"},
+        {"id": "jane-doe/hpa"},
+        {"id": "jane-doe/other-slug"},
+        {"dataset_sources": ["hpa-kit"]},
+        {"model_sources": ["timm/resnet"]},
+        {"kernel_sources": ["a/b/c/d"]},
+        {"docker_image_pinning_type": "newest"},
+    ]
+    folders = [Path(shutil.copytree(checkout, tmp_path / f"case-{place}")) for place in range(len(changes))]
+    for folder, change in zip(folders, changes, strict=True):
+        NOTEBOOKS["infer"].path(folder).write_text(json.dumps({**good, **change}))
+    outcomes = dry_run(client, [f"kaggle kernels push -p {folder}" for folder in folders], tmp_path)
+    assert [change for change, outcome in zip(changes, outcomes, strict=True) if not outcome.fault] == []
+    assert [
+        change for change, folder in zip(changes, folders, strict=True) if not check_metadata(folder)
+    ] == []
+
+
+def test_a_dataset_that_the_client_refuses_our_check_refuses_too(client, tmp_path):
+    changes = [
+        {"title": "short"},
+        {"id": "me/tiny"},
+        {"licenses": []},
+        {"title": "x" * 51},
+        {"licenses": [{}]},
+    ]
+    folders = [tmp_path / f"case-{place}" for place in range(len(changes))]
+    for folder, change in zip(folders, changes, strict=True):
+        folder.mkdir()
+        (folder / "a.txt").write_text("a")
+        write_dataset(folder, "jane-doe", "hpa-kit-members", "my members", "apache-2.0")
+        assert check_dataset(folder) == []
+        metadata = {**json.loads((folder / METADATA).read_text()), **change}
+        (folder / METADATA).write_text(json.dumps(metadata))
+    commands = [Dataset(folder, "").create() for folder in folders]
+    outcomes = dry_run(client, commands, tmp_path)
+    assert [change for change, outcome in zip(changes, outcomes, strict=True) if not outcome.fault] == []
+    assert [
+        change for change, folder in zip(changes, folders, strict=True) if not check_dataset(folder)
+    ] == []
+
+
+def test_a_python_without_the_client_is_one_line(tmp_path):
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\necho 'no module named kaggle' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    with pytest.raises(InputError, match="no module named kaggle.*pip install"):
+        dry_run(fake, ["kaggle kernels push -p ."], tmp_path)
+
+
+def test_the_python_of_an_installed_client_is_read_from_its_script(tmp_path, monkeypatch):
+    python = tmp_path / "bin" / "python3"
+    python.parent.mkdir()
+    python.touch(mode=0o755)
+    script = tmp_path / "bin" / "kaggle"
+    script.write_text(f"#!{python}\n")
+    script.chmod(0o755)
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    monkeypatch.setenv("PATH", str(python.parent))
+    assert find_client(tmp_path) == python
+    script.unlink()
+    assert find_client(tmp_path) is None

@@ -1,0 +1,99 @@
+"""HPA-Cell-Segmentation's own wheel goes into the bundle where the user points to it or to a checkout."""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from hpa_kit.errors import InputError
+from hpa_kit.kaggle.bundle import build_bundle
+from hpa_kit.kaggle.own_wheel import hpacellseg_wheel
+
+SETUP = """from setuptools import find_packages, setup
+setup(name="hpacellseg", version="0.1.8", packages=find_packages(), install_requires=[{requires}])
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    root = tmp_path / "HPA-Cell-Segmentation"
+    (root / "hpacellseg").mkdir(parents=True)
+    (root / "hpacellseg" / "__init__.py").write_text("answer = 42\n")
+    (root / "setup.py").write_text(SETUP.format(requires="'click>=7', 'zoo @ https://nowhere/zoo.zip'"))
+    return root
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "kaggle.txt"
+    path.write_text("numpy==2.0.2\nclick\nzoo==1.0\n")
+    return path
+
+
+def make_wheel(folder: Path, name: str, metadata: str = "") -> Path:
+    project, version = name.split("-")[:2]
+    with zipfile.ZipFile(folder / name, "w") as archive:
+        archive.writestr(f"{project}/__init__.py", "")
+        archive.writestr(f"{project}-{version}.dist-info/METADATA", f"Name: {project}\n{metadata}\n\n")
+    return folder / name
+
+
+def test_a_checkout_is_built_to_the_same_bytes_each_time_and_left_as_it_was(checkout, image):
+    pytest.importorskip("setuptools")
+    before = sorted(checkout.rglob("*"))
+    name, content = hpacellseg_wheel(checkout, image)
+    assert name == "hpacellseg-0.1.8-py3-none-any.whl"
+    assert hpacellseg_wheel(checkout, image) == (name, content)
+    assert sorted(checkout.rglob("*")) == before
+
+
+def test_a_wheel_is_taken_as_it_is(tmp_path, image):
+    wheel = make_wheel(tmp_path, "hpacellseg-0.1.8-py3-none-any.whl")
+    assert hpacellseg_wheel(wheel, image) == (wheel.name, wheel.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata", "said"),
+    [
+        ("other-1.0-py3-none-any.whl", "", "wheel of other"),
+        ("hpacellseg-1.0-cp27-none-any.whl", "", "Python cp27"),
+        ("hpacellseg-1.0-py3-none-any.whl", "Requires-Dist: numpy<2", "needs numpy<2"),
+    ],
+)
+def test_another_projects_wheel_and_one_that_does_not_fit_are_refused(tmp_path, image, name, metadata, said):
+    with pytest.raises(InputError, match=said):
+        hpacellseg_wheel(make_wheel(tmp_path, name, metadata), image)
+
+
+def test_a_folder_that_is_no_checkout_and_one_that_cannot_be_built_are_one_line(tmp_path, checkout, image):
+    with pytest.raises(InputError, match="no checkout"):
+        hpacellseg_wheel(tmp_path, image)
+    with pytest.raises(InputError, match="missing"):
+        hpacellseg_wheel(tmp_path / "gone.whl", image)
+    (checkout / "setup.py").write_text("raise SystemExit('broken')\n")
+    with pytest.raises(InputError, match="cannot be built") as error:
+        hpacellseg_wheel(checkout, image)
+    assert "\n" not in str(error.value)
+
+
+def test_the_bundle_carries_it_lists_it_and_says_what_it_asks_for_beyond_the_image(tmp_path, image, capsys):
+    root = tmp_path / "kit"
+    for folder in ("hpa_kit", "wheels", "constraints"):
+        (root / folder).mkdir(parents=True)
+    for file in ("hpa_kit/__init__.py", "wheels/requirements.txt", "LICENSE"):
+        (root / file).touch()
+    image.rename(root / "constraints" / "kaggle.txt")
+    metadata = "Requires-Dist: click>=7\nRequires-Dist: pytorch_zoo @ https://nowhere/zoo.zip"
+    wheel = make_wheel(tmp_path, "hpacellseg-0.1.8-py3-none-any.whl", metadata)
+    bundle = build_bundle(tmp_path / "dist", source=root, hpacellseg=wheel)
+    printed = capsys.readouterr().out
+    assert "asks for pytorch-zoo, which" in printed
+    with zipfile.ZipFile(bundle.path) as archive:
+        manifest = json.loads(archive.read("manifest.json"))
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    assert manifest["files"][f"wheels/{wheel.name}"] == digest
+    assert manifest["wheels"] == {"hpacellseg": "0.1.8"}
+    outer = json.loads((tmp_path / "dist" / "hpa-kit-manifest.json").read_text())
+    assert outer == manifest

@@ -1,0 +1,161 @@
+"""Members and published cell networks become datasets whose notebook finds and loads them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from hpa_kit.cli import main
+from hpa_kit.config import EnsembleSettings, MemberSettings, TrainSettings, read_ensemble, write_ensemble
+from hpa_kit.errors import InputError
+from hpa_kit.kaggle import find_ensemble
+from hpa_kit.kaggle.dataset import check_dataset
+from hpa_kit.kaggle.weights import weights_dataset
+from hpa_kit.training import load_member
+from hpa_kit.training.checkpoint import write_checkpoint
+
+
+def make_run(folder: Path, seed: int = 0) -> Path:
+    """A run folder as training leaves it: trained and averaged weights, optimiser state, metrics."""
+    from hpa_kit.training.member import build_network
+
+    folder.mkdir(parents=True)
+    torch.manual_seed(seed)
+    settings = TrainSettings(data=Path("d"), out=folder, backbone="resnet10t", size=64, fold=seed, folds=5)
+    weights = build_network(settings).state_dict()
+    averaged = {name: value + 1 if value.is_floating_point() else value for name, value in weights.items()}
+    metrics = {"epoch": 3.0, "val_loss": 0.25, "macro_f1": 0.5}
+    state = {
+        "model": weights,
+        "ema": averaged,
+        "optimiser": {"state": {0: {"exp_avg": torch.ones(1000)}}},
+        "epoch": 3,
+        "metrics": metrics,
+    }
+    write_checkpoint(folder / "best.safetensors", settings, state)
+    write_checkpoint(folder / "last.safetensors", settings, state)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("runs")
+    return [make_run(root / "a" / "r50", 0), make_run(root / "b" / "r50", 1)]
+
+
+def test_a_member_goes_without_optimiser_state_and_with_its_averaged_weights(runs, tmp_path):
+    weights_dataset(runs[:1], tmp_path / "out", "jane-doe")
+    with safe_open(str(tmp_path / "out" / "r50.safetensors"), framework="pt") as file:
+        assert not [key for key in file.keys() if "optimiser" in key or key.startswith("ema")]  # noqa: SIM118
+    before, after = load_member(runs[0]), load_member(tmp_path / "out" / "r50.safetensors")
+    assert after.settings == before.settings
+    assert after.info["metrics"] == before.info["metrics"]
+    assert after.info["epoch"] == 3
+    expected = before.model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in after.model.state_dict().items())
+
+
+def test_runs_of_one_name_get_names_of_their_own_in_one_flat_folder(runs, tmp_path):
+    weights_dataset(runs, tmp_path / "out", "jane-doe")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        "README.md", "dataset-metadata.json", "ensemble.yaml",
+        "r50.safetensors", "r50.yaml", "r50-2.safetensors", "r50-2.yaml",
+    }  # fmt: skip
+    assert check_dataset(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("mount", ["hpa-kit-members", "datasets/jane-doe/hpa-kit-members", "a/b/c"])
+def test_the_ensembles_paths_resolve_wherever_kaggle_mounts_them(runs, tmp_path, mount):
+    weights_dataset(runs, tmp_path / "out", "jane-doe")
+    folder = tmp_path / "inputs" / mount
+    folder.parent.mkdir(parents=True)
+    (tmp_path / "out").rename(folder)
+    path = find_ensemble(None, [tmp_path / "inputs"])
+    assert path == folder / "ensemble.yaml"
+    members = read_ensemble(path).members
+    assert [load_member(member.checkpoint).settings.fold for member in members] == [0, 1]
+
+
+def test_an_ensembles_own_weights_modes_and_rules_are_kept(runs, tmp_path):
+    members = (
+        MemberSettings(checkpoint=runs[0], mode="cam", weight=2),
+        MemberSettings(checkpoint=runs[1], views="none"),
+        MemberSettings(checkpoint=runs[0] / "best.safetensors", mode="pred"),
+    )
+    ensemble = EnsembleSettings(members=members, rule="mean_logit", map_size=64, masks=tmp_path)
+    write_ensemble(ensemble, tmp_path / "mine.yaml")
+    weights_dataset([tmp_path / "mine.yaml"], tmp_path / "out", "jane-doe")
+    written = read_ensemble(tmp_path / "out" / "ensemble.yaml")
+    assert [(member.mode, member.weight, member.views) for member in written.members] == [
+        ("cam", 2, "auto"), ("both", 1, "none"), ("pred", 1, "auto"),
+    ]  # fmt: skip
+    assert (written.rule, written.map_size, written.masks) == ("mean_logit", 64, None)
+
+
+def test_the_card_tells_scores_settings_and_licence(runs, tmp_path):
+    weights_dataset(runs, tmp_path / "out", "jane-doe", licence="CC0-1.0")
+    card = (tmp_path / "out" / "README.md").read_text()
+    for said in ("CC0-1.0", "macro_f1 0.5", "resnet10t", "fold 1 of 5", "Human Protein Atlas"):
+        assert said in card
+    metadata = json.loads((tmp_path / "out" / "dataset-metadata.json").read_text())
+    assert metadata["licenses"] == [{"name": "CC0-1.0"}]
+
+
+@pytest.mark.parametrize("bad", [{"owner": "Jane Doe"}, {"licence": "MIT"}])
+def test_what_kaggle_would_refuse_is_refused_before_anything_is_written(runs, tmp_path, bad):
+    with pytest.raises(InputError, match="Jane Doe|MIT"):
+        weights_dataset(runs, tmp_path / "out", **{"owner": "jane-doe", **bad})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_without_a_checkpoint_is_one_line(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    command = ["kaggle", "weights", str(tmp_path / "run"), str(tmp_path / "out"), "--owner", "jane-doe"]
+    assert main(command) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_the_command_takes_several_runs_and_prints_what_to_do_next(runs, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["kaggle", "weights", *map(str, runs), str(out), "--owner", "jane-doe"]) == 0
+    printed = capsys.readouterr().out
+    assert f"kaggle datasets create -p {out} -r zip" in printed
+    assert "hpa-kit kaggle metadata --add jane-doe/hpa-kit-members" in printed
+
+
+def test_published_networks_are_converted_once_and_found_where_they_are_attached(reference, tmp_path):
+    from hpa_kit.cells.weights import find_weights, load_published_network
+    from hpa_kit.kaggle import find_cell_weights
+
+    source = tmp_path / "published"
+    source.mkdir()
+    pickles = {path.stem: path for path in (reference / "dpnunet").glob("*.pth")}
+    if not pickles:
+        pytest.skip("no published module among the reference data")
+    one = next(iter(pickles.values()))
+    for name in ("dpn_unet_nuclei_v1", "cell-model"):
+        shutil.copy(one, source / f"{name}.pth")
+    out = tmp_path / "inputs" / "datasets" / "jane-doe" / "hpa-kit-cells"
+    weights_dataset([source], out, "jane-doe")
+    assert check_dataset(out) == []
+    assert find_cell_weights(None, [tmp_path / "inputs"]) == out
+    found = find_weights(out)
+    assert {path.suffix for path in found.values()} == {".safetensors"}
+    before, after = (
+        load_published_network(one).state_dict(),
+        load_published_network(found["cells"]).state_dict(),
+    )
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    card = (out / "README.md").read_text()
+    assert "4665863" in card
+
+
+def test_published_networks_and_members_do_not_go_together(runs, tmp_path):
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / "nuclei-model.pth").touch()
+    with pytest.raises(InputError, match="give it alone"):
+        weights_dataset([*runs, tmp_path / "published"], tmp_path / "out", "jane-doe")
