@@ -16,6 +16,7 @@ from hpa_kit.config import (
     StoreSettings,
     SubcategoriesSettings,
     TrainSettings,
+    TuneSettings,
 )
 
 
@@ -73,6 +74,13 @@ def _pseudo_labels(settings: PseudoLabelSettings) -> None:
     from hpa_kit.inference import make_pseudo_labels
 
     print(f"pseudo labels: {make_pseudo_labels(settings)}")
+
+
+def _tune(settings: TuneSettings) -> None:
+    from hpa_kit.inference import tune
+
+    tune(settings)
+    print(f"ensemble: {settings.out}")
 
 
 def _demo(settings: DemoSettings) -> None:
@@ -140,6 +148,9 @@ COMMANDS = (
         PseudoLabelSettings,
         ("data",),
         _pseudo_labels,
+    ),
+    Command(
+        "tune", "choose an ensemble's weights, rule and steps out of fold", TuneSettings, ("data",), _tune
     ),
     Command("ladder", "what each method adds, on fields of known cells", LadderSettings, ("data",), _ladder),
     Command("demo", "the whole job on simulated fields", DemoSettings, (), _demo),

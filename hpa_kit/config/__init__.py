@@ -15,6 +15,7 @@ from hpa_kit.config.ladder import LadderSettings
 from hpa_kit.config.pseudo_labels import PseudoLabelSettings
 from hpa_kit.config.subcategories import FeaturesSettings, SubcategoriesSettings
 from hpa_kit.config.train import TrainSettings
+from hpa_kit.config.tune import TuneSettings
 
 __all__ = [
     "Classes",
@@ -40,6 +41,7 @@ __all__ = [
     "StrideBy",
     "SubcategoriesSettings",
     "TrainSettings",
+    "TuneSettings",
     "Views",
     "load_yaml",
     "make_settings",

@@ -75,7 +75,7 @@ class FloorStep(Settings):
     """Scores below the floor are left out: a submission holds every class of every cell above it."""
 
     step: Literal["floor"] = "floor"
-    least: float = Field(1e-4, ge=0, lt=1, description="scores below are left out")
+    least: float = Field(1e-3, ge=0, lt=1, description="scores below are left out")
 
 
 class NegativeCheckStep(Settings):

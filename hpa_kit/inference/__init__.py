@@ -24,10 +24,13 @@ if TYPE_CHECKING:
         score_cells_mean_logit,
         settle_negative,
     )
+    from hpa_kit.inference.tuning import Tuning, tune
 
 # Imported when first asked for: torch takes seconds, and scoring maps needs none.
 _HOME = {
     "RULES": "rules",
+    "Tuning": "tuning",
+    "tune": "tuning",
     "Effort": "ensemble",
     "Ensemble": "ensemble",
     "FieldEvidence": "rules",
@@ -54,6 +57,7 @@ __all__ = [
     "FieldEvidence",
     "FieldMaps",
     "ScoringRule",
+    "Tuning",
     "copy_image_scores",
     "infer",
     "make_pseudo_labels",
@@ -66,6 +70,7 @@ __all__ = [
     "scores_to_prediction",
     "scoring_rule",
     "settle_negative",
+    "tune",
 ]
 
 

@@ -139,15 +139,25 @@ def score_cells_mean_logit(
     Raises:
         InputError: a shape, a dtype or a value is not as above.
     """
+    mean = mean_logits(logit_maps, cells, n_cells)
+    scores = checked_scores(image_scores)
+    shown = ~np.isnan(mean)
+    return np.where(shown, scores / (1 + np.exp(-np.clip(np.where(shown, mean, 0), -500, 500))), 0)
+
+
+def mean_logits(logit_maps: ArrayLike, cells: ArrayLike, n_cells: int | None = None) -> NDArray[np.float64]:
+    """The mean of every logit map in every cell: float64 (n, 19), NaN for a cell that no pixel shows.
+
+    Takes, and raises, what :func:`score_cells_mean_logit` does.
+    """
     maps = checked_maps(logit_maps, "logit maps")
     labels, n_cells = checked_labels(cells, "cells", n_cells)
-    scores = checked_scores(image_scores)
     if n_cells == 0:
         return np.zeros((0, N_CLASSES))
     runs = find_runs(resized(labels, maps.shape[1:]))
     pixels = areas(runs, n_cells).sum(axis=1)[:, None]
-    mean = np.stack([sum_plane(plane, runs, n_cells) for plane in maps], axis=1) / np.maximum(pixels, 1)
-    return np.where(pixels > 0, scores / (1 + np.exp(-np.clip(mean, -500, 500))), 0)
+    sums = np.stack([sum_plane(plane, runs, n_cells) for plane in maps], axis=1)
+    return np.where(pixels > 0, sums / np.maximum(pixels, 1), np.nan)
 
 
 def copy_image_scores(image_scores: ArrayLike, n_cells: int) -> NDArray[np.float64]:

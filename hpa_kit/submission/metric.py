@@ -131,7 +131,18 @@ def _average_precision(fields: list[_Field], index: int, iou: float, verified: s
             right.append(_matches(field.iou[np.ix_(found[order], truth)], iou))
     if n_truth == 0:
         return None
-    hits = np.concatenate(right)[_descending(np.concatenate(confidences))]
+    return average_precision(np.concatenate(confidences), np.concatenate(right), n_truth)
+
+
+def average_precision(confidences: NDArray[np.float64], right: NDArray[np.bool_], n_truth: int) -> float:
+    """AP of one class: the area under the envelope of precision over recall.
+
+    Args:
+        confidences: of all detections (n,); of two equal ones the later comes first.
+        right: which detections are right (n,).
+        n_truth: how many there are to find, above 0.
+    """
+    hits = right[_descending(confidences)]
     return _area_under_envelope(np.cumsum(hits), n_truth)
 
 

@@ -1,0 +1,205 @@
+"""What each member says of each field's cells, worked out once and kept: what choices are tried on."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from hpa_kit.cells import FieldCells, kept_or_made, segmenter
+from hpa_kit.classes import N_CLASSES
+from hpa_kit.config import EnsembleSettings, MemberSettings, TuneSettings
+from hpa_kit.devices import pick_device
+from hpa_kit.files import atomic_path, atomic_text
+from hpa_kit.flow import Failure, attempt, batches
+from hpa_kit.inference.arrays import resized
+from hpa_kit.inference.ensemble import Ensemble, FieldMaps
+from hpa_kit.inference.prepare import GREEN
+from hpa_kit.inference.rules import FieldEvidence, scoring_rule
+from hpa_kit.inference.scoring import mean_logits
+from hpa_kit.inference.steps import cell_context
+from hpa_kit.inference.truth import TrueCells, no_truth
+from hpa_kit.training.member import checkpoint_file
+
+log = logging.getLogger(__name__)
+
+STATE = "evidence.yaml"
+# Rules that are not linear in the maps: their scores are kept for the weights that were given.
+MAP_RULES = {
+    "cam_share": scoring_rule("cam_share"),
+    "cam_share max_share": scoring_rule("cam_share", "max_share"),
+    "cam_share mean": scoring_rule("cam_share", "mean"),
+    "cam_share max": scoring_rule("cam_share", "max"),
+    "quantile": scoring_rule("quantile"),
+}
+
+
+class Evidence(NamedTuple):
+    """One field of n cells as M members see it; members that have learnt from it say NaN.
+
+    Attributes:
+        image_scores: float32 (M, 19).
+        logits: float32 (M, n, 19), means of the logit maps in the cells; NaN too for a cell no pixel shows.
+        rows: float32 (rules, n, 19), scores by :data:`MAP_RULES` with the weights that were given.
+        areas, cut: of the cells, see :class:`~hpa_kit.inference.steps.CellContext`.
+        hits: bool (n, 19), which cells are right as a class, by the truth; all False without one.
+        truth: int64 (19,), cells of each class there are to find.
+    """
+
+    image_scores: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    rows: NDArray[np.float32]
+    areas: NDArray[np.float64]
+    cut: NDArray[np.bool_]
+    hits: NDArray[np.bool_]
+    truth: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Gatherer:
+    """Makes and keeps the evidence of fields.
+
+    Attributes:
+        settings: of the command.
+        ensemble: whose members look.
+        images: folder of the fields.
+        cache: folder that keeps ``ID.npz``.
+        lookers: {ID: places of the members that have not learnt from it}.
+        truth: the true cells, or None.
+    """
+
+    settings: TuneSettings
+    ensemble: EnsembleSettings
+    images: Path
+    cache: Path
+    lookers: dict[str, tuple[int, ...]]
+    truth: TrueCells | None
+
+    def gather(self) -> dict[str, Evidence]:
+        """The evidence of all fields, in order; those that cannot be used are said and left out."""
+        self._forget_others()
+        lacking = [id for id in self.lookers if not self._path(id).is_file()]
+        if lacking:
+            self._look_at(lacking)
+        return {id: self._read(id) for id in self.lookers if self._path(id).is_file()}
+
+    def _path(self, id: str) -> Path:
+        return self.cache / f"{id}.npz"
+
+    def _read(self, id: str) -> Evidence:
+        with np.load(self._path(id), allow_pickle=False) as arrays:
+            return Evidence(*(arrays[name] for name in Evidence._fields))
+
+    def _forget_others(self) -> None:
+        """Drop what is kept where it was made by other members or otherwise."""
+        text = yaml.safe_dump(self._made_from(), sort_keys=False)
+        path = self.cache / STATE
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            return
+        if path.is_file():
+            log.info(f"tune: {self.cache} was made from other members, weights or masks; it is made again")
+            for id in self.lookers:
+                self._path(id).unlink(missing_ok=True)
+        atomic_text(path, text)
+
+    def _made_from(self) -> dict[str, object]:
+        members = []
+        for member in self.ensemble.members:
+            stat = checkpoint_file(member.checkpoint).stat()
+            members.append(member.model_dump(mode="json") | {"bytes": stat.st_size, "time": stat.st_mtime_ns})
+        chosen = self.ensemble.model_dump(mode="json", include={"map_size", "masks", "segmenter", "weights"})
+        truth = None if self.settings.truth is None else str(self.settings.truth)
+        return chosen | {"images": str(self.images), "truth": truth, "members": members}
+
+    def _look_at(self, ids: list[str]) -> None:
+        settings, ensemble = self.settings, self.ensemble
+        device = pick_device(settings.device)
+        members = [
+            Ensemble(
+                [_alone(one)],
+                map_size=ensemble.map_size,
+                batch=settings.batch,
+                device=device,
+                amp=settings.amp,
+            )
+            for one in ensemble.members
+        ]
+        finder = segmenter(
+            ensemble.segmenter, ensemble.weights, settings.device, settings.batch, max(1, settings.workers)
+        )
+        cells = kept_or_made(ids, self.images, finder, ensemble.masks, settings.workers)
+        failed: dict[str, str] = {}
+        with tqdm(total=len(ids), unit="field", desc="tune") as bar:
+            for batch in batches(cells, settings.batch):
+                good = {id: found for id, found in batch if isinstance(found, FieldCells)}
+                failed |= {id: found.reason for id, found in batch if isinstance(found, Failure)}
+                for id, maps in self._looks(members, good).items():
+                    made = attempt(self._evidence, id, good[id], maps)
+                    if isinstance(made, Failure):
+                        failed[id] = made.reason
+                    else:
+                        self._keep(id, made)
+                bar.update(len(batch))
+        for id, reason in list(failed.items())[:10]:
+            log.warning(f"tune: ID {id} is left out: {reason}")
+        if failed:
+            log.warning(f"tune: {len(failed)} of {len(ids)} fields could not be used")
+
+    def _keep(self, id: str, made: Evidence) -> None:
+        with atomic_path(self._path(id)) as temporary:
+            np.savez_compressed(temporary, **made._asdict())
+
+    def _looks(
+        self, members: Sequence[Ensemble], fields: dict[str, FieldCells]
+    ) -> dict[str, dict[int, FieldMaps]]:
+        """What each member says of those of the fields that it has not learnt from."""
+        found: dict[str, dict[int, FieldMaps]] = {id: {} for id in fields}
+        for place, member in enumerate(members):
+            mine = [id for id in fields if place in self.lookers[id]]
+            for id, maps in zip(mine, member([fields[id].field for id in mine]), strict=True):
+                found[id][place] = maps
+        return found
+
+    def _evidence(self, id: str, found: FieldCells, maps: dict[int, FieldMaps]) -> Evidence:
+        side = self.ensemble.map_size
+        n_cells, n_members = int(found.maps.cells.max(initial=0)), len(self.ensemble.members)
+        cells, nuclei = (resized(part, (side, side)) for part in (found.maps.cells, found.maps.nuclei))
+        scores = np.full((n_members, N_CLASSES), np.nan, np.float32)
+        logits = np.full((n_members, n_cells, N_CLASSES), np.nan, np.float32)
+        for place, seen in maps.items():
+            scores[place] = seen.image_scores
+            logits[place] = mean_logits(seen.logit_maps, cells, n_cells)
+        together = FieldEvidence(
+            *combined(maps, self.ensemble.members),
+            cells=cells,
+            nuclei=nuclei,
+            green=found.field[GREEN],
+            n_cells=n_cells,
+        )
+        rows = np.stack([rule(together) for rule in MAP_RULES.values()]).astype(np.float32)
+        context = cell_context(together.image_scores, cells, n_cells)
+        truth = no_truth(n_cells) if self.truth is None else self.truth.compare(id, found.maps.cells)
+        return Evidence(scores, logits, rows, context.areas, context.cut, *truth)
+
+
+def combined(maps: dict[int, FieldMaps], members: Sequence[MemberSettings]) -> FieldMaps:
+    """What members say together, by weight and mode, as :class:`~hpa_kit.inference.Ensemble` has it."""
+    givers = [place for place in maps if members[place].gives_scores]
+    drawers = [place for place in maps if members[place].gives_maps]
+    scores = np.average([maps[k].image_scores for k in givers], axis=0, weights=_weights(givers, members))
+    weights = _weights(drawers, members)
+    class_maps = np.average([maps[k].class_maps for k in drawers], axis=0, weights=weights)
+    return FieldMaps(scores.astype(np.float32), class_maps.astype(np.float32), maps[drawers[0]].logit_maps)
+
+
+def _weights(places: Sequence[int], members: Sequence[MemberSettings]) -> list[float]:
+    return [members[place].weight for place in places]
+
+
+def _alone(member: MemberSettings) -> MemberSettings:
+    return member.model_copy(update={"mode": "both"})

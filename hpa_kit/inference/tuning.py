@@ -1,0 +1,138 @@
+"""``hpa-kit tune``: weights, rule and steps of an ensemble, chosen on fields its members have not seen."""
+
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpa_kit.classes import multi_hot, parse_label
+from hpa_kit.config import EnsembleSettings, TuneSettings, write_ensemble
+from hpa_kit.data import DataFolder, read_labels
+from hpa_kit.errors import InputError
+from hpa_kit.files import make_folder_of
+from hpa_kit.inference.choices import Crossfit, choose, crossfit, name_of
+from hpa_kit.inference.evidence import Gatherer
+from hpa_kit.inference.pool import pooled
+from hpa_kit.inference.truth import TrueCells
+from hpa_kit.inference.unseen import learnt_from
+
+log = logging.getLogger(__name__)
+
+LEAST_FIELDS = 4  # with fewer nothing can be chosen on some and judged on others
+
+
+class Tuning(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        by: what the mAP is of: ``cells`` or ``image labels``.
+        fields: how many were chosen on.
+        crossfit: what choosing gains on fields that were not chosen on.
+        ensemble: what was written: the choice on all fields, or the start where choosing does not help.
+    """
+
+    by: str
+    fields: int
+    crossfit: Crossfit
+    ensemble: EnsembleSettings
+
+    def __str__(self) -> str:
+        found = self.crossfit
+        steps = ", ".join(map(name_of, self.ensemble.steps)) or "no steps"
+        lines = [
+            f"tuned by the mAP of {self.by} on {self.fields} fields: {found.default:.4f} before, "
+            f"{found.gain:+.4f} (standard error {found.error:.4f}) on fields not chosen on",
+            f"rule {self.ensemble.rule}, {steps}",
+        ]
+        if not found.helps:
+            lines.append("choosing gains no more than chance would: the ensemble stays as it was")
+        return "\n".join(lines)
+
+
+def tune(settings: TuneSettings) -> Tuning:
+    """Choose an ensemble's weights, rule and steps and write its YAML.
+
+    Judged by the mAP of cells where a truth is given; else by the mAP of image labels, an image scoring in
+    each class what its strongest cell does. Each field is looked at by members that have not learnt from it,
+    as the folds in their run folders say; what they say is kept in ``settings.cache`` and used again.
+
+    So that the choice cannot fool itself it is made again on all parts of the fields but one, for each part,
+    and judged on that one. Where the mean gain is not above its standard error nothing is changed.
+
+    Args:
+        settings: see :class:`~hpa_kit.config.TuneSettings`. Members given without a YAML start with equal
+            weights and the rule ``best``.
+
+    Raises:
+        InputError: data, members, truth or settings cannot be used, or too few fields are unseen by members.
+    """
+    start = settings.of_ensemble()
+    if settings.ensemble is None:
+        start = start.model_copy(update={"rule": "best"})
+    make_folder_of(settings.out)
+    folder = DataFolder(settings.data)
+    labels = _labels(folder, settings.split)
+    truth = None if settings.truth is None else TrueCells(settings.truth)
+    if truth is None and not labels:
+        raise InputError(
+            f"tune: {folder.root} has no labels of split {settings.split}; give --truth, or --split train"
+        )
+    ids = [id for id in folder.fields(settings.split).ids if id in (labels if truth is None else truth)]
+    cache = settings.cache or settings.out.with_name(f"{settings.out.stem}_evidence")
+    gatherer = Gatherer(
+        settings, start, folder.images(settings.split), cache, _lookers(ids, start, settings.split), truth
+    )
+    evidence = gatherer.gather()
+    if len(evidence) < LEAST_FIELDS:
+        raise InputError(
+            f"tune: {len(evidence)} of {len(ids)} fields can be looked at by members that have not learnt "
+            f"from them; expected {LEAST_FIELDS} or more: members need the folds.csv of their run beside them"
+        )
+    known = np.stack([labels.get(id, np.zeros(19, bool)) for id in evidence])
+    pool = pooled(evidence, known, by_cell=truth is not None)
+    found = crossfit(pool, start, settings.parts, settings.seed)
+    everything = np.ones(len(evidence), bool)
+    chosen = _whole(choose(pool, everything, start)) if found.helps else start
+    write_ensemble(chosen, settings.out)
+    tuning = Tuning("image labels" if truth is None else "cells", len(evidence), found, chosen)
+    log.info(str(tuning))
+    return tuning
+
+
+def _labels(folder: DataFolder, split: str) -> dict[str, NDArray[np.bool_]]:
+    """Image labels by ID; none of a split that has no table of them."""
+    if split != "train" or not (folder.root / "train.csv").is_file():
+        return {}
+    path = folder.labels()
+    table = read_labels(path)
+    hot = multi_hot(
+        parse_label(label, f"labels: {path}, ID {id}")
+        for id, label in zip(table["ID"], table["Label"], strict=True)
+    )
+    return dict(zip(table["ID"], hot > 0, strict=True))
+
+
+def _lookers(ids: list[str], ensemble: EnsembleSettings, split: str) -> dict[str, tuple[int, ...]]:
+    """Fields that members giving scores and members giving maps have not learnt from, and those members."""
+    nothing: frozenset[str] = frozenset()
+    learnt = [
+        nothing if split == "test" else learnt_from(Path(member.checkpoint)) for member in ensemble.members
+    ]
+    for member, fields in zip(ensemble.members, learnt, strict=True):
+        if fields is None:
+            log.warning(f"tune: no folds beside {member.checkpoint}: taken to have learnt from every field")
+    lookers = {}
+    for id in ids:
+        fresh = tuple(k for k, fields in enumerate(learnt) if fields is not None and id not in fields)
+        some = [ensemble.members[place] for place in fresh]
+        if any(one.gives_scores for one in some) and any(one.gives_maps for one in some):
+            lookers[id] = fresh
+    return lookers
+
+
+def _whole(settings: EnsembleSettings) -> EnsembleSettings:
+    """Without the members that choosing gave no weight."""
+    members = tuple(member for member in settings.members if member.weight > 0)
+    return settings.model_copy(update={"members": members})
