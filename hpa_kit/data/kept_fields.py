@@ -1,8 +1,9 @@
 """One resized field as a file that knows what it was made from.
 
-A line that says what it is, a line of JSON, then the planes through zlib. Of what Kaggle's image can read
-without loss zlib is the fastest that is small, a third of the planes' bytes, and its own checksum tells
-damage (``tests/benchmarks/test_bench_store.py`` compares it with others).
+A line that says what it is, a line of JSON, then the packed planes. Of what Kaggle's image can read without
+loss zstd is the fastest that is small, a third of the planes' bytes. pyarrow has it, which is in that image;
+where pyarrow is not, zlib packs as small and takes three times as long to read
+(``tests/benchmarks/test_bench_store.py`` compares them with others).
 """
 
 import json
@@ -22,7 +23,8 @@ VERSION = 1
 SUFFIX = ".field"
 
 _MARK = b"hpa_kit field\n"
-_LEVEL = 3  # a twentieth smaller than level 1 for little time; level 6 takes twice as long for as much again
+# Higher levels of either take several times as long to write for a twentieth of the bytes.
+_ZSTD_LEVEL, _ZLIB_LEVEL = 1, 3
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TAIL = 4096
 
@@ -67,11 +69,18 @@ def write_kept(path: Path, field: Field, made_from: list[Origin]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    planes = zlib.compress(np.ascontiguousarray(field[: len(made_from)]).tobytes(), _LEVEL)
-    about = {"version": VERSION, "size": field.shape[1], "bytes": len(planes), "images": made_from}
+    packing, packed = _pack(np.ascontiguousarray(field[: len(made_from)]).tobytes())
+    about = {
+        "version": VERSION,
+        "size": field.shape[1],
+        "packing": packing,
+        "bytes": len(packed),
+        "checksum": zlib.crc32(packed),
+        "images": made_from,
+    }
     try:
         with atomic_path(path) as temporary:
-            temporary.write_bytes(b"".join([_MARK, json.dumps(about).encode(), b"\n", planes]))
+            temporary.write_bytes(b"".join([_MARK, json.dumps(about).encode(), b"\n", packed]))
     except OSError as error:
         raise InputError(
             f"store: {path} cannot be written: {error.strerror or error}; the same command goes on once it "
@@ -122,7 +131,10 @@ def read_kept(path: Path, size: int, n_channels: int) -> Field:
         about = _about(content[: len(_MARK)], content[len(_MARK) : end])
         if about is None or about["size"] != size or len(about["images"]) < n_channels:
             raise ValueError("it is no field of this size and these channels")
-        planes = zlib.decompress(memoryview(content)[end:], bufsize=len(about["images"]) * size**2)
+        packed = memoryview(content)[end:]
+        if zlib.crc32(packed) != about["checksum"]:
+            raise ValueError("it is damaged")
+        planes = _unpack(about["packing"], packed, len(about["images"]) * size**2)
         kept = np.frombuffer(planes, np.uint8).reshape(-1, size, size)[:n_channels]
     except (OSError, ValueError, zlib.error) as error:
         raise InputError(f"store: {path} cannot be read: {error}") from None
@@ -131,13 +143,44 @@ def read_kept(path: Path, size: int, n_channels: int) -> Field:
     return np.concatenate([kept, np.zeros((len(CHANNELS) - n_channels, size, size), np.uint8)])
 
 
+def _zstd() -> Any | None:
+    """pyarrow's zstd, or None where pyarrow is not installed."""
+    try:
+        from pyarrow import Codec
+    except ImportError:
+        return None
+    return Codec("zstd", compression_level=_ZSTD_LEVEL)
+
+
+def _pack(planes: bytes) -> tuple[str, bytes]:
+    zstd = _zstd()
+    if zstd is None:
+        return "zlib", zlib.compress(planes, _ZLIB_LEVEL)
+    return "zstd", zstd.compress(planes, asbytes=True)
+
+
+def _unpack(packing: str, packed: memoryview, size: int) -> Any:
+    """Bytes, or a buffer of them.
+
+    Raises:
+        ValueError: it takes something that is not installed.
+    """
+    if packing == "zlib":
+        return zlib.decompress(packed, bufsize=size)
+    zstd = _zstd()
+    if packing != "zstd" or zstd is None:
+        raise ValueError(f"it is packed by {packing}; zstd needs pyarrow")
+    return zstd.decompress(packed, decompressed_size=size)
+
+
 def _about(mark: bytes, line: bytes) -> dict[str, Any] | None:
     """What a file says of itself, or None where it says nothing of use."""
     if mark != _MARK:
         return None
     try:
         about: dict[str, Any] = json.loads(line)
-        if {"version", "size", "bytes", "images"} <= set(about) and all(len(i) == 4 for i in about["images"]):
+        known = {"version", "size", "packing", "bytes", "checksum", "images"} <= set(about)
+        if known and all(len(image) == len(Origin._fields) for image in about["images"]):
             return about
     except (ValueError, TypeError):
         pass

@@ -211,6 +211,8 @@ class FieldStore:
         Raises:
             InputError: some failed, after all others are done: how many, and which.
         """
+        if not len(numbers):
+            return []
         pool = ThreadPoolExecutor(workers, "store")
         try:
             done = tqdm(pool.map(function, numbers), doing, len(numbers), unit="field", leave=False)

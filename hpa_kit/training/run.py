@@ -16,7 +16,7 @@ FOLDS, METRICS, EVENTS = "folds.csv", "metrics.csv", "tensorboard"
 # These may change between two starts of a run: where things lie and what computes, not what is computed.
 _FREE = frozenset(
     {
-        "data", "out", "workers", "cache", "device", "store", "external_images",
+        "data", "out", "workers", "cache", "device", "store", "external", "external_images",
         "time_limit", "checkpoint_minutes", "resume_from",
     }
 )  # fmt: skip
@@ -27,7 +27,16 @@ _MOVABLE = frozenset(
         "folds_of",
     }
 )  # fmt: skip
-_OF_FOLDS = ("data", "folds", "folds_of", "seed")
+_OF_FOLDS = (
+    "data",
+    "external",
+    "external_images",
+    "external_mode",
+    "in_channels",
+    "folds",
+    "folds_of",
+    "seed",
+)
 
 
 def open_run(settings: TrainSettings) -> Checkpoint | None:

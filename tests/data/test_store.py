@@ -66,6 +66,27 @@ def test_kept_fields_are_the_resized_ones_and_are_not_decoded_again(images, kept
         assert np.array_equal(opened(images, kept)[number], field)
 
 
+@pytest.mark.parametrize("with_pyarrow", [True, False])
+def test_fields_are_kept_with_and_without_pyarrow(images, kept, monkeypatch, with_pyarrow):
+    if with_pyarrow:
+        pytest.importorskip("pyarrow")
+    else:
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert_right(opened(images, kept), images)
+    packing = b'"packing": "zstd"' if with_pyarrow else b'"packing": "zlib"'
+    assert packing in file_of(kept, "1e5").read_bytes()
+
+
+def test_fields_of_a_machine_with_pyarrow_are_made_again_where_it_is_not(images, kept, monkeypatch):
+    pytest.importorskip("pyarrow")
+    opened(images, kept)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    fields = opened(images, kept)
+    with pytest.warns(UserWarning, match="zstd needs pyarrow; made again"):
+        assert_right(fields, images, IDS[:1])
+    assert_right(fields, images, IDS[:1])
+
+
 def test_a_store_fills_memory_too(images, kept, monkeypatch):
     opened(images, kept)
     forbid_decoding(monkeypatch)
@@ -225,10 +246,11 @@ def test_fields_may_lie_in_several_folders(images, kept):
 def test_a_killed_writer_leaves_only_whole_files(images, kept):
     # The process dies in the middle of its second field.
     code = f"""
-import itertools, os, zlib
+import itertools, os, sys, zlib
 from pathlib import Path
 from hpa_kit.data import FieldStore
 compress, count = zlib.compress, itertools.count()
+sys.modules["pyarrow"] = None
 zlib.compress = lambda *a: os._exit(9) if next(count) else compress(*a)
 FieldStore(Path({str(images)!r}), {IDS!r}, 32, False, Path({str(kept)!r}))
 """
