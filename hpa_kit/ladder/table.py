@@ -77,7 +77,7 @@ def _stages(results: pd.DataFrame, settings: LadderSettings) -> str:
             values = _stage_values(results, settings, masks, rule)
             columns[f"{masks} cells, {RULE_NAMES[rule]}"] = _spread_of(values)
             if rule == settings.main_rule:
-                columns[f"{masks} cells, step"] = _step_of(values, rungs)
+                columns[f"{masks} cells, gain"] = _gain_of(values, rungs)
     return _table("rung", rungs, columns)
 
 
@@ -92,16 +92,16 @@ def _spread_of(values: Values) -> Callable[[str], str]:
     return lambda rung: mean_and_spread(list(values(rung).values()))
 
 
-def _step_of(values: Values, rungs: Sequence[str]) -> Callable[[str], str]:
+def _gain_of(values: Values, rungs: Sequence[str]) -> Callable[[str], str]:
     """How far a rung is above the one before it: the mean over the seeds that have both."""
 
-    def step(rung: str) -> str:
+    def gain(rung: str) -> str:
         place = rungs.index(rung)
         before = values(rungs[place - 1]) if place else {}
         gains = [value - before[seed] for seed, value in values(rung).items() if seed in before]
         return f"{np.mean(gains):+.3f}" if gains else "–"
 
-    return step
+    return gain
 
 
 def _values(results: pd.DataFrame, settings: LadderSettings, measure: str, masks: str) -> Values:

@@ -88,7 +88,7 @@ def test_choices_are_tuned_by_cells_or_by_image_labels_as_asked(stages, commands
     assert len(tuned) == 1 and "--rule" not in tuned[0]
 
 
-def test_the_table_tells_the_step_from_rung_to_rung(settings):
+def test_the_table_tells_the_gain_from_rung_to_rung(settings):
     rows = [
         *(("copied", seed, "true", "copied", value) for seed, value in enumerate((0.5, 0.6))),
         *(("cams", seed, "true", "mean_logit", value) for seed, value in enumerate((0.7, 0.7))),
@@ -99,7 +99,7 @@ def test_the_table_tells_the_step_from_rung_to_rung(settings):
     chosen = settings(rungs="copied,cams,tuned", seeds="0,1", rules="cam_share,mean_logit")
     lines = markdown(pd.DataFrame(rows, columns=list(COLUMNS)), chosen).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0][:3] == ["rung", "true cells, mean logit", "true cells, step"]
+    assert cells[0][:3] == ["rung", "true cells, mean logit", "true cells, gain"]
     assert cells[2][:3] == ["image scores copied", "0.550 ± 0.071 (0.500, 0.600)", "–"]
     assert cells[3][:4] == ["class maps, round 0", "0.700 ± 0.000 (0.700, 0.700)", "+0.150", "0.400"]
     assert cells[4] == ["ensemble, tuned", "–", "–", "–", "0.900", "–", "–"]
