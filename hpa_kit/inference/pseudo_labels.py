@@ -1,7 +1,7 @@
 """``hpa-kit pseudo-labels``: what an ensemble says of the cells of training fields, to learn from."""
 
 import logging
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -52,7 +52,7 @@ class _Seconds:
     """Where the time goes."""
 
     fields: int = 0
-    parts: "Counter[str]" = field(default_factory=Counter)
+    parts: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def add(self, fields: int, parts: Mapping[str, float]) -> None:
         """Count fields and what each took by part."""

@@ -53,7 +53,7 @@ class SegmentationNet(nn.Module):
         name = _full_name(encoder)
         self.network = _build(name, in_channels, n_classes)
         if pretrained is not None:
-            _load_encoder(self.network.encoder, name, in_channels, pretrained)
+            _load_encoder(self.network.get_submodule("encoder"), name, in_channels, pretrained)
         _check_maps(self.network, encoder, in_channels, n_classes)
 
     @property

@@ -5,6 +5,7 @@ from hpa_kit.training.loop import Trainer, train
 from hpa_kit.training.member import Member, load_member
 from hpa_kit.training.processes import Processes
 from hpa_kit.training.subcategories import assign_subcategories
+from hpa_kit.training.targets import make_soft_target, make_target
 
 __all__ = [
     "Member",
@@ -12,6 +13,8 @@ __all__ = [
     "Trainer",
     "assign_subcategories",
     "load_member",
+    "make_soft_target",
+    "make_target",
     "read_checkpoint",
     "settings_of",
     "train",
