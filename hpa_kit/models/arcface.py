@@ -72,8 +72,15 @@ class ArcFaceNet(nn.Module):
 
     def forward_embedding(self, fields: Tensor) -> Tensor:
         """Fields -> embeddings (B, 512), not normed."""
-        embedding: Tensor = self.norm(self.embed(self.drop(mean_logits(self.forward_features(fields)))))
-        return embedding
+        embedding: Tensor = self.embed(self.drop(mean_logits(self.forward_features(fields))))
+        if self.training and len(embedding) == 1 and isinstance(self.norm, nn.BatchNorm1d):
+            # A process's share of a last batch may be one field, which has no spread of its own.
+            norm = self.norm
+            return functional.batch_norm(
+                embedding, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+            )
+        normed: Tensor = self.norm(embedding)
+        return normed
 
     def forward_cosines(self, fields: Tensor) -> Tensor:
         """Fields -> cosine to the nearest sub-centre of each class, float32 (B, n_classes) in [-1, 1]."""

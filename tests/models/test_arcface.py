@@ -67,6 +67,18 @@ def test_every_weight_learns_and_half_precision_is_finite():
     assert bad == []
 
 
+def test_a_single_field_is_learnt_by_the_statistics_there_are():
+    torch.manual_seed(0)
+    model = ArcFaceNet(TINY, stride=8).train()
+    model.norm.running_mean.normal_()
+    before = model.norm.running_mean.clone()
+    embedding = model.forward_embedding(fields(1))
+    embedding.sum().backward()
+    assert torch.equal(model.norm.running_mean, before) and model.embed.weight.grad is not None
+    assert not torch.equal(model.forward_embedding(fields(2))[:1], embedding)
+    assert not torch.equal(model.norm.running_mean, before)
+
+
 def test_cross_entropy_shares_one_among_the_shown_classes():
     logits = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
     targets = torch.tensor([[1, 0, 1], [0, 1, 0]])
