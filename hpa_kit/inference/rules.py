@@ -8,15 +8,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hpa_kit.classes import CLASSES, N_CLASSES
+from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import EnsembleSettings, Form, Rule, Settings
 from hpa_kit.config.scoring import FloorStep, NegativeStep
+from hpa_kit.data.cell_scores import CLASS_COLUMNS
 from hpa_kit.inference.quantiles import score_cells_quantile
 from hpa_kit.inference.scoring import copy_image_scores, score_cells, score_cells_mean_logit
 from hpa_kit.inference.steps import apply_steps, cell_context
 from hpa_kit.submission import prediction_string
-
-CLASS_COLUMNS = tuple(location.name for location in CLASSES)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from hpa_kit.classes import multi_hot, parse_label
-from hpa_kit.data import load_folds, make_folds, read_labels
+from hpa_kit.data import load_folds, make_folds, read_labels, take_folds
 from hpa_kit.errors import InputError
 
 
@@ -127,6 +127,26 @@ def test_what_is_no_table_of_folds_is_refused(tmp_path, text, why):
     path.write_text(text)
     with pytest.raises(InputError, match=why):
         load_folds(path, labelled(["0"]), 1, seed=0)
+
+
+def test_folds_of_another_run_are_taken_and_fields_it_lacks_are_always_learnt_from(tmp_path):
+    labels = some_labels(30)
+    first = load_folds(tmp_path / "one" / "folds.csv", labels[5:], 4, seed=0)
+    with pytest.warns(UserWarning, match="lacks 5 of 30 fields, such as f0"):
+        take_folds(tmp_path / "two" / "folds.csv", tmp_path / "one", labels)
+    second = load_folds(tmp_path / "two" / "folds.csv", labels, 4, seed=7)
+    assert second["fold"].tolist() == [-1] * 5 + first["fold"].tolist()
+    assert second["ID"].tolist() == labels["ID"].tolist()
+
+
+def test_folds_of_other_data_are_not_taken(tmp_path):
+    load_folds(tmp_path / "folds.csv", some_labels(10), 2, seed=0)
+    strangers = some_labels(10).assign(ID=[f"x{n}" for n in range(10)])
+    with pytest.raises(InputError, match="knows none of the 10 fields"):
+        take_folds(tmp_path / "new.csv", tmp_path / "folds.csv", strangers)
+    assert not (tmp_path / "new.csv").exists()
+    with pytest.raises(InputError, match="is missing"):
+        take_folds(tmp_path / "new.csv", tmp_path / "nowhere", strangers)
 
 
 def test_the_real_labels_are_shared_to_within_a_few_fields(real):
