@@ -33,7 +33,8 @@ RULE_NAMES: dict[Rule, str] = {
     "cell_logit": "mean logit without the image score",
     "quantile": "quantile of the map",
 }
-MEASURES = {IMAGE_MAP: "image mAP", **{rule: f"cells: {name}" for rule, name in RULE_NAMES.items()}}
+MEASURES: dict[str, str] = {IMAGE_MAP: "image mAP"}
+MEASURES |= {rule: f"cells: {name}" for rule, name in RULE_NAMES.items()}
 
 Values = Callable[[str], dict[int, float]]
 
