@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle import find_competition, find_members, find_mount, find_mounts, output_path
+from hpa_kit.kaggle import (
+    find_cell_weights,
+    find_competition,
+    find_ensemble,
+    find_members,
+    find_mount,
+    find_mounts,
+    find_run,
+    output_path,
+)
 from hpa_kit.kaggle.mounts import COMPETITION, ENTRIES
 
 
@@ -92,3 +101,56 @@ def test_results_go_to_the_working_folder_unless_said_otherwise(tmp_path):
     assert output_path("submission.csv", "x/y.csv", tmp_path) == Path("x/y.csv")
     with pytest.raises(InputError, match="set out"):
         output_path("submission.csv", None, tmp_path / "none")
+
+
+def test_nothing_attached_is_no_ensemble_no_run_and_no_cell_weights(tmp_path):
+    assert find_ensemble(None, [tmp_path]) is None
+    assert find_run(None, [tmp_path / "none"]) is None
+    assert find_cell_weights(None, [tmp_path]) is None
+
+
+@pytest.mark.parametrize("mount", ["hpa-kit-members", "datasets/me/hpa-kit-members/x"])
+def test_the_one_attached_ensemble_and_the_one_earlier_run_are_found(tmp_path, mount):
+    folder = tmp_path / mount
+    folder.mkdir(parents=True)
+    (folder / "ensemble.yaml").touch()
+    (folder / "last.safetensors").touch()
+    assert find_ensemble(None, [tmp_path]) == folder / "ensemble.yaml"
+    assert find_run(None, [tmp_path]) == folder
+
+
+@pytest.mark.parametrize(
+    ("find", "file", "setting"),
+    [(find_ensemble, "ensemble.yaml", "ensemble"), (find_run, "last.safetensors", "resume_from")],
+)
+def test_of_several_attached_none_is_guessed_and_one_can_be_given(tmp_path, find, file, setting):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).touch()
+    with pytest.raises(InputError, match=f"{setting}: several .*one.*two"):
+        find(None, [tmp_path])
+    assert find(tmp_path / "two", [tmp_path]) == tmp_path / "two"
+    with pytest.raises(InputError, match="gone"):
+        find(tmp_path / "gone", [tmp_path])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("dpn_unet_nuclei_v1.pth", "dpn_unet_cell_3ch_v1.pth"),
+        ("nuclei-model.pth", "cell-model.pth"),
+        ("dpn_unet_nuclei_v1.safetensors", "cell-model.pth"),
+    ],
+)
+def test_cell_weights_are_found_by_any_of_their_names(tmp_path, names):
+    folder = tmp_path / "datasets" / "someone" / "hpa-cell-segmentation"
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).touch()
+    assert find_cell_weights(None, [tmp_path]) == folder
+
+
+def test_one_cell_network_without_the_other_is_not_taken(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "nuclei-model.pth").touch()
+    assert find_cell_weights(None, [tmp_path]) is None
