@@ -122,7 +122,6 @@ class Learner:
             Mean losses, and the learning rate of the last step.
         """
         self.model.train()
-        self.clock.start()
         looked = time.perf_counter()
         bar.update(self.running.batches)
         for batch in loader.epoch(epoch, self.running.batches):

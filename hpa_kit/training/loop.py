@@ -126,6 +126,7 @@ class Trainer(Learner):
         started = time.perf_counter()
         text, quiet = f"epoch {epoch}/{self.settings.epochs}", not self.processes.first
         with tqdm(total=len(data.train), desc=text, unit="step", disable=quiet) as bar:
+            self.clock.start()
             learnt = self.learn(epoch, data.train, bar)
             if learnt is None or not self.processes.agree(self.clock.validation_fits(self.steps_per_epoch)):
                 self._write_last()

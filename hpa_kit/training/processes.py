@@ -1,5 +1,6 @@
 """Training in several processes, one per GPU, as ``torchrun`` starts them."""
 
+import atexit
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -103,10 +104,11 @@ class Processes(NamedTuple):
 
     @contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
-        """Connect the processes for the length of a block; with one process, or where they are, do nothing.
+        """Connect the processes for a block of work; with one process, or where they are, do nothing.
 
-        After an error they are not disconnected in order: that would wait for the others, which wait for this
-        one. It ends instead, and ``torchrun`` ends them.
+        They stay connected for further work until they end, as they cannot meet a second time. After an error
+        they are not disconnected in order: that would wait for the others, which wait for this one. It ends
+        instead, and ``torchrun`` ends them.
         """
         if self.world == 1 or distributed.is_initialized():
             yield
@@ -114,8 +116,12 @@ class Processes(NamedTuple):
         # What the host decides goes through gloo and waits for no GPU; gradients go through NCCL.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, timeout=_PATIENCE, rank=self.rank, world_size=self.world)
-        yield
-        distributed.destroy_process_group()
+        atexit.register(distributed.destroy_process_group)
+        try:
+            yield
+        except BaseException:
+            atexit.unregister(distributed.destroy_process_group)
+            raise
 
     def synchronised(self, model: nn.Module, device: torch.device) -> nn.Module:
         """The network with batch norms that see the whole batch, on GPUs; torch has none for CPUs.

@@ -25,9 +25,13 @@ from safetensors.torch import save_file
 from hpa_kit.config import TrainSettings, make_settings, read_yaml
 from hpa_kit.training import Trainer
 
-trainer = Trainer(make_settings(TrainSettings, read_yaml(sys.argv[1])))
-trainer.fit()
+made = make_settings(TrainSettings, read_yaml(sys.argv[1]))
 folder = Path(sys.argv[1]).parent
+trainer = Trainer(made)
+trainer.fit()
+sessions = made.model_copy(update={"out": folder / "sessions", "time_limit": 1e-9})
+while (session := Trainer(sessions)).fit() and session.epoch < made.epochs:
+    print("session", session.step_number, session.epoch, flush=True)
 weights = {name: value.clone() for name, value in trainer.model.state_dict().items()}
 save_file(weights, folder / f"process{trainer.processes.rank}.safetensors")
 """
@@ -71,6 +75,12 @@ def test_two_processes_train_what_one_trains(settings, tmp_path):
     for name, value in one["model"].items():
         assert torch.equal(two["model"][name], weights[0][name])
         torch.testing.assert_close(two["model"][name], value, rtol=1e-3, atol=2e-5)
+    # Sessions of a step each, in the same two processes.
+    resumed = read_checkpoint(tmp_path / "sessions" / "last.safetensors").state
+    assert done.stdout.count("session 1 0") == 2
+    assert all(torch.equal(resumed["model"][name], value) for name, value in two["model"].items())
+    assert resumed["history"] == two["history"]
+
     for left, right in zip(one["history"], two["history"], strict=True):
         assert left == pytest.approx(right, rel=1e-4)
     assert (tmp_path / "one" / "folds.csv").read_bytes() == (tmp_path / "two" / "folds.csv").read_bytes()
