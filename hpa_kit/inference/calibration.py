@@ -50,6 +50,6 @@ def _fit(cells: NDArray[np.floating], images: NDArray[np.floating], right: NDArr
     # Here, because scikit-learn takes a second to import.
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression().fit(np.stack([cells, images], axis=1), right)
+    model = LogisticRegression(solver="newton-cholesky").fit(np.stack([cells, images], axis=1), right)
     slope, image = model.coef_[0]
     return _Line(float(slope), float(image), float(model.intercept_[0])) if slope > 0 else None
