@@ -82,7 +82,7 @@ def _kept_or_made(
 
     with (
         ThreadPoolExecutor(workers, "read") as pool,
-        closing(run_ahead(pool, read, ids, workers + READ_AHEAD)) as fields,
+        closing(run_ahead(pool, read, ids, max(workers + 1, READ_AHEAD))) as fields,
     ):
         for id, result in _through(fields, finder):
             if isinstance(result, FieldCells) and result.made and not result.maps.cells.any():

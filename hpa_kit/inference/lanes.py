@@ -14,13 +14,14 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from hpa_kit.cells import FieldCells, kept_or_made
 from hpa_kit.cells.segmenters import Segmenter
 from hpa_kit.flow import Background, Failure, attempt, run_ahead
+from hpa_kit.inference.batching import Batches
 from hpa_kit.inference.budget import BatchSeconds, Pace
-from hpa_kit.inference.ensemble import Effort, FieldMaps
+from hpa_kit.inference.ensemble import Effort, Ensemble, FieldMaps
 from hpa_kit.inference.prepare import PreparedField, Preparer
 from hpa_kit.timing import Stopwatch
 
@@ -33,15 +34,6 @@ T = TypeVar("T")
 # Batches in a row of which nothing could be used, though they could be read: then the device is broken.
 MOST_BROKEN = 3
 POLL_SECONDS = 0.5
-
-
-class Looker(Protocol):
-    """What a lane needs of an ensemble."""
-
-    effort: Effort
-
-    def look(self, inputs: Sequence[Any]) -> list[FieldMaps]:
-        """What the members read of several fields -> their maps, in order."""
 
 
 @dataclass(frozen=True)
@@ -81,25 +73,12 @@ class _Scored(NamedTuple):
     future: "Future[tuple[Any, float]]"
 
 
-class Batches:
-    """IDs in batches, each of which is taken once."""
-
-    def __init__(self, batches: Iterable[Sequence[str]]) -> None:
-        self._left = deque(batches)
-        self._lock = threading.Lock()
-
-    def take(self) -> Sequence[str] | None:
-        """The next batch, or None where all are taken."""
-        with self._lock:
-            return self._left.popleft() if self._left else None
-
-
 @dataclass
 class Lane(Generic[D, R]):
     """One device and its threads."""
 
     name: str
-    ensemble: Looker
+    ensemble: Ensemble
     finder: Segmenter
     prepare: Preparer[D]
     job: Shared[D, R]
@@ -261,8 +240,8 @@ def run_lanes(lanes: Sequence[Lane[D, R]], stop: threading.Event, meanwhile: Cal
         BaseException: what went wrong in a lane.
     """
     with ThreadPoolExecutor(len(lanes), "lane") as pool:
+        pending = {pool.submit(lane.run) for lane in lanes}
         try:
-            pending = {pool.submit(lane.run) for lane in lanes}
             while pending:
                 done, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
                 for future in done:

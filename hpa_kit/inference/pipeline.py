@@ -2,30 +2,31 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from hpa_kit.cells import FieldCells, segmenter
-from hpa_kit.config import EnsembleSettings, InferSettings, LookSettings
+from hpa_kit.config import InferSettings
 from hpa_kit.data import DataFolder
 from hpa_kit.devices import pick_devices
-from hpa_kit.flow import Failure, batches
+from hpa_kit.flow import Failure
 from hpa_kit.inference.arrays import resized
+from hpa_kit.inference.batching import Batches, batches_to_do
 from hpa_kit.inference.budget import Budget, Now, Pace
 from hpa_kit.inference.ensemble import Effort, Ensemble, FieldMaps, Saving
 from hpa_kit.inference.fingerprint import depends_on, field_stamps
 from hpa_kit.inference.journal import Journal
-from hpa_kit.inference.lanes import Batches, Lane, Shared, run_lanes
-from hpa_kit.inference.prepare import PreparedField, Preparer, Size
+from hpa_kit.inference.lanes import Lane, Shared, run_lanes
+from hpa_kit.inference.prepare import PreparedField, Preparer
 from hpa_kit.inference.rows import GrowingTable, SubmissionRows
 from hpa_kit.inference.rules import FieldEvidence, ScoringRule, rule_of, score_field, scores_to_prediction
 from hpa_kit.inference.work import (
+    Filling,
     Outcome,
     outcome_of,
     refuse_if_all_failed,
@@ -41,37 +42,6 @@ log = logging.getLogger(__name__)
 D = TypeVar("D")
 
 SEGMENTER_BATCH = 4  # fields at full size; more gain nothing and hold much memory
-
-
-@dataclass(frozen=True)
-class Filling(Generic[D]):
-    """How a table is filled from fields.
-
-    Attributes:
-        what: the command, for the log.
-        settings: who looks, at which speed.
-        ensemble: members, rule, and who finds the cells.
-        ids: the fields, in order.
-        images: their folder.
-        sizes: {ID: (height, width)} that results get in place of the field's own.
-        details: ID and field with label maps -> what is needed of its full size; in a thread.
-        finish: a field, what the members say of it, and the rule -> its part of the table; in a thread.
-        budget: the time to end by.
-        still_there: whether what was written beside the table for a field is; else it is done again.
-        measured: is told how many fields were done and the seconds that each took by part.
-    """
-
-    what: str
-    settings: LookSettings
-    ensemble: EnsembleSettings
-    ids: list[str]
-    images: Path
-    sizes: dict[str, Size]
-    details: Callable[[str, FieldCells], D]
-    finish: Callable[[PreparedField[D], FieldMaps, ScoringRule], str]
-    budget: Budget
-    still_there: Callable[[str], bool] = lambda id: True
-    measured: Callable[[int, Mapping[str, float]], None] = lambda fields, parts: None
 
 
 def infer(settings: InferSettings, now: Now = monotonic) -> Path:
@@ -156,7 +126,7 @@ def fill(filling: Filling[D], table: GrowingTable, give_up: Sequence[Saving] = (
     if resumed:
         log.info(f"{filling.what}: {len(resumed)} of {len(filling.ids)} fields were done before; going on")
     table.write()
-    todo = list(_todo(filling.ids, filling.settings.batch, table.journal))
+    todo = list(batches_to_do(filling.ids, filling.settings.batch, table.journal))
     try:
         if todo:
             _run(filling, table, give_up, todo, stamps)
@@ -166,16 +136,6 @@ def fill(filling: Filling[D], table: GrowingTable, give_up: Sequence[Saving] = (
     if not outcome.late:
         table.journal.finish()
     return outcome
-
-
-def _todo(ids: list[str], size: int, journal: Journal) -> Iterator[list[str]]:
-    """Batches with something left to do. The same fields stay together, so that they get the same scores."""
-    for batch in batches(ids, size):
-        failed = [id for id in batch if id in journal and "failed" in journal.facts(id)]
-        if any(id not in journal for id in batch):
-            yield batch
-        elif failed:
-            yield failed
 
 
 def _run(
@@ -195,6 +155,7 @@ def _run(
     forecast = Forecast(filling.what, total, settings.batch * len(devices), budget.now)
     limit = f"; {duration(budget.seconds)} allowed" if budget.seconds < float("inf") else ""
     said = [efforts[0]]
+    bar = tqdm(total=len(filling.ids), initial=len(filling.ids) - total, unit="field", desc=filling.what)
 
     def receive(id: str, field: PreparedField[D] | None, result: str | Failure) -> None:
         bar.update()
@@ -228,17 +189,13 @@ def _run(
         after=after,
     )
     queue, receiving, stop = Batches(todo), threading.Lock(), threading.Event()
-    with tqdm(
-        total=len(filling.ids), initial=len(filling.ids) - total, unit="field", desc=filling.what
-    ) as bar:
-        lanes = []
-        for device, ensemble in zip(devices, ensembles, strict=True):
-            finder = segmenter(
-                filling.ensemble.segmenter, filling.ensemble.weights, device,
-                min(SEGMENTER_BATCH, settings.batch), workers,
-            )  # fmt: skip
-            prepare = Preparer(ensemble.inputs, filling.ensemble.map_size, filling.details)
-            lanes.append(Lane(device, ensemble, finder, prepare, shared, queue, receiving, stop))
+    lanes = []
+    for device, ensemble in zip(devices, ensembles, strict=True):
+        batch = min(SEGMENTER_BATCH, settings.batch)
+        finder = segmenter(filling.ensemble.segmenter, filling.ensemble.weights, device, batch, workers)
+        prepare = Preparer(ensemble.inputs, filling.ensemble.map_size, filling.details)
+        lanes.append(Lane(device, ensemble, finder, prepare, shared, queue, receiving, stop))
+    with bar:
         run_lanes(lanes, stop, meanwhile)
 
 

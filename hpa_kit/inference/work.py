@@ -1,19 +1,59 @@
-"""Which fields a submission needs, and what there is to say when they are done."""
+"""What there is to do with which fields, and what there is to say when they are done."""
 
 import logging
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
+from hpa_kit.cells import FieldCells
+from hpa_kit.config import EnsembleSettings, LookSettings
 from hpa_kit.data import DataFolder, field_size, read_sample
 from hpa_kit.errors import InputError
+from hpa_kit.inference.budget import Budget
+from hpa_kit.inference.ensemble import FieldMaps
 from hpa_kit.inference.journal import Journal
-from hpa_kit.inference.prepare import Size
+from hpa_kit.inference.prepare import PreparedField, Size
+from hpa_kit.inference.rules import ScoringRule
 from hpa_kit.submission import check_submission
 
 log = logging.getLogger(__name__)
 
+D = TypeVar("D")
+
 MOST_NAMED = 10  # faults of one kind that are named one by one
+
+
+@dataclass(frozen=True)
+class Filling(Generic[D]):
+    """How a table is filled from fields.
+
+    Attributes:
+        what: the command, for the log.
+        settings: who looks, at which speed.
+        ensemble: members, rule, and who finds the cells.
+        ids: the fields, in order.
+        images: their folder.
+        sizes: {ID: (height, width)} that results get in place of the field's own.
+        details: ID and field with label maps -> what is needed of its full size; in a thread.
+        finish: a field, what the members say of it, and the rule -> its part of the table; in a thread.
+        budget: the time to end by.
+        still_there: whether what was written beside the table for a field is; else it is done again.
+        measured: is told how many fields were done and the seconds that each took by part.
+    """
+
+    what: str
+    settings: LookSettings
+    ensemble: EnsembleSettings
+    ids: list[str]
+    images: Path
+    sizes: dict[str, Size]
+    details: Callable[[str, FieldCells], D]
+    finish: Callable[[PreparedField[D], FieldMaps, ScoringRule], str]
+    budget: Budget
+    still_there: Callable[[str], bool] = lambda id: True
+    measured: Callable[[int, Mapping[str, float]], None] = lambda fields, parts: None
 
 
 class Work(NamedTuple):

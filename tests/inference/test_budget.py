@@ -1,0 +1,166 @@
+"""The clock, on simulated time: lanes that overlap, disks and GPUs that are as slow as a test wants them."""
+
+import pytest
+
+from hpa_kit.inference.budget import BatchSeconds, Budget, Pace
+
+COSTS = (9.0, 3.0, 1.0, 0.5)  # all views, flips, one view, half the members
+BATCH = 8
+
+
+class Machine:
+    """Does fields in simulated seconds as a lane does: the parts overlap, so the slowest decides."""
+
+    def __init__(self, read: float, per_cost: float, scoring: float = 0.05) -> None:
+        self.now, self.read, self.per_cost, self.scoring = 0.0, read, per_cost, scoring
+        self.efforts: list[int] = []
+        self.begun: list[float] = []
+
+    def run(self, pace: Pace, fields: int) -> int:
+        """How many fields were done before the pace said that it is enough."""
+        done = 0
+        while done < fields:
+            some = min(BATCH, fields - done)
+            asked = self.now
+            self.now += (
+                max(0.0, self.read - (self.member(pace.effort) if done else 0)) * some
+            )  # waits for the disk
+            effort = pace.choose(some)
+            if effort is None:
+                break
+            self.begun.append(self.now)
+            looked = self.member(effort) * some
+            self.now += looked
+            self.efforts.append(effort)
+            pace.add(
+                effort,
+                some,
+                some,
+                BatchSeconds(self.read * some, looked, self.scoring * some, self.now - asked),
+            )
+            done += some
+        return done
+
+    def member(self, effort: int) -> float:
+        return self.per_cost * COSTS[effort]
+
+    def longest_batch(self) -> float:
+        return max(self.read, self.member(0)) * BATCH
+
+
+def run(machine: Machine, fields: int, seconds: float, lanes: int = 1) -> tuple[int, Pace]:
+    pace = Pace(Budget(seconds, now=lambda: machine.now), fields, COSTS, lanes)
+    return machine.run(pace, fields), pace
+
+
+def test_where_there_is_time_nothing_is_given_up() -> None:
+    machine = Machine(read=0.5, per_cost=1.0)
+    assert run(machine, 400, seconds=4000)[0] == 400
+    assert set(machine.efforts) == {0}
+
+
+def test_twice_the_fields_are_done_in_the_same_time_with_less_for_each() -> None:
+    for fields in (400, 800, 1600, 3200):
+        machine = Machine(read=0.1, per_cost=1.0)
+        assert run(machine, fields, seconds=4000)[0] == fields
+        assert machine.now <= 4000
+    assert max(machine.efforts) == 2
+
+
+def test_as_much_is_done_as_there_is_time_for() -> None:
+    machine = Machine(read=0.1, per_cost=1.0)
+    run(machine, 800, seconds=4000)
+    assert machine.now > 3000  # all in flips would have taken 2400
+    assert {0, 1} <= set(machine.efforts)
+
+
+def test_a_gpu_too_slow_for_the_least_does_what_it_can_and_stops_in_time() -> None:
+    machine = Machine(read=0.1, per_cost=40.0)
+    done, _ = run(machine, 400, seconds=4000)
+    assert 0 < done < 400
+    assert machine.now <= 4000
+    assert machine.efforts[-1] == 3
+
+
+def test_a_slow_disk_is_no_reason_to_give_views_up() -> None:
+    machine = Machine(read=20.0, per_cost=1.0)
+    done, _ = run(machine, 400, seconds=4000)
+    assert 150 < done < 400
+    assert set(machine.efforts) == {0}
+    assert machine.now <= 4000 + machine.read * BATCH
+
+
+@pytest.mark.parametrize("seconds", [1.0, 5.0, 60.0])
+@pytest.mark.parametrize(("read", "per_cost"), [(0.01, 0.01), (3.0, 0.1), (0.1, 3.0), (10.0, 10.0)])
+def test_the_end_is_never_missed_by_more_than_a_batch(seconds, read, per_cost) -> None:
+    machine = Machine(read, per_cost)
+    run(machine, 1000, seconds)
+    assert machine.now <= seconds + machine.longest_batch()
+    assert all(begun < seconds for begun in machine.begun)
+
+
+def test_a_machine_that_gets_slower_is_noticed() -> None:
+    machine = Machine(read=0.1, per_cost=0.1)
+    pace = Pace(Budget(1200, now=lambda: machine.now), 1000, COSTS)
+    assert machine.run(pace, 200) == 200
+    assert set(machine.efforts) == {0}
+    machine.per_cost = 0.5
+    assert machine.run(pace, 800) == 800
+    assert machine.now <= 1200
+    assert max(machine.efforts) >= 1
+
+
+def test_what_was_given_up_comes_back_when_time_allows() -> None:
+    machine = Machine(read=0.01, per_cost=1.0)
+    pace = Pace(Budget(2000, now=lambda: machine.now), 600, COSTS)
+    machine.run(pace, 200)
+    assert machine.efforts[-1] >= 1
+    machine.per_cost = 0.1
+    machine.run(pace, 400)
+    assert machine.efforts[-1] == 0
+
+
+def test_a_slow_first_batch_does_not_decide() -> None:
+    machine = Machine(read=0.1, per_cost=10.0)
+    pace = Pace(Budget(4000, now=lambda: machine.now), 400, COSTS)
+    machine.run(pace, BATCH)
+    machine.per_cost = 0.5
+    machine.run(pace, 392)
+    assert machine.efforts[-1] == 0
+
+
+def test_two_lanes_have_time_for_more() -> None:
+    one, two = Machine(read=0.1, per_cost=1.0), Machine(read=0.1, per_cost=1.0)
+    # Of two lanes the second does as many in the same time, so that one lane's share is half.
+    run(one, 800, seconds=4000)
+    pace = Pace(Budget(4000, now=lambda: two.now), 400, COSTS, 1)
+    two.run(pace, 400)
+    assert two.efforts.count(0) * BATCH == 400
+    assert one.efforts.count(0) * BATCH < 400
+    shared = Pace(Budget(4000, now=lambda: 0.0), 800, COSTS, 2)
+    shared.add(0, 8, 8, BatchSeconds(0.8, 72.0, 0.4, 72.0))
+    assert shared.choose(8) == 0
+    alone = Pace(Budget(4000, now=lambda: 0.0), 800, COSTS, 1)
+    alone.add(0, 8, 8, BatchSeconds(0.8, 72.0, 0.4, 72.0))
+    assert alone.choose(8) == 1
+
+
+def test_time_that_is_gone_before_counts() -> None:
+    assert Budget(100, spent=30, now=lambda: 5.0).left() == 70
+    pace = Pace(Budget(100, spent=100, now=lambda: 0.0), 10, COSTS)
+    assert pace.choose(8) is None
+
+
+def test_time_for_the_end_itself_is_kept_back() -> None:
+    budget = Budget(100, now=lambda: 0.0)
+    budget.reserve = 99
+    assert budget.left() == 1
+
+
+def test_a_batch_of_unreadable_fields_tells_nothing_of_the_members() -> None:
+    pace = Pace(Budget(4000, now=lambda: 0.0), 800, COSTS)
+    pace.add(0, 8, 8, BatchSeconds(0.8, 72.0, 0.4, 72.0))
+    before = pace.per_field(0)
+    pace.add(0, 8, 0, BatchSeconds(0.1, 0.0, 0.0, 0.1))
+    assert pace.per_field(0) == pytest.approx(before)
+    assert pace.left == 784

@@ -1,0 +1,291 @@
+"""Inference against the clock: simulated time, and a clock that tests turn by hand."""
+
+import logging
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from hpa_kit.config import InferSettings, make_settings, write_ensemble
+from hpa_kit.errors import InputError
+from hpa_kit.inference import Ensemble, infer, lanes
+from hpa_kit.submission import check_submission, read_submission
+
+
+class Clock:
+    """Seconds that pass only when somebody says so."""
+
+    def __init__(self) -> None:
+        self._seconds, self._lock = 0.0, threading.Lock()
+
+    def __call__(self) -> float:
+        return self._seconds
+
+    def turn(self, seconds: float) -> None:
+        with self._lock:
+            self._seconds += seconds
+
+
+class Inline:
+    """A background that pulls only when asked, so that simulated time is one part's at a time."""
+
+    def __init__(self, items) -> None:
+        self.items = items
+
+    def get(self, seconds: float):
+        return next(self.items, None)
+
+    def close(self) -> None:
+        self.items.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def fields(competition, cells):
+    """Sixteen small fields with a sample."""
+    for k in range(16):
+        competition.add(f"f{k:02d}", cells(64, 64, 32), seed=k)
+    competition.write_sample()
+    return competition
+
+
+def settings(competition, member, **changes) -> InferSettings:
+    values = {
+        "data": competition.root,
+        "members": (member,),
+        "out": competition.root / "out" / "submission.csv",
+        "masks": competition.masks,
+        "rule": "copied",
+        "map_size": 128,
+        "batch": 2,
+        "device": "cpu",
+    } | changes
+    return make_settings(InferSettings, values)
+
+
+def found(competition) -> int:
+    """How many rows of the CSV find something; Kaggle takes them all."""
+    out = competition.root / "out" / "submission.csv"
+    assert check_submission(out, competition.root / "sample_submission.csv") == []
+    texts = read_submission(out)["PredictionString"]
+    return sum(len(set(text.split()[2::3])) == 4 for text in texts)
+
+
+def slow_members(monkeypatch, clock: Clock, seconds) -> list:
+    """Let members take simulated seconds per field, by effort; returns the efforts as they were used."""
+    look, used = Ensemble.look, []
+
+    def slow(self, inputs):
+        used.append(self.effort)
+        clock.turn(seconds(self.effort) * len(inputs))
+        return look(self, inputs)
+
+    monkeypatch.setattr(Ensemble, "look", slow)
+    return used
+
+
+def test_with_time_enough_all_views_are_looked_at(fields, member, clock, monkeypatch) -> None:
+    used = slow_members(monkeypatch, clock, lambda effort: 10)
+    infer(settings(fields, member, budget=1.0), now=clock)
+    assert found(fields) == 16
+    assert {effort.views for effort in used} == {0}
+
+
+def test_with_less_time_views_are_given_up_and_every_field_is_done(
+    fields, member, clock, monkeypatch, caplog
+) -> None:
+    used = slow_members(monkeypatch, clock, lambda effort: 30 if effort.views == 0 else 10)
+    with caplog.at_level(logging.INFO):
+        infer(settings(fields, member, budget=300 / 3600), now=clock)
+    assert found(fields) == 16
+    assert clock() <= 300
+    assert {effort.views for effort in used} == {0, 2}
+    assert "no views" in caplog.text
+
+
+def test_members_of_least_weight_go_first_where_settings_say_so(
+    fields, make_member, clock, monkeypatch
+) -> None:
+    runs = (make_member(seed=1), make_member(seed=2))
+    used = slow_members(monkeypatch, clock, lambda effort: 15 * effort.members)
+    infer(settings(fields, None, members=runs, budget=320 / 3600, give_up="members"), now=clock)
+    assert found(fields) == 16
+    assert {effort.members for effort in used} == {1, 2}
+    assert {effort.views for effort in used} == {0}
+    assert {effort.map_size for effort in used} == {128}
+
+
+def test_where_nothing_may_be_given_up_the_last_fields_find_nothing(
+    fields, member, clock, monkeypatch, caplog
+) -> None:
+    used = slow_members(monkeypatch, clock, lambda effort: 30)
+    infer(settings(fields, member, budget=200 / 3600, give_up=()), now=clock)
+    assert 3 <= found(fields) <= 6
+    assert clock() <= 200 + 2 * 30
+    assert len(set(used)) == 1
+    assert "were not reached" in caplog.text
+
+
+def test_a_gpu_too_slow_for_anything_still_gives_a_whole_csv(fields, member, clock, monkeypatch) -> None:
+    slow_members(monkeypatch, clock, lambda effort: 1000)
+    infer(settings(fields, member, budget=500 / 3600), now=clock)
+    assert found(fields) == 1
+    assert clock() <= 500 + 1000
+
+
+def test_a_slow_disk_costs_the_last_fields_not_the_views(fields, member, clock, monkeypatch) -> None:
+    used = slow_members(monkeypatch, clock, lambda effort: 1)
+    prepared = lanes.kept_or_made
+
+    def slow(ids, *arguments):
+        for item in prepared(ids, *arguments):
+            clock.turn(40)
+            yield item
+
+    monkeypatch.setattr(lanes, "kept_or_made", slow)
+    monkeypatch.setattr(lanes, "Background", Inline)
+    infer(settings(fields, member, budget=400 / 3600), now=clock)
+    assert 4 <= found(fields) <= 6
+    assert clock() <= 400 + 2 * 41
+    assert {effort.views for effort in used} == {0}
+
+
+def test_time_that_is_spent_before_counts(fields, member, clock, monkeypatch) -> None:
+    slow_members(monkeypatch, clock, lambda effort: 1)
+    infer(settings(fields, member, budget=1.0, spent=1.0), now=clock)
+    assert found(fields) == 0
+
+
+def test_fields_left_for_want_of_time_are_done_by_the_next_call(
+    fields, member, clock, monkeypatch, caplog
+) -> None:
+    slow_members(monkeypatch, clock, lambda effort: 30)
+    chosen = settings(fields, member, budget=200 / 3600, give_up=())
+    infer(chosen, now=clock)
+    done = [found(fields)]
+    while done[-1] < 16 and len(done) < 9:
+        infer(chosen, now=clock)
+        done.append(found(fields))
+    assert done == sorted(set(done))
+    assert done[-1] == 16
+    assert [path.name for path in chosen.out.parent.iterdir()] == ["submission.csv"]
+
+
+def test_a_disk_that_hangs_is_not_waited_for_beyond_the_end(fields, member, monkeypatch) -> None:
+    released = threading.Event()
+    prepared = lanes.kept_or_made
+
+    def hanging(ids, *arguments):
+        for k, item in enumerate(prepared(ids, *arguments)):
+            if k == 4:
+                released.wait(20)
+            yield item
+
+    monkeypatch.setattr(lanes, "kept_or_made", hanging)
+    monkeypatch.setattr("hpa_kit.flow.Background.close", lambda self: self._unwanted.set())
+    begun = time.monotonic()
+    try:
+        infer(settings(fields, member, budget=5 / 3600))
+        assert time.monotonic() - begun < 15
+        assert found(fields) <= 4
+    finally:
+        released.set()
+
+
+def test_what_it_expects_to_take_is_said_once(fields, member, clock, monkeypatch, caplog) -> None:
+    slow_members(monkeypatch, clock, lambda effort: 90)
+    with caplog.at_level(logging.INFO):
+        infer(settings(fields, member, budget=8.5), now=clock)
+    lines = [record.message for record in caplog.records if "expect" in record.message]
+    assert len(lines) == 1
+    assert "infer: expect 24 min for 16 fields, 90 s each" in lines[0]
+    assert "members 90" in lines[0]
+    assert "GiB" in lines[0]
+    assert "8.5 h allowed" in lines[0]
+
+
+def test_a_field_on_which_the_members_fail_costs_no_other(fields, member, monkeypatch, caplog) -> None:
+    look, calls = Ensemble.look, []
+
+    def brittle(self, inputs):
+        calls.append(len(inputs))
+        if any(int(field[64].astype(int).sum()) == poison for field in inputs):
+            raise RuntimeError("cuDNN error by hand")
+        return look(self, inputs)
+
+    planes = [cv2.imread(str(fields.test / f"f05_{c}.png"), 0) for c in ("red", "green", "blue", "yellow")]
+    poison = int(np.stack(planes).astype(int).sum())
+    monkeypatch.setattr(Ensemble, "look", brittle)
+    infer(settings(fields, member))
+    assert found(fields) == 15
+    assert "f05 finds nothing: RuntimeError: cuDNN error by hand" in caplog.text
+    assert calls.count(1) == 2 + 2  # its batch one by one, and the batches at both ends
+
+
+def test_a_broken_device_is_left_alone_and_what_was_found_stays(fields, member, monkeypatch, caplog) -> None:
+    look, calls = Ensemble.look, []
+
+    def breaks(self, inputs):
+        calls.append(len(inputs))
+        if len(calls) > 2:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return look(self, inputs)
+
+    monkeypatch.setattr(Ensemble, "look", breaks)
+    infer(settings(fields, member))
+    assert found(fields) == 3
+    assert "cpu failed on 3 batches in a row" in caplog.text
+    assert len(calls) == 2 + 3 * 3
+
+
+def test_two_devices_share_the_fields_and_change_nothing(fields, member, monkeypatch) -> None:
+    out = infer(settings(fields, member))
+    alone = out.read_bytes()
+    look, by = Ensemble.look, {}
+
+    def slow(self, inputs):
+        by[id(self)] = by.get(id(self), 0) + len(inputs)
+        time.sleep(0.05)
+        return look(self, inputs)
+
+    monkeypatch.setattr(Ensemble, "look", slow)
+    assert infer(settings(fields, member, device="cpu,cpu")).read_bytes() == alone
+    assert len(by) == 2
+    assert sum(by.values()) == 16
+    assert min(by.values()) >= 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"members": ()}, "no members; give members .* or ensemble"),
+        ({"ensemble": "e.yaml"}, "both members and ensemble"),
+        ({"members": (), "ensemble": "e.yaml", "views": "none"}, "views is for members"),
+        ({"members": (), "ensemble": "gone.yaml"}, r"gone\.yaml is missing"),
+        ({"budget": 0}, "budget"),
+        ({"give_up": "views,views"}, "once at most"),
+        ({"give_up": "fields"}, "give_up"),
+        ({"device": "gpu"}, "'gpu' cannot be used"),
+        ({"device": ","}, "names no device"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(fields, member, changes, message) -> None:
+    with pytest.raises(InputError, match=message):
+        infer(settings(fields, member, **changes))
+
+
+def test_an_ensemble_yaml_gives_what_its_members_would(fields, member, tmp_path) -> None:
+    out = infer(settings(fields, member, map_size=64, rule="mean_logit"))
+    expected = out.read_bytes()
+    chosen = settings(fields, member, map_size=64, rule="mean_logit").of_ensemble()
+    write_ensemble(chosen, tmp_path / "e.yaml")
+    short = {"data": fields.root, "ensemble": tmp_path / "e.yaml", "out": out, "batch": 2, "device": "cpu"}
+    assert infer(make_settings(InferSettings, short)).read_bytes() == expected
+    other = infer(make_settings(InferSettings, short | {"rule": "copied"}))
+    assert other.read_bytes() != expected
