@@ -22,16 +22,17 @@ class MemberSettings(Settings):
 
     checkpoint: Path = Field(description="run folder, or checkpoint file")
     mode: Literal["both", "cam", "pred"] = Field(
-        "both", description="what it gives: image scores and maps, maps only (cam), image scores only (pred)"
+        default="both",
+        description="what it gives: image scores and maps, maps only (cam), image scores only (pred)",
     )
-    weight: float = Field(1.0, gt=0, description="weight; only ratios count")
+    weight: float = Field(default=1.0, gt=0, description="weight; only ratios count")
     views: MemberViews = Field(
-        "auto",
+        default="auto",
         description="test-time views: none; flips (as is, horizontal, vertical); auto: the flips at 1, 1.2 "
         "and 1.4 times the size for classifiers below 1024 px, the flips for all others",
     )
     size: int | None = Field(
-        None, ge=32, description="side to which fields are resized; by default as trained"
+        default=None, ge=32, description="side to which fields are resized; by default as trained"
     )
 
     @property
@@ -50,16 +51,19 @@ class EnsembleSettings(Settings):
 
     members: tuple[MemberSettings, ...] = Field(min_length=1, description="who looks at the fields")
     rule: Rule = Field(
-        "cam_share", description="how a cell's confidence is formed; cam_share: the 15th place's"
+        default="cam_share", description="how a cell's confidence is formed; cam_share: the 15th place's"
     )
     form: Form = Field(
-        "mean_share", description="of cam_share: mean or maximum of the map in the cell, x share or not"
+        default="mean_share",
+        description="of cam_share: mean or maximum of the map in the cell, x share or not",
     )
-    steps: tuple[StepSettings, ...] = Field((), description="what is done to the rule's scores, in order")
-    map_size: int = Field(512, ge=16, description="side of the maps on which cells are scored")
-    masks: Path | None = Field(None, description="folder of ID.npz or ID.png label maps")
-    segmenter: SegmenterName = Field("auto", description="who finds cells that masks lacks")
-    weights: Path | None = Field(None, description="folder of the two published cell networks")
+    steps: tuple[StepSettings, ...] = Field(
+        default=(), description="what is done to the rule's scores, in order"
+    )
+    map_size: int = Field(default=512, ge=16, description="side of the maps on which cells are scored")
+    masks: Path | None = Field(default=None, description="folder of ID.npz or ID.png label maps")
+    segmenter: SegmenterName = Field(default="auto", description="who finds cells that masks lacks")
+    weights: Path | None = Field(default=None, description="folder of the two published cell networks")
 
     @field_validator("members", mode="before")
     @classmethod

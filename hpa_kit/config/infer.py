@@ -64,7 +64,10 @@ class ScoreSettings(LookSettings):
 
     out: Path = Field(description="CSV to write")
     split: Split = Field("test", description="which images of a competition folder")
-    rule: Rule = Field("cam_share", description="how a cell's confidence is formed")
+    rule: Rule = Field(
+        "best",
+        description="how a cell's confidence is formed; cam_share is the 15th place's; docs/ensembles.md",
+    )
 
 
 class InferSettings(ScoreSettings):

@@ -25,7 +25,7 @@ class FuseStep(Settings):
     """A part of the cell's own score and the rest of the mean over the image's cells."""
 
     step: Literal["fuse"] = "fuse"
-    cell: float = Field(0.7, ge=0, le=1, description="part of the cell's own score")
+    cell: float = Field(default=0.7, ge=0, le=1, description="part of the cell's own score")
 
 
 class CalibrateStep(Settings):
@@ -60,22 +60,22 @@ class SmallStep(Settings):
     """
 
     step: Literal["small"] = "small"
-    border: float = Field(80_000, ge=0, description="full area of a cell at the border; 0 is off")
-    inside: float = Field(32_000, ge=0, description="full area of a cell inside; 0 is off")
+    border: float = Field(default=80_000, ge=0, description="full area of a cell at the border; 0 is off")
+    inside: float = Field(default=32_000, ge=0, description="full area of a cell inside; 0 is off")
 
 
 class FillStep(Settings):
     """A class that the rule dropped from a cell gets a part of its image score: last, but there."""
 
     step: Literal["fill"] = "fill"
-    part: float = Field(0.001, gt=0, le=1, description="part of the image score")
+    part: float = Field(default=0.001, gt=0, le=1, description="part of the image score")
 
 
 class FloorStep(Settings):
     """Scores below the floor are left out: a submission holds every class of every cell above it."""
 
     step: Literal["floor"] = "floor"
-    least: float = Field(1e-3, ge=0, lt=1, description="scores below are left out")
+    least: float = Field(default=1e-3, ge=0, lt=1, description="scores below are left out")
 
 
 class NegativeCheckStep(Settings):
@@ -99,7 +99,7 @@ def make_step(value: Any, source: str = "steps") -> Settings:
     Raises:
         InputError: the name or an option is unknown (the nearest known one is named), or has a bad value.
     """
-    if isinstance(value, tuple(STEPS.values())):
+    if isinstance(value, Settings):
         return value
     values = {"step": value} if isinstance(value, str) else value
     if not isinstance(values, Mapping) or "step" not in values:

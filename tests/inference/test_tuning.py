@@ -59,7 +59,8 @@ def with_folds(run, tmp_path, held_out=IDS):
 def settings_of(labelled, runs, tmp_path, **changes) -> TuneSettings:
     values = {
         "data": labelled.root, "members": tuple(runs), "out": tmp_path / "tuned.yaml",
-        "truth": labelled.truth, "masks": labelled.masks, "map_size": 32, "views": "none", "batch": 4, "device": "cpu", "parts": 3,
+        "truth": labelled.truth, "masks": labelled.masks, "map_size": 32,
+        "views": "none", "batch": 4, "device": "cpu", "parts": 3,
     }  # fmt: skip
     return TuneSettings(**(values | changes))
 
