@@ -27,12 +27,31 @@ class Evaluation(NamedTuple):
         return [index for index, ap in self.ap.items() if ap is None]
 
 
-class _Field(NamedTuple):
+class ComparedField(NamedTuple):
     """One field: its detections, its truth, and the IoU of each detection (rows) with each true cell."""
 
+    id: str
     found: Detections
     truth: Detections
     iou: NDArray[np.float64]
+
+
+class Judged(NamedTuple):
+    """The detections of one class that count: fields in the truth's order, inside a field best first.
+
+    Attributes:
+        fields: int64 (n,), which of the compared fields each lies in.
+        detections: int64 (n,), its place among that field's detections.
+        confidences: float64 (n,).
+        taken: int64 (n,), place of the true cell it is right about among the field's truth; -1 is wrong.
+        n_truth: how many cells of the class there are to find.
+    """
+
+    fields: NDArray[np.int64]
+    detections: NDArray[np.int64]
+    confidences: NDArray[np.float64]
+    taken: NDArray[np.int64]
+    n_truth: int
 
 
 def evaluate(
@@ -64,13 +83,18 @@ def evaluate(
         raise InputError(f"evaluate: verified is {verified!r}; expected 'all' or 'present'")
     if not 0 < iou <= 1:
         raise InputError(f"evaluate: iou is {iou}; expected a number above 0, up to 1")
-    fields = _read_fields(Path(truth_csv), Path(submission_csv))
+    fields = compare_fields(Path(truth_csv), Path(submission_csv))
     ap = {index: _average_precision(fields, index, iou, verified) for index in range(N_CLASSES)}
     known = [value for value in ap.values() if value is not None]
     return Evaluation(float(np.mean(known)) if known else None, ap)
 
 
-def _read_fields(truth_csv: Path, submission_csv: Path) -> list[_Field]:
+def compare_fields(truth_csv: Path, submission_csv: Path) -> list[ComparedField]:
+    """Read both tables and compare their masks, field by field in the truth's order.
+
+    Raises:
+        InputError: as :func:`evaluate`.
+    """
     truth, submission = read_submission(truth_csv), read_submission(submission_csv)
     rows = {row[0]: row for row in submission.itertuples(index=False, name=None)}
     fields = []
@@ -83,9 +107,8 @@ def _read_fields(truth_csv: Path, submission_csv: Path) -> list[_Field]:
             )
         true_cells = _parsed(parse_truth, text, truth_place)
         found = _parsed(parse_prediction, found_text, place)
-        fields.append(
-            _Field(found, true_cells, _overlaps(found, true_cells, height, width, place, truth_place))
-        )
+        iou = _overlaps(found, true_cells, height, width, place, truth_place)
+        fields.append(ComparedField(id, found, true_cells, iou))
     if rows:
         warnings.warn(
             f"evaluate: {len(rows)} rows are not in the truth, such as {next(iter(rows))}", stacklevel=3
@@ -117,10 +140,13 @@ def _overlaps(
     return overlaps(found_runs, truth_runs)[found_index][:, truth_index]
 
 
-def _average_precision(fields: list[_Field], index: int, iou: float, verified: str) -> float | None:
-    """AP of one class, or None where no cell shows it."""
-    confidences, right, n_truth = [np.zeros(0)], [np.zeros(0, bool)], 0
-    for field in fields:
+def judge(
+    fields: list[ComparedField], index: int, iou: float = 0.6, verified: Literal["all", "present"] = "all"
+) -> Judged:
+    """Match the detections of one class with its true cells; see :func:`evaluate`."""
+    parts: list[list[NDArray[np.int64]]] = [[], [], []]
+    confidences, n_truth = [np.zeros(0)], 0
+    for number, field in enumerate(fields):
         found = np.flatnonzero(np.array(field.found.classes) == index)
         truth = np.flatnonzero(np.array(field.truth.classes) == index)
         n_truth += len(truth)
@@ -128,10 +154,22 @@ def _average_precision(fields: list[_Field], index: int, iou: float, verified: s
             values = np.array(field.found.confidences)[found]
             order = _descending(values)
             confidences.append(values[order])
-            right.append(_matches(field.iou[np.ix_(found[order], truth)], iou))
-    if n_truth == 0:
+            taken = _matches(field.iou[np.ix_(found[order], truth)], iou)
+            taken[taken >= 0] = truth[taken[taken >= 0]]
+            for part, more in zip(parts, (np.full(len(order), number), found[order], taken), strict=True):
+                part.append(more)
+    numbers, detections, taken = (np.concatenate([np.zeros(0, np.int64), *part]) for part in parts)
+    return Judged(numbers, detections, np.concatenate(confidences), taken, n_truth)
+
+
+def _average_precision(
+    fields: list[ComparedField], index: int, iou: float, verified: Literal["all", "present"]
+) -> float | None:
+    """AP of one class, or None where no cell shows it."""
+    judged = judge(fields, index, iou, verified)
+    if judged.n_truth == 0:
         return None
-    return average_precision(np.concatenate(confidences), np.concatenate(right), n_truth)
+    return average_precision(judged.confidences, judged.taken >= 0, judged.n_truth)
 
 
 def average_precision(confidences: NDArray[np.float64], right: NDArray[np.bool_], n_truth: int) -> float:
@@ -142,8 +180,21 @@ def average_precision(confidences: NDArray[np.float64], right: NDArray[np.bool_]
         right: which detections are right (n,).
         n_truth: how many there are to find, above 0.
     """
-    hits = right[_descending(confidences)]
-    return _area_under_envelope(np.cumsum(hits), n_truth)
+    recall, precision = precision_recall(confidences, right, n_truth)
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def precision_recall(
+    confidences: NDArray[np.float64], right: NDArray[np.bool_], n_truth: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Recall and the envelope of precision (made falling from the right) after each detection, best first.
+
+    Args:
+        confidences, right, n_truth: as for :func:`average_precision`.
+    """
+    hits = np.cumsum(right[_descending(confidences)])
+    precision = hits / np.arange(1, len(hits) + 1)
+    return hits / n_truth, np.maximum.accumulate(precision[::-1])[::-1]
 
 
 def _descending(values: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -151,21 +202,13 @@ def _descending(values: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.argsort(values, kind="stable")[::-1]
 
 
-def _matches(overlap: NDArray[np.float64], iou: float) -> NDArray[np.bool_]:
-    """Which detections (rows, best first) are right; each true cell (column) is matched once."""
-    right = np.zeros(len(overlap), bool)
+def _matches(overlap: NDArray[np.float64], iou: float) -> NDArray[np.int64]:
+    """The true cell (column) that each detection (row, best first) is right about, once each; -1 is none."""
+    taken = np.full(len(overlap), -1, np.int64)
     if overlap.shape[1] == 0:
-        return right
-    taken = np.zeros(overlap.shape[1], bool)
+        return taken
+    free = np.ones(overlap.shape[1], bool)
     for row, best in enumerate(overlap.argmax(axis=1)):
-        if overlap[row, best] >= iou and not taken[best]:
-            right[row] = taken[best] = True
-    return right
-
-
-def _area_under_envelope(hits: NDArray[np.int64], n_truth: int) -> float:
-    """Area under precision over recall, precision made falling from the right."""
-    precision = hits / np.arange(1, len(hits) + 1)
-    recall = np.concatenate([[0.0], hits / n_truth])
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.sum(np.diff(recall) * envelope))
+        if overlap[row, best] >= iou and free[best]:
+            taken[row], free[best] = best, False
+    return taken
