@@ -1,5 +1,7 @@
 """Cell scores as a file, and the folder of a run of pseudo labels, which is made of it."""
 
+import csv
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,10 +52,11 @@ def write_cell_scores(path: str | Path, fields: Iterable[tuple[str, NDArray[np.f
 
 def cell_rows(id: str, scores: NDArray[np.floating]) -> str:
     """The lines of a field's cells, scores (n, 19), in a table of cell scores."""
-    table = pd.DataFrame(scores, columns=list(CLASS_COLUMNS))
-    table.insert(0, "ID", pd.Series([id] * len(table), dtype=object))
-    table.insert(1, "cell", np.arange(1, len(table) + 1))
-    return table.to_csv(index=False, header=False, lineterminator="\n", float_format=_DIGITS)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for cell, row in enumerate(np.asarray(scores).tolist(), start=1):
+        writer.writerow([id, cell, *(_DIGITS % value if value else "0" for value in row)])
+    return text.getvalue()
 
 
 def read_cell_scores(path: str | Path) -> pd.DataFrame:

@@ -9,13 +9,13 @@ import torch
 
 from hpa_kit.cells import LabelMaps, write_label_maps
 from hpa_kit.config import TrainSettings
-from hpa_kit.data import write_cell_scores
+from hpa_kit.data import PseudoLabels, write_cell_scores
 from hpa_kit.errors import InputError
 from hpa_kit.models import SegmentationNet, focal_loss
 from hpa_kit.training import load_member, train
 from hpa_kit.training.dataset import Batch
 from hpa_kit.training.objectives.segmentation import SegmentationObjective, pixel_focal_loss
-from hpa_kit.training.segmentation import FULL, load_segmentation_data
+from hpa_kit.training.segmentation import FULL, CellMaps, load_segmentation_data
 
 CPU = torch.device("cpu")
 IDS = [f"00{number}e1" for number in range(13)]
@@ -93,6 +93,17 @@ def test_field_and_target_are_augmented_alike(stage2):
         drawn = batch.targets[:, 3] == FULL
         assert drawn.any()
         assert torch.equal(drawn, (batch.fields == 255).all(dim=1))
+
+
+@pytest.mark.parametrize("n", [0, 2, 255, 256, 70_000])
+def test_label_maps_come_back_from_memory_with_any_number_of_cells(tmp_path, n):
+    cells = np.zeros((300, 300), np.int32)
+    cells.flat[:n] = np.arange(1, n + 1)
+    write_label_maps(tmp_path / "a.npz", LabelMaps(cells, cells))
+    pseudo = PseudoLabels({"a": np.zeros((n, 19), np.float32)}, (tmp_path,), soft=False)
+    found = CellMaps(pseudo, ["a", "unknown"], 300)[0]
+    assert found.dtype == np.int32
+    assert np.array_equal(found, cells)
 
 
 def test_soft_pseudo_labels_are_learnt_as_probabilities(stage2, make_pseudo):
