@@ -5,6 +5,7 @@ It reads commands from its input, a JSON list of lists of words, and prints what
 """
 
 import contextlib
+import importlib
 import io
 import json
 import sys
@@ -17,8 +18,8 @@ def main() -> None:
     """Run each command of the input against a server that accepts everything and is not there."""
     # Before the import, which looks for an account and, finding none, closes the input.
     commands = json.load(sys.stdin)
-    import kaggle.cli
-
+    importlib.import_module("kaggle.cli")
+    kaggle = sys.modules["kaggle"]
     outcomes = [_outcome(kaggle, words) for words in commands]
     print("\n" + json.dumps(outcomes))
 
@@ -50,7 +51,7 @@ def _outcome(kaggle: Any, words: list[str]) -> dict[str, Any]:
 @contextlib.contextmanager
 def _offline(api: Any, requests: list[dict[str, Any]], files: list[str]) -> Any:
     """The client's one object with its transport taken out."""
-    from requests.exceptions import HTTPError
+    missing = importlib.import_module("requests.exceptions").HTTPError("no such dataset")
 
     def accept(request: Any) -> Any:
         content = request.to_dict()
@@ -73,7 +74,7 @@ def _offline(api: Any, requests: list[dict[str, Any]], files: list[str]) -> Any:
     client.competitions.competition_api_client.create_code_submission = accept
     parts = {
         "build_kaggle_client": lambda *_, **__: server,
-        "dataset_status": mock.Mock(side_effect=HTTPError("no such dataset")),
+        "dataset_status": mock.Mock(side_effect=missing),
         "_upload_blob": upload,
         "with_retry": lambda function, *_: function,
         "competition_get_submission_limits": mock.Mock(return_value=mock.Mock(num_allowed_now=5)),

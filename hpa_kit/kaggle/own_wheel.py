@@ -1,5 +1,6 @@
 """The wheel of HPA-Cell-Segmentation's own package, from where a user keeps it."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -52,8 +53,11 @@ def _built(checkout: Path, folder: Path) -> Path:
     copy = folder / "checkout"
     shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".git", "build", "dist", "*.egg-info"))
     environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
+    own = importlib.util.find_spec("setuptools") is not None
+    # Isolated builds fetch what they build with; a setup.py needs no more than setuptools.
+    fetched = not own or (checkout / "pyproject.toml").is_file()
     reasons = []
-    for isolation in (["--no-build-isolation"], []):
+    for isolation in [["--no-build-isolation"]] * own + [[]] * fetched:
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check",
                    "--no-deps", *isolation, "--wheel-dir", str(folder), str(copy)]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 import torch
 
 from hpa_kit import __version__
-from hpa_kit.config import EnsembleSettings, MemberSettings, read_ensemble, write_ensemble, write_yaml
+from hpa_kit.config import (
+    EnsembleSettings,
+    MemberSettings,
+    make_settings,
+    read_ensemble,
+    write_ensemble,
+    write_yaml,
+)
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
 from hpa_kit.kaggle.cards import CellNetwork, MemberCard, cells_card, members_card
@@ -87,7 +94,7 @@ def _is_published(path: Path) -> bool:
 def _ensemble(paths: Sequence[Path]) -> EnsembleSettings:
     yamls = [path for path in paths if path.suffix in (".yaml", ".yml")]
     if not yamls:
-        return EnsembleSettings(members=tuple(MemberSettings(checkpoint=path) for path in paths))
+        return make_settings(EnsembleSettings, {"members": paths}, source="weights")
     if len(paths) > 1:
         raise InputError(f"weights: {yamls[0]} names all its members; give it alone")
     return read_ensemble(yamls[0])

@@ -23,9 +23,9 @@ def block() -> None:
             raise socket.gaierror(socket.EAI_AGAIN, MESSAGE)
         return look_up(host, *arguments, **options)
 
-    socket.socket.connect = guarded  # type: ignore[method-assign]
-    socket.socket.connect_ex = guarded_ex  # type: ignore[method-assign]
-    socket.getaddrinfo = guarded_look_up
+    replaced = ((socket.socket, guarded), (socket.socket, guarded_ex), (socket, guarded_look_up))
+    for (owner, function), name in zip(replaced, ("connect", "connect_ex", "getaddrinfo"), strict=True):
+        setattr(owner, name, function)
 
 
 def _refuse_others(family: int, address: Any) -> None:

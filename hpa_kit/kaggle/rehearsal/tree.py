@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpa_kit.config import SimulateSettings
+from hpa_kit.config import SimulateSettings, make_settings
 from hpa_kit.data.simulate import simulate
 from hpa_kit.kaggle.mounts import COMPETITION
 
@@ -61,8 +61,7 @@ class Tree:
             _remove(self.inputs / mount)
         if form == "zip":
             return self.attach(bundle, "hpa-kit")
-        mount = self.inputs / ("hpa-kit" if form == "deeper" else f"datasets/{OWNER}/hpa-kit")
-        folder = mount / "hpa-kit" if form == "deeper" else mount
+        folder = self.inputs / ("hpa-kit/hpa-kit" if form == "deeper" else f"datasets/{OWNER}/hpa-kit")
         with zipfile.ZipFile(bundle) as archive:
             archive.extractall(folder)
         for wheel in (folder / "wheels").glob("*.whl") if form == "deeper" else ():
@@ -95,13 +94,13 @@ class Tree:
 def simulated(out: Path, train: int, test: int, size: int) -> tuple[Path, Path]:
     """A competition with a public test set, and one with a hidden one: more fields, of other sizes."""
     common = {"classes": CLASSES, "workers": 1, "size": size}
-    public = simulate(SimulateSettings(out=out / "public", train=train, test=test, seed=1, **common))
-    hidden = simulate(
-        SimulateSettings(
-            out=out / "hidden", train=0, test=test + 2, seed=2, max_size=size * 2, square=False, **common
-        )
+    public = {"out": out / "public", "train": train, "test": test, "seed": 1}
+    hidden = {"out": out / "hidden", "train": 0, "test": test + 2, "seed": 2}
+    sizes = {"max_size": size * 2, "square": False}
+    return (
+        simulate(make_settings(SimulateSettings, common, public)),
+        simulate(make_settings(SimulateSettings, common, hidden, sizes)),
     )
-    return public, hidden
 
 
 def damage(folder: Path) -> str:
