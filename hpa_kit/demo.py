@@ -1,6 +1,7 @@
 """The whole job on simulated fields: what ``make demo`` runs."""
 
 from hpa_kit.config import DemoSettings
+from hpa_kit.report.copied import copy_truth
 from hpa_kit.report.text import text_table
 from hpa_kit.script import Run, Script
 from hpa_kit.submission import evaluate
@@ -43,10 +44,19 @@ def demo(settings: DemoSettings, run: Run) -> None:
                  "--map-size", settings.size, "--out", csv)  # fmt: skip
             step("check", csv, "--sample", data / "sample_submission.csv")
             scores[found, rule] = evaluate(data / "truth.csv", csv).mean_ap or 0.0
+    bounds = {
+        name: evaluate(data / "truth.csv", copy_truth(data / "truth.csv", out / csv, shares=shares)).mean_ap
+        for name, csv, shares in (
+            ("true image labels", "submission_true_labels.csv", False),
+            ("true shares of cells", "submission_true_shares.csv", True),
+        )
+    }
     best = out / "submission_classical_mean_logit_negative.csv"
     step("evaluate", data / "truth.csv", best)
     step("picture", best, data, "--out", out / "picture.png")
-    print(f"\n{_table(scores)}\n\nSubmissions, label maps, the run and picture.png lie in {out}.")
+    copied = ", ".join(f"{name} {score or 0:.3f}" for name, score in bounds.items())
+    print(f"\n{_table(scores)}\n\nFor scale, copied to every true cell: {copied}.")
+    print(f"Submissions, label maps, the run and picture.png lie in {out}.")
 
 
 def _table(scores: dict[tuple[str, str], float]) -> str:
