@@ -10,6 +10,7 @@ from hpa_kit.config import (
     LadderSettings,
     PredictSettings,
     PseudoLabelSettings,
+    ReportSettings,
     SegmentSettings,
     Settings,
     SimulateSettings,
@@ -83,6 +84,13 @@ def _tune(settings: TuneSettings) -> None:
     print(f"ensemble: {settings.out}")
 
 
+def _report(settings: ReportSettings) -> None:
+    from hpa_kit.report import write_report
+
+    path, size, fields, total = write_report(settings)
+    print(f"report: {path}, {size / 1e6:.1f} MB, {fields} of {total} fields shown")
+
+
 def _demo(settings: DemoSettings) -> None:
     from hpa_kit.cli.main import main
     from hpa_kit.demo import demo
@@ -151,6 +159,13 @@ COMMANDS = (
     ),
     Command(
         "tune", "choose an ensemble's weights, rule and steps out of fold", TuneSettings, ("data",), _tune
+    ),
+    Command(
+        "report",
+        "one HTML file to look at: fields, cells, scores, errors, curves, training",
+        ReportSettings,
+        ("source",),
+        _report,
     ),
     Command("ladder", "what each method adds, on fields of known cells", LadderSettings, ("data",), _ladder),
     Command("demo", "the whole job on simulated fields", DemoSettings, (), _demo),

@@ -13,6 +13,7 @@ from hpa_kit.config.infer import InferSettings, LookSettings, PredictSettings
 from hpa_kit.config.kinds import Classes, FieldSide, Form, Rule, SegmenterName, Split, Stride, StrideBy, Views
 from hpa_kit.config.ladder import LadderSettings
 from hpa_kit.config.pseudo_labels import PseudoLabelSettings
+from hpa_kit.config.report import ReportSettings
 from hpa_kit.config.subcategories import FeaturesSettings, SubcategoriesSettings
 from hpa_kit.config.train import TrainSettings
 from hpa_kit.config.tune import TuneSettings
@@ -30,6 +31,7 @@ __all__ = [
     "MemberSettings",
     "PredictSettings",
     "PseudoLabelSettings",
+    "ReportSettings",
     "Rule",
     "SegmentSettings",
     "SegmenterName",

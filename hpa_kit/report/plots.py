@@ -27,14 +27,14 @@ def composite(field: Field) -> Picture:
     Returns:
         uint8 (H, W, 3), red green blue; each channel stretched to its own brightest per mille.
     """
-    red, green, blue, yellow = (_stretched(channel) for channel in field)
+    red, green, blue, yellow = (stretched(channel) for channel in field)
     picture = np.stack([0.7 * red + 0.25 * yellow, green + 0.2 * yellow, blue], axis=-1)
     return np.clip(picture * 255, 0, 255).astype(np.uint8)
 
 
 def protein(field: Field) -> Picture:
     """The green channel in grey, stretched: uint8 (H, W, 3)."""
-    grey = (_stretched(field[1]) * 255).astype(np.uint8)
+    grey = (stretched(field[1]) * 255).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
@@ -109,7 +109,8 @@ def write_picture(path: str | Path, picture: Picture) -> None:
         temporary.write_bytes(data.tobytes())
 
 
-def _stretched(channel: NDArray[np.uint8]) -> NDArray[np.float32]:
+def stretched(channel: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """A channel (H, W) from 0, its lowest per cent, to 1, its brightest per mille."""
     low, high = np.percentile(channel, (1, 99.9))
     return np.clip((channel.astype(np.float32) - low) / max(high - low, 16), 0, 1)
 

@@ -58,6 +58,15 @@ def runs_text(table: pd.DataFrame, everything: bool = False) -> str:
     """A lab book's table as text.
 
     Args:
+        table, everything: as for :func:`runs_rows`.
+    """
+    return text_table(*runs_rows(table, everything))
+
+
+def runs_rows(table: pd.DataFrame, everything: bool = False) -> tuple[list[str], list[list[str]]]:
+    """A lab book's table for people: its header, and a row of texts per checkpoint.
+
+    Args:
         table: of :func:`list_runs`.
         everything: show every setting; else only those in which the runs differ or, where all are alike,
             those that differ from the defaults, and never ``out``, which the run's name says.
@@ -70,7 +79,7 @@ def runs_text(table: pd.DataFrame, everything: bool = False) -> str:
         rows.append(
             [row["run"], row["checkpoint"] or "-", epoch, *scores, *(_shown(row[name]) for name in names)]
         )
-    return text_table([*_FIRST, *names], rows)
+    return [*_FIRST, *names], rows
 
 
 def write_runs(table: pd.DataFrame, path: str | Path) -> None:

@@ -68,13 +68,39 @@ def write_metrics(path: Path, rows: Sequence[Metrics]) -> None:
     atomic_text(path, text.getvalue())
 
 
-def _summary_writer(folder: Path, purge_step: int) -> Any:
-    """TensorBoard's writer without TensorFlow.
+def read_scalars(folder: Path, name: str) -> dict[int, float]:
+    """The values of one TensorBoard scalar by step; of a step that was done twice the last one.
 
-    tensorboard imports TensorFlow for its file access wherever it is installed, which takes seconds and GPU
-    memory; this module's presence is the switch that it looks for to use its own.
+    What a killed run left half written at a file's end is passed over.
+
+    Args:
+        folder: with event files; a missing one holds none.
+        name: the scalar's.
     """
-    sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
+    _without_tensorflow()
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    found: dict[int, float] = {}
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.tag == name and value.tensor.float_val:
+                    found[int(event.step)] = float(value.tensor.float_val[0])
+    return found
+
+
+def _summary_writer(folder: Path, purge_step: int) -> Any:
+    """TensorBoard's writer without TensorFlow."""
+    _without_tensorflow()
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=purge_step)
+
+
+def _without_tensorflow() -> None:
+    """Have tensorboard use its own file access.
+
+    It imports TensorFlow for that wherever it is installed, which takes seconds and GPU memory; this module's
+    presence is the switch that it looks for to use its own.
+    """
+    sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))

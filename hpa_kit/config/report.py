@@ -1,0 +1,47 @@
+"""Settings of the command that shows a run or a submission in a browser: report."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from hpa_kit.config.base import Settings
+from hpa_kit.config.kinds import Device, Paths, Rule, SegmenterName, Split
+
+
+class ReportSettings(Settings):
+    """``hpa-kit report``: one HTML file that needs no network."""
+
+    source: Path = Field(description="submission CSV, run folder, or a folder with runs below it")
+    out: Path = Field(Path("report.html"), description="HTML file to write")
+    data: Path | None = Field(
+        None, description="competition folder, or a folder of images: shows fields and their cells"
+    )
+    split: Split = Field(
+        "test", description="which images of a competition folder; of a run's train the fold"
+    )
+    truth: Path | None = Field(
+        None, description="truth of every cell, as for evaluate; by default data's own"
+    )
+    members: Paths = Field((), description="runs whose class maps are shown with a submission")
+    ensemble: Path | None = Field(None, description="ensemble YAML, in place of members")
+    masks: Path | None = Field(None, description="label maps of a run's fields; by default they are found")
+    segmenter: SegmenterName = Field("auto", description="who finds cells of a run's fields that masks lacks")
+    weights: Path | None = Field(None, description="folder of the two published networks")
+    rule: Rule = Field("best", description="how a run's cells are scored")
+    fields: int = Field(
+        500, ge=0, description="most fields shown, spread over the table; all count in figures"
+    )
+    side: int = Field(320, ge=32, le=2048, description="longer side of a field's picture in pixels")
+    quality: int = Field(60, ge=1, le=100, description="of the pictures (WebP); more is larger")
+    batch: int = Field(8, ge=1, description="fields per step of the members")
+    workers: int = Field(2, ge=1, description="threads that read and draw fields")
+    device: Device = Field("auto", description="auto, cpu, cuda or cuda:1")
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.members and self.ensemble is not None:
+            raise ValueError("both members and ensemble are given; give one of them")
+        if self.data is None and (self.ensemble is not None or self.masks is not None):
+            raise ValueError("ensemble and masks are for fields; give data, the folder that holds them")
+        return self

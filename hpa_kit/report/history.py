@@ -1,0 +1,71 @@
+"""How runs were trained: settings and scores, metrics by epoch, and the time that epochs took."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hpa_kit.report.runs import LabBook, list_runs, runs_rows
+from hpa_kit.training.log import read_scalars
+from hpa_kit.training.run import EVENTS, METRICS
+
+log = logging.getLogger(__name__)
+
+
+def histories(folders: list[Path]) -> dict[str, Any]:
+    """The training of all runs below some folders.
+
+    Args:
+        folders: run folders, or folders with runs below.
+
+    Returns:
+        ``header`` and ``rows`` of the table of their checkpoints, and ``runs``: {``name``, ``epochs``,
+        ``metrics``: {name: a number or None per epoch}}, the seconds an epoch took among them where the run
+        kept its events.
+
+    Raises:
+        InputError: a folder is missing.
+    """
+    books = {folder: list_runs(folder) for folder in dict.fromkeys(folders)}
+    for book in books.values():
+        for line in book.left_out:
+            log.warning(f"report: left out: {line}")
+    tables = [book.table for book in books.values() if len(book.table)]
+    table = pd.concat(tables, ignore_index=True) if tables else LabBook(pd.DataFrame(), []).table
+    header, rows = runs_rows(table) if tables else ([], [])
+    runs = [
+        {"name": name, **history}
+        for folder, book in books.items()
+        for name, place in _places(folder, book).items()
+        if (history := _history(place)) is not None
+    ]
+    return {"header": header, "rows": rows, "runs": runs}
+
+
+def _places(folder: Path, book: LabBook) -> dict[str, Path]:
+    """Each run's folder by its name in the lab book."""
+    own = folder.resolve().name
+    return {name: folder if name == own else folder / name for name in dict.fromkeys(book.table["run"])}
+
+
+def _history(run: Path) -> dict[str, Any] | None:
+    path = run / METRICS
+    if not path.is_file():
+        return None
+    try:
+        table = pd.read_csv(path)
+        epochs = table.pop("epoch").astype(int)
+        metrics = {str(name): _numbers(table[name]) for name in table}
+    except (OSError, ValueError, KeyError, pd.errors.ParserError) as error:
+        log.warning(f"report: left out: {path} is no table of metrics: {' '.join(str(error).split())}")
+        return None
+    seconds = read_scalars(run / EVENTS, "seconds")
+    if seconds:
+        metrics["seconds per epoch"] = [seconds.get(epoch) for epoch in epochs]
+    return {"epochs": epochs.tolist(), "metrics": metrics}
+
+
+def _numbers(column: "pd.Series[Any]") -> list[float | None]:
+    values = pd.to_numeric(column, errors="raise").astype(float)
+    return [float(f"{value:.5g}") if abs(value) < float("inf") else None for value in values]

@@ -1,0 +1,62 @@
+"""Pictures of a field packed for a page: its channels, and its class maps, side by side in one grey picture.
+
+Grey, because colour pictures keep colour at half the resolution, which would blur one channel into another.
+"""
+
+import base64
+import io
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hpa_kit.classes import N_CLASSES
+from hpa_kit.report.plots import stretched
+
+MAP_SIDE = 64
+MAP_COLUMNS = 5
+
+
+def channels_picture(field: NDArray[np.uint8], side: int, quality: int) -> str:
+    """The four channels, each by its own contrast: red and green above, blue and yellow below.
+
+    Args:
+        field: uint8 (4, H, W).
+        side: most pixels of a channel's longer side; a smaller field stays as it is.
+        quality: 1 to 100.
+
+    Returns:
+        WebP as base64.
+    """
+    height, width = field.shape[1:]
+    scale = min(1.0, side / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = [cv2.resize(channel, size, interpolation=cv2.INTER_AREA) for channel in field]
+    red, green, blue, yellow = ((stretched(channel) * 255).astype(np.uint8) for channel in small)
+    return _webp(np.block([[red, green], [blue, yellow]]), quality)
+
+
+def maps_picture(class_maps: NDArray[np.float32], quality: int) -> str:
+    """The class maps, 64 pixels a side, five in a row.
+
+    Args:
+        class_maps: float32 (19, h, w) in [0, 1].
+        quality: 1 to 100.
+
+    Returns:
+        WebP as base64.
+    """
+    rows = -(-N_CLASSES // MAP_COLUMNS)
+    sheet = np.zeros((rows * MAP_SIDE, MAP_COLUMNS * MAP_SIDE), np.uint8)
+    for index, one in enumerate(class_maps):
+        top, left = (MAP_SIDE * part for part in divmod(index, MAP_COLUMNS))
+        small = cv2.resize(one.astype(np.float32), (MAP_SIDE, MAP_SIDE), interpolation=cv2.INTER_AREA)
+        sheet[top : top + MAP_SIDE, left : left + MAP_SIDE] = np.clip(small * 255, 0, 255)
+    return _webp(sheet, quality)
+
+
+def _webp(grey: NDArray[np.uint8], quality: int) -> str:
+    packed = io.BytesIO()
+    Image.fromarray(grey).save(packed, "WEBP", quality=quality, method=2)
+    return base64.b64encode(packed.getvalue()).decode("ascii")

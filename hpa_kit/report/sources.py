@@ -1,0 +1,151 @@
+"""What a report is about: a submission, or a run looking at fields; and what goes with it."""
+
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from hpa_kit.config import ReportSettings, read_ensemble
+from hpa_kit.data import DataFolder, load_folds, read_labels
+from hpa_kit.errors import InputError
+from hpa_kit.report.looking import KeepMaps, Looker
+from hpa_kit.submission import read_submission, write_submission
+from hpa_kit.training.checkpoint import BEST, LAST, settings_of
+from hpa_kit.training.run import FOLDS
+
+log = logging.getLogger(__name__)
+
+MOST_NAMED = 10
+
+
+class Source(NamedTuple):
+    """What is shown.
+
+    Attributes:
+        kind: ``submission`` or ``run``.
+        submission: the CSV, a run's own being written for the report; None where no field is shown.
+        ids: fields that are shown, in the table's order.
+        total: rows of the table.
+        images: folder of the fields, or None.
+        labels: {ID: image label}, of those that have one.
+        truth: of every cell, or None.
+        runs: folders whose training is shown.
+        seconds: per field that members looked at, by part.
+    """
+
+    kind: str
+    submission: Path | None
+    ids: list[str]
+    total: int
+    images: Path | None
+    labels: dict[str, str]
+    truth: Path | None
+    runs: list[Path]
+    seconds: dict[str, float]
+
+
+def find_source(settings: ReportSettings, scratch: Path, keep: KeepMaps) -> Source:
+    """Read the table to show, or have the run make one.
+
+    Args:
+        settings: of the report.
+        scratch: a folder for the table of a run.
+        keep: is given ID and class maps of every field that members looked at.
+
+    Raises:
+        InputError: something cannot be used, or does not go together.
+    """
+    source = settings.source
+    if not source.exists():
+        raise InputError(f"report: {source} is missing; expected a submission CSV or a run folder")
+    data = None if settings.data is None else DataFolder(settings.data)
+    images = None if data is None else data.images(settings.split)
+    truth = settings.truth or (None if data is None else data.truth(settings.split))
+    runs = _runs(settings)
+    if source.is_file():
+        table, seconds = read_submission(source), dict[str, float]()
+        ids = spread(table["ID"].tolist(), settings.fields)
+        if runs and images is not None:
+            looker = Looker(settings, settings.members, images, keep)
+            looker.maps(ids)
+            seconds = looker.seconds
+            _say(looker.failed)
+        elif runs:
+            log.warning("report: class maps need the fields; give --data to see them")
+        kind, csv, total = "submission", source, len(table)
+    elif data is None or images is None:
+        if settings.truth is not None:
+            raise InputError(
+                f"report: {source} is no submission; a run and its truth need --data, the fields"
+            )
+        kind, csv, ids, total, seconds = "run", None, [], 0, {}
+    else:
+        if not _is_run(source):
+            raise InputError(
+                f"report: {source} holds no {BEST} or {LAST}; to show fields, give one run or a submission"
+            )
+        all_ids = _fields_of_run(source, data, settings.split)
+        looker = Looker(settings, [source], images, keep)
+        rows = looker.rows(spread(all_ids, settings.fields))
+        _say(looker.failed)
+        csv = scratch / "submission.csv"
+        write_submission(csv, rows)
+        if truth is not None:
+            truth = _truth_of(truth, [row[0] for row in rows], scratch / "truth.csv")
+        kind, ids, total, seconds = "run", [row[0] for row in rows], len(rows), looker.seconds
+    return Source(kind, csv, ids, total, images, _labels(data, settings.split), truth, runs, seconds)
+
+
+def spread(ids: list[str], most: int) -> list[str]:
+    """At most so many of a list, evenly over it."""
+    if len(ids) <= most:
+        return ids
+    return [ids[k * len(ids) // most] for k in range(most)]
+
+
+def _runs(settings: ReportSettings) -> list[Path]:
+    own = [settings.source] if settings.source.is_dir() else []
+    members = list(settings.members)
+    if settings.ensemble is not None:
+        members = [member.checkpoint for member in read_ensemble(settings.ensemble).members]
+    return [*own, *(path if path.is_dir() else path.parent for path in members)]
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (BEST, LAST))
+
+
+def _fields_of_run(run: Path, data: DataFolder, split: str) -> list[str]:
+    """The split's fields; of the training fields those that the run has not learnt from."""
+    ids = data.fields(split).ids
+    if split == "test" or not (run / FOLDS).is_file():
+        return ids
+    settings = settings_of(run)
+    folds = load_folds(run / FOLDS, read_labels(data.labels()), settings.folds, settings.seed)
+    held_out = set(folds["ID"][folds["fold"] == settings.fold])
+    return [id for id in ids if id in held_out]
+
+
+def _truth_of(truth: Path, ids: list[str], path: Path) -> Path:
+    """The truth of some fields: those that were not looked at do not count as missed."""
+    table = read_submission(truth)
+    write_submission(path, table[table["ID"].isin(set(ids))])
+    return path
+
+
+def _labels(data: DataFolder | None, split: str) -> dict[str, str]:
+    if data is None or split != "train":
+        return {}
+    try:
+        table: pd.DataFrame = read_labels(data.labels())
+    except InputError:  # a folder of images has none
+        return {}
+    return dict(zip(table["ID"], table["Label"], strict=True))
+
+
+def _say(failed: dict[str, str]) -> None:
+    for id, reason in list(failed.items())[:MOST_NAMED]:
+        log.warning(f"report: ID {id} could not be looked at: {reason}")
+    if len(failed) > MOST_NAMED:
+        log.warning(f"report: {len(failed)} fields could not be looked at")

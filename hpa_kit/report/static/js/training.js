@@ -1,0 +1,44 @@
+// How runs were trained, which there are, and where the time went.
+function drawTraining() {
+  const panel = $("panel-training");
+  const { runs } = DATA.training;
+  if (!runs.length) {
+    return panel.replaceChildren(make("p", { class: "empty" }, "No training curves: report a run, or give --members with a submission."));
+  }
+  const groups = new Map(); // losses share a chart, every other metric has its own
+  for (const name of new Set(runs.flatMap((run) => Object.keys(run.metrics)))) {
+    const group = name.includes("loss") ? "loss" : name;
+    groups.set(group, [...(groups.get(group) || []), name]);
+  }
+  const cards = [...groups].map(([group, names]) => {
+    const lines = runs.flatMap((run, r) => names.filter((name) => run.metrics[name]).map((name) => ({
+      name: runs.length > 1 ? `${run.name} ${name}` : name,
+      epochs: run.epochs,
+      values: run.metrics[name],
+      colour: CURVES[(runs.length > 1 ? r : names.indexOf(name)) % CURVES.length],
+      dash: DASHES[(runs.length > 1 ? names.indexOf(name) : names.indexOf(name)) % DASHES.length],
+    })));
+    return make("div", { class: "card" }, make("h3", {}, group.replaceAll("_", " ")), lineChart(group, lines),
+      lines.length > 1 ? lineKey(lines) : "");
+  });
+  panel.replaceChildren(make("div", { class: "cards" }, ...cards));
+}
+
+function drawRuns() {
+  const panel = $("panel-runs");
+  const { header, rows, runs } = DATA.training;
+  const table = (heads, body) => make("div", { class: "wide card" }, make("table", { class: "plain" },
+    make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text.replaceAll("_", " "))))),
+    make("tbody", {}, ...body.map((row) => make("tr", {}, ...row.map((text) => make("td", {}, text)))))));
+  const times = Object.entries(DATA.seconds).map(([what, seconds]) => [what, `${number(seconds)} s per field`]);
+  for (const run of runs) {
+    const seconds = (run.metrics["seconds per epoch"] || []).filter((value) => value !== null);
+    const mean = seconds.reduce((sum, value) => sum + value, 0) / (seconds.length || 1);
+    if (seconds.length) times.push([`training ${run.name}`, `${number(mean, 1)} s per epoch, ${number(mean * seconds.length / 60, 1)} min in all`]);
+  }
+  panel.replaceChildren(
+    make("h2", {}, "Runs"),
+    rows.length ? table(header, rows) : make("p", { class: "empty" }, "No runs: report a run, or give --members with a submission."),
+    make("h2", { style: "margin-top:1rem" }, "Time"),
+    times.length ? table(["step", "time"], times) : make("p", { class: "empty" }, "No times were kept."));
+}
