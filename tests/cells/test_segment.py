@@ -159,3 +159,12 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, images, monkeypat
     monkeypatch.setattr(segment_module, "write_label_maps", full)
     with pytest.raises(InputError, match="cannot be written: No space left"):
         segment(settings(tmp_path))
+
+
+def test_it_says_once_what_it_expects_to_take(tmp_path, images, caplog):
+    with caplog.at_level("INFO"):
+        segment(settings(tmp_path))
+    lines = [record.message for record in caplog.records if "segment: expect " in record.message]
+    assert len(lines) == 1
+    assert "for 3 fields" in lines[0]
+    assert "memory" in lines[0]

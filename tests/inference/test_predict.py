@@ -10,7 +10,8 @@ import pytest
 from hpa_kit.cells import read_label_maps
 from hpa_kit.cells.geometry import cell_geometry
 from hpa_kit.classes import CLASSES
-from hpa_kit.config import PredictSettings, make_settings
+from hpa_kit.cli import main
+from hpa_kit.config import PredictSettings, make_settings, write_ensemble
 from hpa_kit.data import CHANNELS, read_field
 from hpa_kit.errors import InputError
 from hpa_kit.inference import Ensemble, predict
@@ -146,6 +147,26 @@ def test_kept_label_maps_are_used_and_left_as_they_are(folder, member) -> None:
     assert again.read_bytes() == first.read_bytes()
     assert {path.name: path.read_bytes() for path in maps.iterdir()} == before
     assert {path.name: path.stat().st_mtime_ns for path in maps.iterdir()} == times
+
+
+def test_the_command_takes_an_ensemble_and_names_the_table(folder, member, tmp_path, capsys) -> None:
+    write_ensemble(settings(folder, member).of_ensemble(), tmp_path / "e.yaml")
+    out = tmp_path / "table.csv"
+    command = [
+        "predict",
+        folder,
+        "--ensemble",
+        tmp_path / "e.yaml",
+        "--out",
+        out,
+        "--device",
+        "cpu",
+        "--batch",
+        2,
+    ]
+    assert main([str(word) for word in command]) == 0
+    assert capsys.readouterr().out == f"cells: {out}\n"
+    assert out.read_bytes() == predict(settings(folder, member)).read_bytes()
 
 
 def test_an_empty_folder_is_refused(tmp_path, member) -> None:
