@@ -115,8 +115,8 @@ class Trainer(Learner):
         """Keep a checkpoint where it is time to; whether the next step still fits."""
         verdict = self.processes.agree(self.clock.tick())
         line = self.clock.forecast(self._work_left(), self.device)
-        if line is not None and self.processes.first:
-            log.info(line)
+        if line is not None:
+            self._say(line)
         if verdict == Verdict.SAVE:
             self._write_last()
         return verdict != Verdict.STOP
@@ -171,18 +171,20 @@ class Trainer(Learner):
 
     def _stop(self, batches: int) -> bool:
         """Say where the time limit ended the run; False, as it does not go on."""
-        if self.processes.first:
-            part = (
-                f" and {self.running.batches} of {batches} batches of the next"
-                if self.running.batches
-                else ""
-            )
-            log.info(
-                f"train: stopped by the time limit of {self.settings.time_limit:g} h, after {self.epoch} of "
-                f"{self.settings.epochs} epochs{part}; the same command goes on, in a new session with "
-                f"--resume-from {self.settings.out} where it lies then"
-            )
+        done = self.running.batches
+        part = f" and {done} of {batches} batches of the next" if done else ""
+        self._say(
+            f"train: stopped by the time limit of {self.settings.time_limit:g} h, after {self.epoch} of "
+            f"{self.settings.epochs} epochs{part}; the same command goes on, in a new session with "
+            f"--resume-from {self.settings.out} where it lies then"
+        )
         return False
+
+    def _say(self, line: str) -> None:
+        """Log a line, once for all processes and not into the bar."""
+        if self.processes.first:
+            with tqdm.external_write_mode():
+                log.info(line)
 
     def _work_left(self) -> Work:
         epochs = self.settings.epochs
