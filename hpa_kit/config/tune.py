@@ -16,7 +16,8 @@ class TuneSettings(LookSettings):
     truth: Path | None = Field(
         None, description="truth CSV: choices by the mAP of cells; without, by the mAP of image labels"
     )
-    parts: int = Field(5, ge=2, description="parts of the fields that choices are cross-fitted over")
+    parts: int = Field(3, ge=2, description="parts of the fields that choices are cross-fitted over")
+    repeats: int = Field(3, ge=1, description="how often the fields are divided anew")
     seed: int = Field(42, ge=0, description="seed of the division into parts")
     cache: Path | None = Field(
         None,

@@ -5,6 +5,7 @@ from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from hpa_kit.config import EnsembleSettings, Form, Rule, Settings
 from hpa_kit.config.scoring import (
@@ -32,22 +33,24 @@ class Crossfit(NamedTuple):
     """What choosing gains on fields that were not chosen on.
 
     Attributes:
-        gains: mAP of the choice less that of the start, per part of the fields.
+        gains: mAP of the choice less that of the start: a list per division, with a number per part.
         default: mean mAP of the start over the parts.
     """
 
-    gains: list[float]
+    gains: list[list[float]]
     default: float
 
     @property
     def gain(self) -> float:
         """The mean gain."""
-        return float(np.mean(self.gains))
+        return float(np.mean([gain for division in self.gains for gain in division]))
 
     @property
     def error(self) -> float:
-        """Its standard error."""
-        return float(np.std(self.gains, ddof=1) / np.sqrt(len(self.gains))) if len(self.gains) > 1 else np.inf
+        """Its standard error, as if there were one division: the others look at the same fields."""
+        everything = [gain for division in self.gains for gain in division]
+        parts = len(everything) / len(self.gains)
+        return float(np.std(everything, ddof=1) / np.sqrt(parts)) if parts > 1 else np.inf
 
     @property
     def helps(self) -> bool:
@@ -82,24 +85,31 @@ def choose(pool: Pool, fields: Fields, start: EnsembleSettings) -> EnsembleSetti
     return best
 
 
-def crossfit(pool: Pool, start: EnsembleSettings, parts: int, seed: int) -> Crossfit:
-    """Choose on all parts of the fields but one and judge on that one, for each part.
+def crossfit(pool: Pool, start: EnsembleSettings, parts: int, seed: int, repeats: int = 1) -> Crossfit:
+    """Choose on all parts of the fields but one and judge on that one, for each part, in several divisions.
 
-    Parts without anything to find say nothing and are left out.
+    Each part is judged by itself, for the scores of different choices have different scales. Parts without
+    anything to find say nothing and are left out.
     """
     n_fields = len(pool.bounds) - 1
-    part_of = np.random.default_rng(seed).permutation(np.arange(n_fields) % parts)
-    before = pool.scores_of(start)
-    gains, defaults = [], []
-    for part in range(min(parts, n_fields)):
-        held_out = part_of == part
-        default = pool.mean_ap(before, held_out)
-        if default is None:
-            continue
-        chosen = choose(pool, ~held_out, start)
-        gains.append((pool.mean_ap(pool.scores_of(chosen), held_out) or 0.0) - default)
-        defaults.append(default)
-    return Crossfit(gains or [0.0], float(np.mean(defaults)) if defaults else float("nan"))
+    rng, before = np.random.default_rng(seed), pool.scores_of(start)
+    gains: list[list[float]] = []
+    defaults = []
+    parts = min(parts, n_fields)
+    for _ in tqdm(range(repeats), unit="division", desc="tune"):
+        part_of = rng.permutation(np.arange(n_fields) % parts)
+        gains.append([])
+        for part in range(parts):
+            held_out = part_of == part
+            default = pool.mean_ap(before, held_out)
+            if default is None:
+                continue
+            chosen = choose(pool, ~held_out, start)
+            gains[-1].append((pool.mean_ap(pool.scores_of(chosen), held_out) or 0.0) - default)
+            defaults.append(default)
+    if not defaults:
+        return Crossfit([[0.0]], float("nan"))
+    return Crossfit(gains, float(np.mean(defaults)))
 
 
 def _mean_ap(pool: Pool, fields: Fields, settings: EnsembleSettings) -> float:

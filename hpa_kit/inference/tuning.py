@@ -59,7 +59,8 @@ def tune(settings: TuneSettings) -> Tuning:
     as the folds in their run folders say; what they say is kept in ``settings.cache`` and used again.
 
     So that the choice cannot fool itself it is made again on all parts of the fields but one, for each part,
-    and judged on that one. Where the mean gain is not above its standard error nothing is changed.
+    and judged on that one; all this for several divisions, as few fields say little. Where the mean gain is
+    not above its standard error nothing is changed.
 
     Args:
         settings: see :class:`~hpa_kit.config.TuneSettings`. Members given without a YAML start with equal
@@ -92,7 +93,7 @@ def tune(settings: TuneSettings) -> Tuning:
         )
     known = np.stack([labels.get(id, np.zeros(19, bool)) for id in evidence])
     pool = pooled(evidence, known, by_cell=truth is not None)
-    found = crossfit(pool, start, settings.parts, settings.seed)
+    found = crossfit(pool, start, settings.parts, settings.seed, settings.repeats)
     everything = np.ones(len(evidence), bool)
     chosen = _whole(choose(pool, everything, start)) if found.helps else start
     write_ensemble(chosen, settings.out)
