@@ -46,11 +46,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [make_run(root / "a" / "r50", 0), make_run(root / "b" / "r50", 1)]
 
 
-def test_a_member_goes_without_optimiser_state_and_with_its_averaged_weights(runs, tmp_path):
-    weights_dataset(runs[:1], tmp_path / "out", "jane-doe")
-    with safe_open(str(tmp_path / "out" / "r50.safetensors"), framework="pt") as file:
+@pytest.fixture(scope="module")
+def packed(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset of both runs; tests copy it before they move it."""
+    out = tmp_path_factory.mktemp("packed") / "out"
+    weights_dataset(runs, out, "jane-doe", licence="CC0-1.0")
+    return out
+
+
+def test_a_member_goes_without_optimiser_state_and_with_its_averaged_weights(runs, packed):
+    with safe_open(str(packed / "r50.safetensors"), framework="pt") as file:
         assert not [key for key in file.keys() if "optimiser" in key or key.startswith("ema")]  # noqa: SIM118
-    before, after = load_member(runs[0]), load_member(tmp_path / "out" / "r50.safetensors")
+    before, after = load_member(runs[0]), load_member(packed / "r50.safetensors")
     assert after.settings == before.settings
     assert after.info["metrics"] == before.info["metrics"]
     assert after.info["epoch"] == 3
@@ -58,22 +65,18 @@ def test_a_member_goes_without_optimiser_state_and_with_its_averaged_weights(run
     assert all(torch.equal(value, expected[name]) for name, value in after.model.state_dict().items())
 
 
-def test_runs_of_one_name_get_names_of_their_own_in_one_flat_folder(runs, tmp_path):
-    weights_dataset(runs, tmp_path / "out", "jane-doe")
-    names = {path.name for path in (tmp_path / "out").iterdir()}
+def test_runs_of_one_name_get_names_of_their_own_in_one_flat_folder(packed):
+    names = {path.name for path in packed.iterdir()}
     assert names == {
         "README.md", "dataset-metadata.json", "ensemble.yaml",
         "r50.safetensors", "r50.yaml", "r50-2.safetensors", "r50-2.yaml",
     }  # fmt: skip
-    assert check_dataset(tmp_path / "out") == []
+    assert check_dataset(packed) == []
 
 
 @pytest.mark.parametrize("mount", ["hpa-kit-members", "datasets/jane-doe/hpa-kit-members", "a/b/c"])
-def test_the_ensembles_paths_resolve_wherever_kaggle_mounts_them(runs, tmp_path, mount):
-    weights_dataset(runs, tmp_path / "out", "jane-doe")
-    folder = tmp_path / "inputs" / mount
-    folder.parent.mkdir(parents=True)
-    (tmp_path / "out").rename(folder)
+def test_the_ensembles_paths_resolve_wherever_kaggle_mounts_them(packed, tmp_path, mount):
+    folder = Path(shutil.copytree(packed, tmp_path / "inputs" / mount))
     path = find_ensemble(None, [tmp_path / "inputs"])
     assert path == folder / "ensemble.yaml"
     members = read_ensemble(path).members
@@ -96,12 +99,11 @@ def test_an_ensembles_own_weights_modes_and_rules_are_kept(runs, tmp_path):
     assert (written.rule, written.map_size, written.masks) == ("mean_logit", 64, None)
 
 
-def test_the_card_tells_scores_settings_and_licence(runs, tmp_path):
-    weights_dataset(runs, tmp_path / "out", "jane-doe", licence="CC0-1.0")
-    card = (tmp_path / "out" / "README.md").read_text()
+def test_the_card_tells_scores_settings_and_licence(packed):
+    card = (packed / "README.md").read_text()
     for said in ("CC0-1.0", "macro_f1 0.5", "resnet10t", "fold 1 of 5", "Human Protein Atlas"):
         assert said in card
-    metadata = json.loads((tmp_path / "out" / "dataset-metadata.json").read_text())
+    metadata = json.loads((packed / "dataset-metadata.json").read_text())
     assert metadata["licenses"] == [{"name": "CC0-1.0"}]
 
 
