@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is imported, as the command line does it: threads sleep while they wait for each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # The one place that says where the reference data is: its folder has `reference/` and `real/`.
 REFERENCE_SETTING = "HPA_KIT_REFERENCE"
 REFERENCE_DEFAULT = Path(__file__).resolve().parents[2] / "shared"
