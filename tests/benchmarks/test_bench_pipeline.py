@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from hpa_kit.cells import LabelMaps, kept_or_made, label_cells, write_label_maps
+from hpa_kit.cells import LabelMaps, kept, kept_or_made, label_cells, write_label_maps
 from hpa_kit.cells.segmenters import segmenter
 from hpa_kit.config import InferSettings, TrainSettings
 from hpa_kit.data import CHANNELS, read_field, resize_field
@@ -127,6 +127,33 @@ def test_reading_members_and_scoring_overlap(tmp_path, monkeypatch, per_field) -
         f"\n{fields} fields of 1024²: decoding alone {decode:.2f} s, networks alone {networks:.2f} s, "
         f"together {wall:.2f} s: {wall / max(decode, networks):.2f} x the slower of them; "
         f"processor {worked:.2f} s"
+    )
+
+
+@pytest.mark.parametrize("per_field", [0.5, 1.0, 2.0])
+def test_a_disk_and_networks_that_both_wait_overlap(tmp_path, monkeypatch, per_field) -> None:
+    """As above with hardly any work for the processor: what the pipeline itself loses."""
+    fields, workers, disk = 64, 2, 0.6
+    images, member = write_folder(tmp_path, 256, fields), write_member(tmp_path, 64)
+    read = kept.read_field
+
+    def slow(folder, id):
+        time.sleep(disk)
+        return read(folder, id)
+
+    monkeypatch.setattr(kept, "read_field", slow)
+    decode = decoding(images, [f"f{k:04d}" for k in range(fields)], workers)
+    networks = per_field * disk / workers * fields
+    stand_in(monkeypatch, 64, networks / fields)
+    loaded = time.perf_counter()
+    Ensemble([member], map_size=64)
+    loaded = time.perf_counter() - loaded
+    begun = time.perf_counter()
+    infer(settings(images, member, tmp_path / "s.csv", workers=workers, map_size=64))
+    wall = time.perf_counter() - begun - loaded
+    print(
+        f"\n{fields} fields: disk alone {decode:.2f} s, networks alone {networks:.2f} s, together (without "
+        f"loading the member) {wall:.2f} s: {wall / max(decode, networks):.2f} x the slower"
     )
 
 
