@@ -18,20 +18,16 @@ class ReportSettings(Settings):
         None, description="competition folder, or a folder of images: shows fields and their cells"
     )
     split: Split = Field(
-        "test", description="which images of a competition folder; of a run's train the fold"
+        "test", description="which images of a competition folder; a run's train is its fold"
     )
-    truth: Path | None = Field(
-        None, description="truth of every cell, as for evaluate; by default data's own"
-    )
+    truth: Path | None = Field(None, description="truth of every cell; by default that of simulated data")
     members: Paths = Field((), description="runs whose class maps are shown with a submission")
     ensemble: Path | None = Field(None, description="ensemble YAML, in place of members")
     masks: Path | None = Field(None, description="label maps of a run's fields; by default they are found")
     segmenter: SegmenterName = Field("auto", description="who finds cells of a run's fields that masks lacks")
     weights: Path | None = Field(None, description="folder of the two published networks")
     rule: Rule = Field("best", description="how a run's cells are scored")
-    fields: int = Field(
-        500, ge=0, description="most fields shown, spread over the table; all count in figures"
-    )
+    fields: int = Field(500, ge=0, description="most fields shown, spread over the table")
     side: int = Field(320, ge=32, le=2048, description="longer side of a field's picture in pixels")
     quality: int = Field(60, ge=1, le=100, description="of the pictures (WebP); more is larger")
     batch: int = Field(8, ge=1, description="fields per step of the members")

@@ -54,7 +54,7 @@ class Error(NamedTuple):
 
     Attributes:
         kind: ``given`` (the cell does not show the class) or ``missed`` (it does).
-        index: the class.
+        location: the class.
         id: the field.
         cell: found cell, or None where a missed one was not found.
         true_cell: true cell of a missed class, else None.
@@ -62,7 +62,7 @@ class Error(NamedTuple):
     """
 
     kind: str
-    index: int
+    location: int
     id: str
     cell: int | None
     true_cell: int | None
@@ -83,8 +83,8 @@ class Evidence(NamedTuple):
 def measure(truth_csv: Path, submission_csv: Path) -> Evidence:
     """Compare a submission with the truth of every cell.
 
-    Which detections are right is what :func:`hpa_kit.submission.evaluate` finds. Beside that a found cell *is*
-    the true cell it overlaps most, where their IoU is 0.6 or more, whatever the classes.
+    Which detections are right is what :func:`hpa_kit.submission.evaluate` finds. Beside that a found cell
+    *is* the true cell it overlaps most, where their IoU is 0.6 or more, whatever the classes.
 
     Raises:
         InputError: as :func:`hpa_kit.submission.evaluate`.
@@ -94,13 +94,12 @@ def measure(truth_csv: Path, submission_csv: Path) -> Evidence:
     classes = [_of_class(one) for one in judged]
     known = [one["ap"] for one in classes if one["ap"] is not None]
     matches = {field.id: match_cells(field) for field in fields}
-    pooled = [
-        np.concatenate(part) for part in zip(*((j.confidences, j.taken >= 0) for j in judged), strict=True)
-    ]
+    confidences = np.concatenate([one.confidences for one in judged])
+    right = np.concatenate([one.taken >= 0 for one in judged])
     return Evidence(
         float(np.mean(known)) if known else None,
         classes,
-        calibration(pooled[0], pooled[1]),
+        calibration(confidences, right),
         confusion(fields, matches),
         matches,
         _errors(fields, judged, matches),
@@ -181,8 +180,8 @@ def confusion(fields: Sequence[ComparedField], matches: dict[str, FieldMatches])
     """What cells that show a class were given instead.
 
     A cell of k true classes is compared with the k classes it scored highest. A true class among them counts
-    there; else its one cell is shared evenly by those of them that are wrong, or counts as nothing where there
-    are none or the cell was not found.
+    there; else its one cell is shared evenly by those of them that are wrong, or counts as nothing where
+    there are none or the cell was not found.
 
     Returns:
         float64 (20, 20): row = true class, column = what was given, 19 = nothing; row 19 = the first class of
@@ -220,9 +219,7 @@ def _errors(
     for index, one in enumerate(judged):
         given = [
             Error("given", index, fields[f].id, numbers[f][d], None, float(confidence))
-            for f, d, confidence, taken in zip(
-                one.fields, one.detections, one.confidences, one.taken, strict=True
-            )
+            for f, d, confidence, taken in zip(*one[:4], strict=True)
             if taken < 0
         ]
         missed = []

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from hpa_kit.report.runs import LabBook, list_runs, runs_rows
+from hpa_kit.report.runs import list_runs, runs_rows
 from hpa_kit.training.log import read_scalars
 from hpa_kit.training.run import EVENTS, METRICS
 
@@ -27,26 +27,24 @@ def histories(folders: list[Path]) -> dict[str, Any]:
     Raises:
         InputError: a folder is missing.
     """
-    books = {folder: list_runs(folder) for folder in dict.fromkeys(folders)}
-    for book in books.values():
+    tables, places = [], dict[str, Path]()
+    alike = len({folder.resolve().name for folder in folders}) < len(set(folders))
+    for folder in dict.fromkeys(folders):
+        book = list_runs(folder)
         for line in book.left_out:
             log.warning(f"report: left out: {line}")
-    tables = [book.table for book in books.values() if len(book.table)]
-    table = pd.concat(tables, ignore_index=True) if tables else LabBook(pd.DataFrame(), []).table
-    header, rows = runs_rows(table) if tables else ([], [])
-    runs = [
-        {"name": name, **history}
-        for folder, book in books.items()
-        for name, place in _places(folder, book).items()
-        if (history := _history(place)) is not None
-    ]
+        own = folder.resolve().name
+        paths = [folder if name == own else folder / name for name in book.table["run"]]
+        # Runs of one name are told apart by their paths.
+        names = list(map(str, paths)) if alike else book.table["run"].tolist()
+        book.table["run"] = names
+        tables.append(book.table)
+        places |= dict(zip(names, paths, strict=True))
+    filled = [table for table in tables if len(table)]
+    header, rows = runs_rows(pd.concat(filled, ignore_index=True)) if filled else ([], [])
+    read = ((name, _history(path)) for name, path in places.items())
+    runs = [{"name": name, **history} for name, history in read if history is not None]
     return {"header": header, "rows": rows, "runs": runs}
-
-
-def _places(folder: Path, book: LabBook) -> dict[str, Path]:
-    """Each run's folder by its name in the lab book."""
-    own = folder.resolve().name
-    return {name: folder if name == own else folder / name for name in dict.fromkeys(book.table["run"])}
 
 
 def _history(run: Path) -> dict[str, Any] | None:

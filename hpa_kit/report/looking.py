@@ -1,4 +1,4 @@
-"""Having members look at the fields of a report: class maps of a submission's, cells and scores of a run's."""
+"""Members look at the fields of a report: class maps for a submission, cells and scores too for a run."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -66,9 +66,8 @@ class Looker:
         inputs = (
             (id, field if isinstance(field, Failure) else self.ensemble.inputs(field)) for id, field in read
         )
-        looked = self._looked(
-            self._good(self._watch.watch("reading fields", inputs), len(ids)), lambda one: one
-        )
+        good = self._good(self._watch.watch("reading fields", inputs), len(ids))
+        looked = self._looked(good, lambda one: one)
         for id, _, seen in self._watch.watch("members", looked):
             self.keep(id, seen.class_maps)
             self.fields += 1

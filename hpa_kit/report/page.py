@@ -63,6 +63,7 @@ def write_report(settings: ReportSettings) -> Report:
             started = monotonic()
             records = _records(settings, source, evidence, maps)
             seconds["drawing for this page"] = (monotonic() - started) / max(1, len(records))
+    ids = [record.summary["id"] for record in records]
     index = {
         "name": settings.source.name or str(settings.source),
         "kind": source.kind,
@@ -75,9 +76,7 @@ def write_report(settings: ReportSettings) -> Report:
         "pictures": source.images is not None,
         "classes": [[one.name, one.colour] for one in CLASSES],
         "fields": [record.summary for record in records],
-        "evidence": None
-        if evidence is None
-        else _evidence(evidence, source, [r.summary["id"] for r in records]),
+        "evidence": None if evidence is None else _evidence(evidence, ids),
         "training": histories(source.runs),
         "seconds": seconds,
     }
@@ -105,7 +104,7 @@ def _records(
     return list(recorder.records(rows, settings.workers))
 
 
-def _evidence(evidence: Evidence, source: Source, ids: list[str]) -> dict[str, Any]:
+def _evidence(evidence: Evidence, ids: list[str]) -> dict[str, Any]:
     """Figures of all fields of the truth, errors of those that are shown."""
     number = {id: place for place, id in enumerate(ids)}
     errors = [_error(error, evidence, number[error.id]) for error in evidence.errors if error.id in number]
@@ -127,7 +126,7 @@ def _error(error: Error, evidence: Evidence, field: int) -> list[Any]:
     if error.cell is None and error.true_cell is not None:
         missed = evidence.matches[error.id].missed.index(error.true_cell)
     cell = -1 if error.cell is None else error.cell
-    return [int(error.kind == "missed"), error.index, field, cell, missed, round(error.surety, 4)]
+    return [int(error.kind == "missed"), error.location, field, cell, missed, round(error.surety, 4)]
 
 
 def _assembled(index: dict[str, Any], records: list[FieldRecord]) -> str:

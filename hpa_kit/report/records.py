@@ -99,7 +99,10 @@ class Recorder(NamedTuple):
             for rank, (index, confidence) in enumerate(cell["s"]):
                 highest[index] = max(confidence, highest.get(index, confidence))
                 firsts[index] += rank == 0
-        summary = {"id": id, "w": width, "h": height, "n": len(there), "s": highest, "f": firsts}
+        shown = [sum(index in classes for classes in own.true_classes) for index in range(N_CLASSES)]
+        summary = {
+            "id": id, "w": width, "h": height, "n": len(there), "s": highest, "f": firsts, "t": shown,
+        }  # fmt: skip
         return FieldRecord(summary, packed(record))
 
     def _picture(self, id: str) -> str | None:

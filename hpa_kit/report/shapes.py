@@ -1,5 +1,6 @@
 """Outlines of cells as SVG paths, from mask strings."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ def outlines(masks: Sequence[str], height: int, width: int) -> list[Shape | None
             raise InputError(f"mask {mask[:24]} cannot be used: {fault}")
     bounds = runs.offsets.tolist()
     shapes = []
-    for first, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, stop in itertools.pairwise(bounds):
         starts, ends = runs.starts[first:stop], runs.ends[first:stop]
         shapes.append(_shape(starts, ends, height, width) if len(starts) else None)
     return shapes

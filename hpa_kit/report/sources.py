@@ -76,9 +76,7 @@ def find_source(settings: ReportSettings, scratch: Path, keep: KeepMaps) -> Sour
         kind, csv, total = "submission", source, len(table)
     elif data is None or images is None:
         if settings.truth is not None:
-            raise InputError(
-                f"report: {source} is no submission; a run and its truth need --data, the fields"
-            )
+            raise InputError(f"report: {source} is no submission; a run's truth needs --data, its fields")
         kind, csv, ids, total, seconds = "run", None, [], 0, {}
     else:
         if not _is_run(source):

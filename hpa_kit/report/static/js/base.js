@@ -44,7 +44,10 @@ const plural = (value, word) => `${count(value)} ${word}${value === 1 ? "" : "s"
 
 function swatch(index) {
   if (index === NOTHING) return make("span", { class: "swatch", style: "background:var(--faint);color:inherit" }, "-");
-  return make("span", { class: "swatch", style: `background:${CLASSES[index].colour}` }, String(index));
+  const { colour } = CLASSES[index];
+  const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+  const ink = 0.3 * red + 0.59 * green + 0.11 * blue > 120 ? "#111" : "#fff";
+  return make("span", { class: "swatch", style: `background:${colour};color:${ink}` }, String(index));
 }
 
 const className = (index) => (index === NOTHING ? "nothing" : CLASSES[index].name);

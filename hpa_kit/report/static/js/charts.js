@@ -1,18 +1,18 @@
 // Small charts as SVG text: a box of 0 to 1 by 0 to 1, and curves over epochs.
 const CURVES = ["var(--blue)", "var(--orange)", "#009e73", "#cc79a7", "#999999", "#8f6b00"];
 const DASHES = ["", "6 4", "2 3", "9 3 2 3"];
-const LEFT = 34, TOP = 8, BOTTOM = 20;
+const LEFT = 34, TOP = 20, BOTTOM = 32;
 
 function unitChart(label, across, up, content) {
-  const width = 190, height = 140, inner = [width - LEFT - 8, height - TOP - BOTTOM];
+  const width = 190, height = 160, inner = [width - LEFT - 8, height - TOP - BOTTOM];
   const x = (value) => (LEFT + value * inner[0]).toFixed(1);
   const y = (value) => (TOP + (1 - value) * inner[1]).toFixed(1);
   const ticks = [0, 0.5, 1].map((at) =>
-    `<text x="${x(at)}" y="${height - 6}" text-anchor="middle">${at}</text>` +
+    `<text x="${x(at)}" y="${height - 19}" text-anchor="middle">${at}</text>` +
     `<text x="${LEFT - 5}" y="${Number(y(at)) + 4}" text-anchor="end">${at}</text>`).join("");
   const box = `<path class="axis" d="M${x(0)} ${y(1)}V${y(0)}H${x(1)}"/>`;
-  const names = `<text x="${x(0.98)}" y="${Number(y(0)) - 5}" text-anchor="end">${across}</text>` +
-    `<text x="${LEFT + 5}" y="${TOP + 9}">${up}</text>`;
+  const names = `<text x="${x(0.5)}" y="${height - 5}" text-anchor="middle">${across}</text>` +
+    `<text x="${LEFT - 22}" y="11">${up}</text>`;
   return svg(`class="chart" viewBox="0 0 ${width} ${height}" role="img" aria-label="${escaped(label)}"`,
     box + ticks + content(x, y) + names);
 }
@@ -49,14 +49,14 @@ function niceTicks(low, high) {
 
 // Lines: [{ name, epochs, values, colour, dash }].
 function lineChart(title, lines) {
-  const width = 420, height = 210, left = 48;
+  const width = 330, height = 180, left = 46, top = 8;
   const values = lines.flatMap((line) => line.values.filter((value) => value !== null));
   const epochs = lines.flatMap((line) => line.epochs);
   if (!values.length) return make("p", { class: "soft" }, "no values");
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const [first, last] = [Math.min(...epochs), Math.max(...epochs)];
   const x = (epoch) => left + ((epoch - first) / (last - first || 1)) * (width - left - 10);
-  const y = (value) => TOP + (1 - (value - low) / (high - low || 1)) * (height - TOP - 24);
+  const y = (value) => top + (1 - (value - low) / (high - low || 1)) * (height - top - 24);
   const grid = niceTicks(low, high).map((at) =>
     `<path class="axis" d="M${left} ${y(at).toFixed(1)}H${width - 10}"/>` +
     `<text x="${left - 5}" y="${(y(at) + 4).toFixed(1)}" text-anchor="end">${Number(at.toPrecision(3))}</text>`).join("");

@@ -10,7 +10,7 @@ const watcher = new IntersectionObserver((entries) => {
 }, { rootMargin: "400px" });
 
 function classOptions() {
-  const shown = CLASSES.map(({ index }) => DATA.fields.filter((field) => field.f[index]).length);
+  const shown = CLASSES.map(({ index }) => DATA.fields.filter((field) => shows(field, index)).length);
   const options = CLASSES.map(({ index, name }) => [index, `${index} ${name} (${shown[index]})`]);
   return [[-1, `All classes (${DATA.fields.length})`], ...options];
 }
@@ -35,12 +35,14 @@ function surestErrors() {
   return surest;
 }
 
-// A class filter keeps fields where a cell shows the class first, or that the class may be in at all if none does.
+// Whether a cell of a field scores the class first, or truly shows it.
+const shows = (field, index) => field.f[index] > 0 || field.t[index] > 0;
+
 function choose() {
   const places = DATA.fields.map((_, place) => place);
   const wanted = state.find.trim().toLowerCase();
   const named = places.filter((place) => DATA.fields[place].id.toLowerCase().includes(wanted));
-  state.shown = named.filter((place) => state.class < 0 || DATA.fields[place].f[state.class]);
+  state.shown = named.filter((place) => state.class < 0 || shows(DATA.fields[place], state.class));
   const keys = {
     score: (place) => -score(DATA.fields[place]),
     cells: (place) => -DATA.fields[place].n,
@@ -74,7 +76,10 @@ function legend() {
   if (!DATA.fields.length) return [];
   const line = (stroke, dash) =>
     svg('width="26" height="12"', `<path d="M0 6H26" stroke="${stroke}" stroke-width="2.5" stroke-dasharray="${dash}"/>`);
-  const parts = [make("span", {}, swatch(0), " outline: a cell, in the colour of its first class")];
+  const parts = CLASSES.filter(({ index }) => DATA.fields.some((field) => shows(field, index))).map(({ index, name }) =>
+    make("button", { type: "button", class: "chip", "aria-pressed": String(state.class === index), title: `Outline colour of cells that score ${name} first`,
+      onclick: () => { setClass(state.class === index ? -1 : index); $("legend").querySelector(`[data-chip="${index}"]`).focus(); }, "data-chip": index },
+      swatch(index), ` ${name}`));
   if (state.overlay !== "none" && state.class >= 0) {
     const what = state.overlay === "map" ? "class map" : "score";
     const box = svg('width="26" height="12"', `<rect width="26" height="12" fill="rgb(${HEAT})" opacity=".8"/>`);
@@ -118,6 +123,7 @@ function outlines(place, chosen = null, live = false) {
   if (state.outlines || live) {
     for (const cell of one.x) if (cell) paths.push(`<path class="missed" d="${cell.d}"/>`);
   }
+  if (live && view.missed >= 0 && one.x[view.missed]) paths.push(`<path class="missed sought" d="${one.x[view.missed].d}"/>`);
   return svg(`viewBox="0 0 ${width} ${height}" preserveAspectRatio="none"`, paths.join(""));
 }
 
@@ -130,6 +136,8 @@ function outline(cell, k, chosen, live, most) {
   const best = cell.s.length ? `, ${className(first)} ${number(cell.s[0][1], 2)}` : "";
   const how = live ? ` class="cell${chosen ? " chosen" : ""}" data-cell="${k}" tabindex="0" role="button" aria-label="Cell ${k + 1}${escaped(best)}"` : "";
   const halo = state.outlines || chosen ? `<path class="halo" d="${cell.d}"/>` : "";
+  const [left, top, wide, high] = cell.b;
+  const name = live ? `<text x="${left + wide / 2}" y="${top + high / 2}">${first === NOTHING ? "-" : first}</text>` : "";
   return halo + `<path${how} d="${cell.d}" stroke="${stroke}" style="fill:rgba(${HEAT},${opacity.toFixed(3)})"/>` +
-    (truly ? `<path class="true" d="${cell.d}"/>` : "");
+    (truly ? `<path class="true" d="${cell.d}"/>` : "") + name;
 }

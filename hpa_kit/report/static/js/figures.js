@@ -9,10 +9,13 @@ function needsTruth(what) {
 function drawClasses() {
   const panel = $("panel-classes");
   if (!DATA.evidence) return panel.replaceChildren(needsTruth("Precision, recall and calibration"));
-  const known = CLASSES.filter(({ index }) => DATA.evidence.classes[index].truth || DATA.evidence.classes[index].found);
+  const known = CLASSES.filter(({ index }) => DATA.evidence.classes[index].truth);
+  const unknown = CLASSES.filter(({ index }) => !DATA.evidence.classes[index].truth);
   panel.replaceChildren(
     make("p", { class: "key" }, "Left: precision over recall, whose area is the AP. Right: of scores of about one confidence, the part that is right; on the dashed line a confidence is what it says. A score is right where its mask has IoU 0.6 or more with a cell that shows the class."),
-    make("div", { class: "cards" }, overall(), ...known.map(({ index }) => classCard(index))));
+    make("div", { class: "cards" }, overall(), ...known.map(({ index }) => classCard(index))),
+    unknown.length ? make("p", { class: "key" }, "No cell truly shows, and so counts for nothing: ",
+      ...unknown.map(({ index, name }) => make("span", { title: `${plural(DATA.evidence.classes[index].found, "score")} given` }, swatch(index), ` ${name}`))) : "");
 }
 
 function overall() {
@@ -24,7 +27,7 @@ function overall() {
 }
 
 function apBars() {
-  const width = 190, height = 140, each = (height - 24) / CLASSES.length;
+  const width = 190, height = 160, each = (height - 24) / CLASSES.length;
   const bars = DATA.evidence.classes.map((one, index) => {
     const y = 6 + index * each;
     const length = (one.ap || 0) * (width - 42);
@@ -70,7 +73,8 @@ function confusionCell(row, column, value, total) {
   const part = total ? value / total : 0;
   const text = part ? (100 * part).toFixed(part < 0.1 ? 1 : 0) : "";
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  const style = `background:rgba(var(--heat-rgb),${(0.9 * part).toFixed(2)});${part > 0.55 ? `color:${dark ? "#111" : "#fff"}` : ""}`;
+  const turned = dark ? (part > 0.5 ? "color:#111" : "") : part > 0.75 ? "color:#fff" : "";
+  const style = `background:rgba(var(--heat-rgb),${(0.9 * part).toFixed(2)});${turned}`;
   const words = `${row === NOTHING ? "No true cell" : className(row)} given ${className(column)}: ${number(value, 1)} cells`;
   const inside = part && row !== NOTHING ? make("button", { type: "button", title: words, "aria-label": words, onclick: () => { setClass(row); showTab("errors"); } }, text) : make("span", { title: words, style: "padding:.15rem .3rem" }, text);
   return make("td", { style, class: row === column ? "same" : null }, inside);
@@ -95,7 +99,7 @@ function drawErrors() {
 
 function errorItem([kind, index, place, cell, missed, surety]) {
   const field = DATA.fields[place];
-  const open = () => openViewer(place, cell < 0 ? null : cell);
+  const open = () => openViewer(place, cell < 0 ? null : cell, missed);
   const holder = make("span", { class: "shot", style: "aspect-ratio:1" });
   errorShots.set(holder, () => {
     const shape = cell < 0 ? record(place).x[missed] : record(place).c[cell];

@@ -1,15 +1,18 @@
 // One field, large: a cell can be chosen by a click, by Tab and Enter, or by the arrows up and down.
-const view = { place: 0, cell: null, canvas: null, opener: null };
+// `missed` is a true cell that was not found and is to be seen.
+const view = { place: 0, cell: null, missed: -1, canvas: null, opener: null };
 
-function openViewer(place, cell = null) {
+function openViewer(place, cell = null, missed = -1) {
   view.opener = document.activeElement;
-  showField(place, cell);
+  showField(place, cell, missed);
   if (!$("viewer").open) $("viewer").showModal();
   $("viewer").focus();
 }
 
-function showField(place, cell = null) {
+function showField(place, cell = null, missed = -1) {
   view.place = place;
+  view.missed = missed;
+  view.cell = null;
   const field = DATA.fields[place];
   $("viewer-name").textContent = field.id;
   $("viewer-name").title = `${field.id}, ${field.w} x ${field.h} px`;
@@ -42,14 +45,14 @@ async function repaint() {
 }
 
 function chooseCell(cell, focus = false) {
+  const before = view.cell;
   view.cell = cell;
   $("shot").replaceChildren(view.canvas, outlines(view.place, cell, true));
   $("panel").replaceChildren(...(cell === null ? fieldPanel(view.place) : cellPanel(view.place, cell)));
   $("panel").scrollTop = 0;
-  if (focus) {
-    const path = $("shot").querySelector(`[data-cell="${cell}"]`);
-    if (path) path.focus();
-  }
+  // What had the focus may be gone with what was replaced; keys must not get lost with it.
+  const lost = $("viewer").open && !$("viewer").contains(document.activeElement);
+  if (focus || lost) ($("shot").querySelector(`[data-cell="${cell ?? before}"]`) || $("viewer")).focus();
 }
 
 function step(by) {
