@@ -151,7 +151,7 @@ def test_a_slow_disk_costs_the_last_fields_not_the_views(fields, member, clock, 
     monkeypatch.setattr(lanes, "kept_or_made", slow)
     monkeypatch.setattr(lanes, "Background", Inline)
     infer(settings(fields, member, budget=400 / 3600), now=clock)
-    assert 4 <= found(fields) <= 6
+    assert 4 <= found(fields) <= 9  # at most nine of 41 s fit; how many are read ahead is up to threads
     assert clock() <= 400 + 2 * 41
     assert {effort.views for effort in used} == {0}
 
