@@ -70,21 +70,31 @@ class Forecast:
         total: number of fields.
         warmup: fields that start slowly; the line comes after twice as many.
         now: the clock.
+        unit: what is counted, where it is not fields.
+        note: what else to say in the line.
     """
 
-    def __init__(self, what: str, total: int, warmup: int = 1, now: Clock = monotonic) -> None:
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        warmup: int = 1,
+        now: Clock = monotonic,
+        unit: str = "fields",
+        note: str = "",
+    ) -> None:
         self.what, self.total, self.warmup = what, total, max(1, warmup)
+        self.unit, self.note = unit, note
         self._now, self._begun = now, now()
         self._done, self._warm = 0, 0
         self._said = total <= 0
 
-    def add(self, fields: int, parts: Mapping[str, float] | None = None, note: str = "") -> None:
+    def add(self, fields: int, parts: Mapping[str, float] | None = None) -> None:
         """Count fields as done.
 
         Args:
             fields: how many more.
             parts: seconds per field by part, to be told.
-            note: what else to say in the line.
         """
         self._done += fields
         if self._said or self._done == 0:
@@ -93,16 +103,16 @@ class Forecast:
             self._warm, self._from = self._done, self._now()
         elif self._done >= min(self.total, 2 * self.warmup):
             self._said = True
-            log.info(self._line(parts or {}, note))
+            log.info(self._line(parts or {}))
 
-    def _line(self, parts: Mapping[str, float], note: str) -> str:
+    def _line(self, parts: Mapping[str, float]) -> str:
         since = self._from if self._warm else self._begun
         each = (self._now() - since) / max(1, self._done - self._warm)
         whole = each * (self.total - self._done) + self._now() - self._begun
         listed = ", ".join(f"{part} {seconds:.2g}" for part, seconds in parts.items())
         return (
-            f"{self.what}: expect {duration(whole)} for {self.total} fields, {each:.2g} s each"
-            f"{f' ({listed})' if listed else ''}; memory {memory_text()}{note}"
+            f"{self.what}: expect {duration(whole)} for {self.total} {self.unit}, {each:.2g} s each"
+            f"{f' ({listed})' if listed else ''}; memory {memory_text()}{self.note}"
         )
 
 

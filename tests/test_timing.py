@@ -66,9 +66,9 @@ def test_the_forecast_is_said_once_and_without_the_slow_start(clock, caplog) -> 
 
 def test_a_short_run_says_what_it_took(clock, caplog) -> None:
     with caplog.at_level(logging.INFO):
-        forecast = Forecast("infer", 3, warmup=8, now=clock)
+        forecast = Forecast("infer", 3, warmup=8, now=clock, note="; 8.5 h allowed")
         clock.seconds = 12
-        forecast.add(3, {"members": 4.0}, "; 8.5 h allowed")
+        forecast.add(3, {"members": 4.0})
     assert say(caplog)[0].startswith("infer: expect 12 s for 3 fields, 4 s each (members 4); memory ")
     assert say(caplog)[0].endswith("GiB; 8.5 h allowed")
 

@@ -20,6 +20,7 @@ from hpa_kit.data.labelled import fields_to_keep
 from hpa_kit.data.memory import available_bytes
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, attempt
+from hpa_kit.timing import Forecast
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class FieldStore:
         )
         # Processes that fill one folder at a time seldom meet, as each takes an order of its own.
         order = np.random.default_rng().permutation(np.array(todo, dtype=np.int64)).tolist()
-        self._each(self._keep, order, "resize fields", workers)
+        self._each(self._keep, order, "resize fields", workers, Forecast("resize fields", len(todo), workers))
 
     def _path(self, number: int) -> Path:
         assert self._kept is not None
@@ -188,7 +189,9 @@ class FieldStore:
             memory[number] = field
             return None
 
-        self._each(keep, range(len(self)), "read fields", _cpus())
+        held = f"; the fields hold {memory.nbytes / 2**30:.1f} GiB"
+        forecast = Forecast("read fields", len(self), _cpus(), note=held)
+        self._each(keep, range(len(self)), "read fields", _cpus(), forecast)
         return memory
 
     def _fits(self) -> bool:
@@ -204,7 +207,12 @@ class FieldStore:
         return False
 
     def _each(
-        self, function: Callable[[int], T | Failure], numbers: Sequence[int], doing: str, workers: int
+        self,
+        function: Callable[[int], T | Failure],
+        numbers: Sequence[int],
+        doing: str,
+        workers: int,
+        forecast: Forecast | None = None,
     ) -> list[T]:
         """Results of all fields, from threads.
 
@@ -216,7 +224,11 @@ class FieldStore:
         pool = ThreadPoolExecutor(workers, "store")
         try:
             done = tqdm(pool.map(function, numbers), doing, len(numbers), unit="field", leave=False)
-            results = dict(zip(numbers, done, strict=True))
+            results = {}
+            for number, result in zip(numbers, done, strict=True):
+                results[number] = result
+                if forecast is not None:
+                    forecast.add(1)
         finally:
             pool.shutdown(cancel_futures=True)
         failed = {self.ids[n]: result.reason for n, result in results.items() if isinstance(result, Failure)}

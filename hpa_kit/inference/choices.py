@@ -20,6 +20,7 @@ from hpa_kit.config.scoring import (
 from hpa_kit.inference.calibration import fit_calibration
 from hpa_kit.inference.pool import LINEAR, Pool
 from hpa_kit.inference.rules import RULES
+from hpa_kit.timing import Forecast
 
 Fields = NDArray[np.bool_]
 
@@ -96,6 +97,8 @@ def crossfit(pool: Pool, start: EnsembleSettings, parts: int, seed: int, repeats
     gains: list[list[float]] = []
     defaults = []
     parts = min(parts, n_fields)
+    # Once more than is judged: on all fields, when it has been found to help.
+    forecast = Forecast("tune", repeats * parts + 1, unit="choices")
     for _ in tqdm(range(repeats), unit="division", desc="tune"):
         part_of = rng.permutation(np.arange(n_fields) % parts)
         gains.append([])
@@ -107,6 +110,7 @@ def crossfit(pool: Pool, start: EnsembleSettings, parts: int, seed: int, repeats
             chosen = choose(pool, ~held_out, start)
             gains[-1].append((pool.mean_ap(pool.scores_of(chosen), held_out) or 0.0) - default)
             defaults.append(default)
+            forecast.add(1)
     if not defaults:
         return Crossfit([[0.0]], float("nan"))
     return Crossfit(gains, float(np.mean(defaults)))

@@ -24,6 +24,7 @@ from hpa_kit.inference.rules import FieldEvidence, scoring_rule
 from hpa_kit.inference.scoring import mean_logits
 from hpa_kit.inference.steps import cell_context
 from hpa_kit.inference.truth import TrueCells, no_truth
+from hpa_kit.timing import Forecast
 from hpa_kit.training.member import checkpoint_file
 
 log = logging.getLogger(__name__)
@@ -134,6 +135,7 @@ class Gatherer:
         )
         cells = kept_or_made(ids, self.images, finder, ensemble.masks, settings.workers)
         failed: dict[str, str] = {}
+        forecast = Forecast("tune", len(ids), settings.batch)
         with tqdm(total=len(ids), unit="field", desc="tune") as bar:
             for batch in batches(cells, settings.batch):
                 good = {id: found for id, found in batch if isinstance(found, FieldCells)}
@@ -144,6 +146,7 @@ class Gatherer:
                         failed[id] = made.reason
                     else:
                         self._keep(id, made)
+                forecast.add(len(batch))
                 bar.update(len(batch))
         for id, reason in list(failed.items())[:10]:
             log.warning(f"tune: ID {id} is left out: {reason}")

@@ -152,8 +152,8 @@ def _run(
     efforts = ensembles[0].efforts(give_up)
     total = sum(map(len, todo))
     pace = Pace(budget, total, [ensembles[0].cost(effort) for effort in efforts], len(devices))
-    forecast = Forecast(filling.what, total, settings.batch * len(devices), budget.now)
     limit = f"; {duration(budget.seconds)} allowed" if budget.seconds < float("inf") else ""
+    forecast = Forecast(filling.what, total, settings.batch * len(devices), budget.now, note=limit)
     said = [efforts[0]]
     bar = tqdm(total=len(filling.ids), initial=len(filling.ids) - total, unit="field", desc=filling.what)
 
@@ -167,7 +167,7 @@ def _run(
         table.add(id, size, result, stamp=stamps[id], made=field.made, actual=field.size)
 
     def after(fields: int, parts: dict[str, float]) -> None:
-        forecast.add(fields, parts, limit)
+        forecast.add(fields, parts)
         filling.measured(fields, parts)
         if efforts[pace.effort] != said[-1]:
             said.append(efforts[pace.effort])

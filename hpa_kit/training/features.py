@@ -20,6 +20,7 @@ from hpa_kit.errors import InputError
 from hpa_kit.files import make_folder_of
 from hpa_kit.flow import batches, run_ahead
 from hpa_kit.models import ArcFaceNet, CamClassifier, mean_logits
+from hpa_kit.timing import Forecast
 from hpa_kit.training.features_file import Features, read_features, write_features
 from hpa_kit.training.member import Member, load_member
 
@@ -54,9 +55,11 @@ def make_features(settings: FeaturesSettings) -> Path:
     views = views_of(settings, member)
     parts = _Parts(settings.out, _source(member, views))
     missing = [id for id in folders if id not in parts.done]
+    forecast = Forecast("features", len(missing), settings.batch)
     with tqdm(total=len(folders), initial=len(folders) - len(missing), desc="features", unit="field") as bar:
         for ids, values in _made(member, {id: folders[id] for id in missing}, views, settings):
             parts.add(ids, values)
+            forecast.add(len(ids))
             bar.update(len(ids))
     parts.finish(list(folders))
     return settings.out

@@ -1,5 +1,6 @@
 """Resized fields are kept, found stale or damaged, and made again."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -266,3 +267,12 @@ def test_store_is_a_command(images, kept, capsys):
     assert (
         main(["store", str(images), "--size", "32", "--out", str(kept), "--shards", "2", "--shard", "2"]) == 2
     )
+
+
+def test_it_says_what_resizing_and_reading_all_fields_takes(images, kept, caplog):
+    with caplog.at_level(logging.INFO):
+        FieldStore(images, IDS, 32, kept=kept)
+    lines = [line for line in caplog.messages if " expect " in line]
+    assert [line.partition(":")[0] for line in lines] == ["resize fields", "read fields"]
+    assert all("for 3 fields" in line and "GiB" in line for line in lines)
+    assert "the fields hold" in lines[1]

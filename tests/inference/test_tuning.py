@@ -1,5 +1,6 @@
 """Choosing an ensemble's weights, rule and steps on fields its members have not seen."""
 
+import logging
 import shutil
 
 import numpy as np
@@ -163,6 +164,14 @@ def test_without_a_truth_image_labels_judge(labelled, make_member, tmp_path) -> 
     (labelled.root / "train.csv").unlink()
     with pytest.raises(InputError, match="no labels of split train; give --truth"):
         tune(settings_of(labelled, [run], tmp_path, truth=None))
+
+
+def test_it_says_what_looking_and_choosing_take(labelled, make_member, tmp_path, caplog) -> None:
+    with caplog.at_level(logging.INFO):
+        tune(settings_of(labelled, [with_folds(make_member(32), tmp_path)], tmp_path))
+    lines = [line for line in caplog.messages if line.startswith("tune: expect ")]
+    assert ["for 6 fields" in line for line in lines] == [True, False]
+    assert "choices, " in lines[1]
 
 
 def test_the_command_writes_a_yaml_that_infer_takes(labelled, make_member, tmp_path, capsys) -> None:

@@ -1,5 +1,6 @@
 """Features: views, lengths, resuming; and a whole second round from them."""
 
+import logging
 import shutil
 
 import numpy as np
@@ -175,3 +176,9 @@ def test_angles_are_learnt_and_give_features(settings, competition, tmp_path):
     made = FeaturesSettings(data=competition, member=run, out=tmp_path / "f.npz", device="cpu", views="one")
     lengths = np.linalg.norm(read_features(make_features(made)).values, axis=1)
     np.testing.assert_allclose(lengths, 1, atol=1e-5)
+
+
+def test_it_says_what_all_fields_take(asked, caplog):
+    with caplog.at_level(logging.INFO):
+        make_features(asked())
+    assert [line for line in caplog.messages if line.startswith("features: expect ")]

@@ -18,6 +18,7 @@ from hpa_kit.data.simulate.field import Truth, draw, prepare
 from hpa_kit.data.simulate.plan import SPLITS, FieldPlan, plan_fields
 from hpa_kit.files import atomic_path, atomic_text
 from hpa_kit.submission import encode_label_map, encode_mask, truth_string
+from hpa_kit.timing import Forecast
 
 # Fewer pixels than this are drawn before a second process has started.
 _SMALL_WORK = 8 * 512**2
@@ -63,7 +64,10 @@ def simulate(settings: SimulateSettings) -> Path:
         (folder / part).mkdir(parents=True, exist_ok=True)
     pixels = sum(max(job.plan.height * job.plan.width, 256**2) for job in jobs)
     with _mapper(1 if pixels <= _SMALL_WORK else min(settings.workers, len(jobs))) as run:
-        rows = list(tqdm(run(_write_field, jobs), total=len(jobs), desc="simulate", unit="field"))
+        forecast, rows = Forecast("simulate", len(jobs), 2 * settings.workers), []
+        for row in tqdm(run(_write_field, jobs), total=len(jobs), desc="simulate", unit="field"):
+            rows.append(row)
+            forecast.add(1)
     _write_tables(folder, rows)
     return folder
 
