@@ -57,7 +57,10 @@ class _Stages:
         return [self.plan.classifier(rung, self.seed, fold) for fold in range(self.settings.folds)]
 
     def _networks(self) -> list[Path]:
-        """Stage 2: networks that learnt from out-of-fold pseudo labels of the round-1 classifiers."""
+        """Stage 2: networks that learnt from out-of-fold pseudo labels of the round-1 classifiers.
+
+        Their encoders start with those classifiers' backbones: minutes would not do from random weights.
+        """
         settings = self.settings
         pseudo_labels = self.plan.add(
             f"pseudo labels, {self.masks} cells, seed {self.seed}", "pseudo-labels", "pseudo-labels",
@@ -69,6 +72,7 @@ class _Stages:
             self.plan.train(
                 f"stage2 with {self.masks} cells", self.seed, fold, self.folder / f"stage2_fold{fold}",
                 "--network", "unet", "--pseudo-labels", pseudo_labels, "--epochs", settings.stage2_epochs,
+                "--warm-start", self.plan.classifier("round1", self.seed, fold),
             )
             for fold in range(settings.stage2_folds)
         ]  # fmt: skip

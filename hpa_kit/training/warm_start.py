@@ -11,6 +11,7 @@ from hpa_kit.errors import InputError
 from hpa_kit.training.checkpoint import BEST, read_checkpoint
 
 SUBCATEGORY_WEIGHTS = "subcategory_head.weight"
+_BACKBONE, _ENCODER = "backbone.maps.network.", "network.encoder.model."
 
 
 def start_from(model: nn.Module, settings: TrainSettings, path: Path) -> None:
@@ -18,7 +19,8 @@ def start_from(model: nn.Module, settings: TrainSettings, path: Path) -> None:
 
     Of the same kind of network that is everything but a sub-category head of another round, whose clusters
     mean something else: so round 1 starts with round 0's backbone and its head as the parents' head. Of
-    another kind it is the backbone.
+    another kind it is the backbone; a U-Net's encoder starts with a classifier's, as far as that goes: stages
+    that the classifier leaves out stay as they are.
 
     Args:
         model: the network that ``settings`` describe.
@@ -37,12 +39,15 @@ def start_from(model: nn.Module, settings: TrainSettings, path: Path) -> None:
             f"warm_start: {file} reads {before.in_channels} channels; expected {settings.in_channels}"
         )
     same = before.network == settings.network
+    if settings.network == "unet" and not same:
+        found = _as_encoder(found, wanted)
     # The same round has the same clusters only if it has the same table; another shape tells them apart.
     fresh = not same or before.round != settings.round or _shape(found) != _shape(wanted)
     taken = {
         key
         for key in wanted
-        if (same or key.startswith("backbone.")) and not (fresh and key == SUBCATEGORY_WEIGHTS)
+        if (same or key.startswith("backbone.") or (key.startswith(_ENCODER) and key in found))
+        and not (fresh and key == SUBCATEGORY_WEIGHTS)
     }
     if not taken:
         raise InputError(
@@ -59,6 +64,13 @@ def start_from(model: nn.Module, settings: TrainSettings, path: Path) -> None:
             f"{', '.join(faults[:5])}{', …' if len(faults) > 5 else ''}"
         )
     model.load_state_dict({key: found[key] for key in taken}, strict=False)
+
+
+def _as_encoder(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A classifier's backbone by the names of a U-Net's encoder, which has ``_`` for some of timm's dots."""
+    names = {key.removeprefix(_ENCODER).replace(".", "_"): key for key in wanted if key.startswith(_ENCODER)}
+    plain = {key.removeprefix(_BACKBONE).replace(".", "_"): value for key, value in found.items()}
+    return {names[name]: value for name, value in plain.items() if name in names}
 
 
 def checkpoint_file(path: Path) -> Path:

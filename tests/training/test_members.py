@@ -130,6 +130,26 @@ def test_angles_hand_on_their_backbone_only(saved, settings):
     assert same(angles, model, "backbone.") and isinstance(model, CamClassifier)
 
 
+def test_stage_two_starts_with_the_backbone_of_a_classifier_as_far_as_that_goes(saved, settings):
+    path, _, zero = saved("zero")  # resnet10t at stride 16: its last stage is left out
+    stage2 = settings(network="unet", pseudo_labels="labels")
+    torch.manual_seed(0)
+    fresh = build_network(stage2).state_dict()
+    torch.manual_seed(0)
+    started = build_network(stage2.model_copy(update={"warm_start": path})).state_dict()
+    learnt = {key for key in started if not torch.equal(started[key], fresh[key])}
+    weights = zero.state_dict()
+    assert learnt
+    for key in learnt:
+        plain = key.removeprefix("network.encoder.model.")
+        of_stage = (
+            plain.replace("layer1_", "layer1.").replace("layer2_", "layer2.").replace("layer3_", "layer3.")
+        )
+        assert torch.equal(started[key], weights[f"backbone.maps.network.{of_stage}"])
+    assert any("layer3" in key for key in learnt)
+    assert not any("layer4" in key or "decoder" in key for key in learnt)
+
+
 def test_a_start_that_does_not_fit_is_named(saved, settings, tmp_path):
     path, _, _ = saved("zero")
     with pytest.raises(InputError, match=r"zero.* reads 4 channels; expected 3"):
@@ -137,7 +157,9 @@ def test_a_start_that_does_not_fit_is_named(saved, settings, tmp_path):
     with pytest.raises(InputError, match=r"zero.* does not fit backbone resnet18 at stride 16: backbone"):
         build_network(settings(warm_start=path, backbone="resnet18"))
     with pytest.raises(InputError, match=r"zero.* network cam, which has no weights for unet"):
-        build_network(settings(warm_start=path, network="unet", pseudo_labels="labels"))
+        build_network(
+            settings(warm_start=path, network="unet", pseudo_labels="labels", backbone="convnext_atto")
+        )
     with pytest.raises(InputError, match=r"gone.* is missing"):
         build_network(settings(warm_start=tmp_path / "gone.safetensors"))
     # A warm start brings the backbone, so a file of pretrained weights is not looked for.
