@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from hpa_kit.classes import N_CLASSES
+from hpa_kit.config.base import nearest
 
 
 def split_text(value: Any) -> Any:
@@ -20,11 +21,24 @@ def several(value: Any) -> Any:
     return (value,) if isinstance(value, str | Path) else value
 
 
+# Names that settings take; :func:`hpa_kit.inference.add_rule` adds to them.
+RULE_NAMES = ["best", "cam_share", "mean_logit", "mean_logit_negative", "cell_logit", "quantile", "copied"]
+
+
+def known_rule(value: str) -> str:
+    if value not in RULE_NAMES:
+        raise ValueError(
+            f"there is no such rule{nearest(value, RULE_NAMES)}; one of your own has to be added first "
+            "(hpa_kit.inference.add_rule)"
+        )
+    return value
+
+
 ClassIndex = Annotated[int, Field(ge=0, lt=N_CLASSES)]
 Classes = Annotated[tuple[ClassIndex, ...], BeforeValidator(split_text)]
 FieldSide = Annotated[int, Field(ge=64, le=3072)]
 Stride = Annotated[Literal[8, 16, 32], BeforeValidator(whole_number)]
-Rule = Literal["best", "cam_share", "mean_logit", "mean_logit_negative", "cell_logit", "quantile", "copied"]
+Rule = Annotated[str, AfterValidator(known_rule)]
 Form = Literal["mean_share", "max_share", "mean", "max"]
 StrideBy = Literal["cut", "dilate", "both"]
 Split = Literal["train", "test"]

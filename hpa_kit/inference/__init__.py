@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpa_kit.inference.arrays import resized
     from hpa_kit.inference.cell_table import predict
     from hpa_kit.inference.ensemble import Effort, Ensemble, FieldMaps
     from hpa_kit.inference.pipeline import infer
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
         RULES,
         FieldEvidence,
         ScoringRule,
+        add_rule,
         rule_of,
         score_field,
         scores_to_prediction,
@@ -36,10 +38,12 @@ _HOME = {
     "FieldEvidence": "rules",
     "FieldMaps": "ensemble",
     "ScoringRule": "rules",
+    "add_rule": "rules",
     "copy_image_scores": "scoring",
     "infer": "pipeline",
     "make_pseudo_labels": "pseudo_labels",
     "predict": "cell_table",
+    "resized": "arrays",
     "rule_of": "rules",
     "score_cells": "scoring",
     "score_cells_mean_logit": "scoring",
@@ -58,10 +62,12 @@ __all__ = [
     "FieldMaps",
     "ScoringRule",
     "Tuning",
+    "add_rule",
     "copy_image_scores",
     "infer",
     "make_pseudo_labels",
     "predict",
+    "resized",
     "rule_of",
     "score_cells",
     "score_cells_mean_logit",

@@ -24,7 +24,14 @@ from hpa_kit.inference.journal import Journal
 from hpa_kit.inference.lanes import Lane, Shared, run_lanes
 from hpa_kit.inference.prepare import PreparedField, Preparer
 from hpa_kit.inference.rows import GrowingTable, SubmissionRows
-from hpa_kit.inference.rules import FieldEvidence, ScoringRule, rule_of, score_field, scores_to_prediction
+from hpa_kit.inference.rules import (
+    FieldEvidence,
+    ScoringRule,
+    code_of,
+    rule_of,
+    score_field,
+    scores_to_prediction,
+)
 from hpa_kit.inference.work import (
     Filling,
     Outcome,
@@ -118,7 +125,8 @@ def fill(filling: Filling[D], table: GrowingTable, give_up: Sequence[Saving] = (
     """
     stamps = field_stamps(filling.ids, filling.images, filling.ensemble.masks, filling.sizes)
     ensemble = filling.ensemble.model_dump(exclude={"masks"})
-    table.journal.resume(depends_on(filling.what, filling.settings.amp, ensemble), stamps)
+    code = code_of(filling.ensemble.rule)
+    table.journal.resume(depends_on(filling.what, filling.settings.amp, ensemble, code), stamps)
     resumed = [id for id in filling.ids if id in table.journal]
     for id in resumed:
         if not filling.still_there(id):

@@ -1,8 +1,11 @@
 """How a cell's confidence is formed, by name; and the table of cell scores."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -10,8 +13,10 @@ from numpy.typing import NDArray
 
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import EnsembleSettings, Form, Rule, Settings
-from hpa_kit.config.scoring import FloorStep, NegativeStep
+from hpa_kit.config.kinds import RULE_NAMES
+from hpa_kit.config.scoring import FloorStep, NegativeStep, make_step
 from hpa_kit.data.cell_scores import CLASS_COLUMNS
+from hpa_kit.errors import InputError
 from hpa_kit.inference.quantiles import score_cells_quantile
 from hpa_kit.inference.scoring import copy_image_scores, score_cells, score_cells_mean_logit
 from hpa_kit.inference.steps import apply_steps, cell_context
@@ -53,11 +58,27 @@ class ScoringRule:
     steps: tuple[Settings, ...] = ()
 
     def __call__(self, seen: FieldEvidence) -> NDArray[np.float64]:
-        """Score every cell of a field."""
-        rows = self.score(seen)
+        """Score every cell of a field.
+
+        Raises:
+            InputError: the rule gives no such table of numbers in [0, 1].
+        """
+        rows = _checked(self.score(seen), seen.n_cells)
         if not self.steps:
             return rows
         return apply_steps(rows, cell_context(seen.image_scores, seen.cells, seen.n_cells), self.steps)
+
+
+def _checked(rows: NDArray[np.float64], n_cells: int) -> NDArray[np.float64]:
+    """The rows of a rule, which may be anybody's, in the form that all that follows takes."""
+    rows = np.asarray(rows, dtype=np.float64)
+    if rows.shape != (n_cells, N_CLASSES):
+        raise InputError(f"rule: it gives {rows.shape}; expected ({n_cells}, {N_CLASSES}), a row per cell")
+    if not ((rows >= 0) & (rows <= 1 + 1e-6)).all():  # means of float32 maps may round above 1
+        raise InputError(
+            f"rule: it gives values from {rows.min()} to {rows.max()}; expected confidences from 0 to 1"
+        )
+    return rows
 
 
 def _cam_share(seen: FieldEvidence, form: Form = "mean_share") -> NDArray[np.float64]:
@@ -96,6 +117,48 @@ RULES: dict[Rule, ScoringRule] = {
     "quantile": ScoringRule(_quantile, class_maps=True),
     "copied": ScoringRule(_copied),
 }
+BUILT_IN = frozenset(RULES)
+
+
+def add_rule(
+    name: str,
+    score: Callable[[FieldEvidence], NDArray[np.float64]],
+    class_maps: bool = False,
+    logit_maps: bool = False,
+    steps: Sequence[Settings | str] = (),
+) -> None:
+    """Add a rule of your own: from now on settings, ensembles' YAML and command lines take its name.
+
+    Call it before settings with that name are made. Adding a rule of your own again replaces it.
+
+    Args:
+        name: what to call it.
+        score: a :class:`FieldEvidence` -> (n_cells, 19) confidences in [0, 1], row i for cell i + 1. It is
+            called by several threads.
+        class_maps, logit_maps: which maps it looks at; others may have no pixels.
+        steps: what is done to its scores before those of the ensemble, as settings or by name; see
+            :mod:`hpa_kit.config.scoring`.
+
+    Raises:
+        InputError: the kit has a rule of that name, or no step of one.
+    """
+    if name in BUILT_IN:
+        raise InputError(f"rule: {name!r} is one of the kit's own; give yours another name")
+    RULES[name] = ScoringRule(score, class_maps, logit_maps, tuple(make_step(step) for step in steps))
+    if name not in RULE_NAMES:
+        RULE_NAMES.append(name)
+
+
+def code_of(name: Rule) -> Path | str:
+    """What the results of a rule depend on beside its name: of one of your own the file it stands in.
+
+    One that was typed in, as in a notebook, is taken for another in every process.
+    """
+    if name in BUILT_IN:
+        return ""
+    module = sys.modules.get(getattr(RULES[name].score, "__module__", ""))
+    file = getattr(module, "__file__", None)
+    return Path(file) if file else uuid4().hex
 
 
 def scoring_rule(name: Rule, form: Form = "mean_share", steps: Sequence[Settings] = ()) -> ScoringRule:

@@ -15,6 +15,7 @@ from hpa_kit.files import make_folder_of
 from hpa_kit.inference.choices import Crossfit, choose, crossfit, name_of
 from hpa_kit.inference.evidence import Gatherer
 from hpa_kit.inference.pool import pooled
+from hpa_kit.inference.rules import BUILT_IN
 from hpa_kit.inference.truth import TrueCells
 from hpa_kit.inference.unseen import learnt_from
 
@@ -72,6 +73,11 @@ def tune(settings: TuneSettings) -> Tuning:
     start = settings.of_ensemble()
     if settings.ensemble is None:
         start = start.model_copy(update={"rule": "best"})
+    if start.rule not in BUILT_IN:
+        raise InputError(
+            f"tune: rule {start.rule!r} is none of the kit's, which alone can be tried; start from a YAML "
+            "with rule best, and give infer yours with --rule"
+        )
     make_folder_of(settings.out)
     folder = DataFolder(settings.data)
     labels = _labels(folder, settings.split)

@@ -62,9 +62,10 @@ def mean_and_spread(values: Sequence[float]) -> str:
 
 def _classifiers(results: pd.DataFrame, settings: LadderSettings) -> str:
     rungs = [rung for rung in CLASSIFIER_RUNGS if rung in settings.rungs]
+    own = {rule: f"cells: {rule}" for rule in settings.rules if rule not in RULE_NAMES}
     columns = {
         name: _spread_of(_values(results, settings, measure, "true"))
-        for measure, name in MEASURES.items()
+        for measure, name in (MEASURES | own).items()
         if measure in (IMAGE_MAP, "copied", *settings.rules)
     }
     return _table("classifier, true cells", rungs, columns)
@@ -76,7 +77,7 @@ def _stages(results: pd.DataFrame, settings: LadderSettings) -> str:
     for masks in MASKS:
         for rule in reversed(settings.rules):
             values = _stage_values(results, settings, masks, rule)
-            columns[f"{masks} cells, {RULE_NAMES[rule]}"] = _spread_of(values)
+            columns[f"{masks} cells, {RULE_NAMES.get(rule, rule)}"] = _spread_of(values)
             if rule == settings.main_rule:
                 columns[f"{masks} cells, gain"] = _gain_of(values, rungs)
     return _table("rung", rungs, columns)
