@@ -2,11 +2,16 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hpa_kit.errors import InputError
+
+# What the name of a file has in it while it is being written. Its writer holds a lock on it, but not in the
+# first moment of its life.
+_TORN, _YOUNG_SECONDS = ".partial-", 5.0
 
 
 @contextmanager
@@ -22,19 +27,58 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     make_folder_of(path)
+    prefix = f".{path.stem[:40]}{_TORN}"
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
     except OSError as error:
         raise _unwritable(path, error.strerror) from None
-    os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        with _locked(handle):
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def forget_torn(folder: str | Path) -> None:
+    """Remove what processes that were killed were writing to a folder; what others are writing stays.
+
+    Args:
+        folder: those in it are not looked into; one that is not there has nothing torn.
+    """
+    with suppress(OSError):
+        for path in Path(folder).glob(f".*{_TORN}*"):
+            with suppress(OSError), path.open("rb") as file:
+                young = time.time() - path.stat().st_mtime < _YOUNG_SECONDS
+                if not young and _lock(file.fileno()):
+                    path.unlink()
+
+
+@contextmanager
+def _locked(handle: int) -> Iterator[None]:
+    """Hold an open file's lock, and close it at the end; at once where it cannot be locked."""
+    if not _lock(handle):
+        os.close(handle)
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file until it is closed; False where another has it, or files cannot be locked here."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def atomic_text(path: str | Path, text: str) -> None:

@@ -19,6 +19,7 @@ from hpa_kit.data.kept_fields import Origin, kept_fault, kept_path, origins, rea
 from hpa_kit.data.labelled import fields_to_keep
 from hpa_kit.data.memory import available_bytes
 from hpa_kit.errors import InputError
+from hpa_kit.files import forget_torn
 from hpa_kit.flow import Failure, attempt
 from hpa_kit.timing import Forecast
 
@@ -119,6 +120,7 @@ class FieldStore:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"store: {folder} is a file; expected a folder for resized fields")
         self._kept = folder
+        forget_torn(folder / str(self.size))
         looked = self._each(
             lambda number: attempt(self._fault, number, whole), range(len(self)), "look", workers
         )

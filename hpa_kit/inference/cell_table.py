@@ -12,6 +12,7 @@ from hpa_kit.cells.geometry import CellGeometry, cell_geometry
 from hpa_kit.config import PredictSettings
 from hpa_kit.data import DataFolder, find_fields
 from hpa_kit.errors import InputError
+from hpa_kit.files import forget_torn
 from hpa_kit.inference.budget import Budget, Now
 from hpa_kit.inference.ensemble import FieldMaps
 from hpa_kit.inference.journal import Journal
@@ -79,6 +80,7 @@ def _label_map_folder(settings: PredictSettings) -> Path:
         raise InputError(
             f"predict: {folder} cannot be made: {error.strerror}; name another folder with label_maps"
         ) from None
+    forget_torn(folder)
     return folder
 
 

@@ -15,7 +15,7 @@ from hpa_kit.cells import FieldCells, kept_or_made, segmenter
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import EnsembleSettings, MemberSettings, TuneSettings
 from hpa_kit.devices import pick_device
-from hpa_kit.files import atomic_path, atomic_text
+from hpa_kit.files import atomic_path, atomic_text, forget_torn
 from hpa_kit.flow import Failure, attempt, batches
 from hpa_kit.inference.arrays import resized
 from hpa_kit.inference.ensemble import Ensemble, FieldMaps
@@ -98,6 +98,7 @@ class Gatherer:
 
     def _forget_others(self) -> None:
         """Drop what is kept where it was made by other members or otherwise."""
+        forget_torn(self.cache)
         text = yaml.safe_dump(self._made_from(), sort_keys=False)
         path = self.cache / STATE
         if path.is_file() and path.read_text(encoding="utf-8") == text:

@@ -12,8 +12,8 @@ from struct import Struct
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
-from hpa_kit.errors import InputError
 from hpa_kit.files import make_folder_of
+from hpa_kit.locks import open_alone
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Journal:
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by __exit__
         else:
             make_folder_of(path)
-            self._file = _open_alone(path)
+            self._file = open_alone(path)
 
     def __enter__(self) -> Self:
         return self
@@ -153,31 +153,3 @@ class Journal:
                 return
             yield _Place(start + n_known, n_result, json.loads(body[:n_known]))
             start += len(body)
-
-
-def _open_alone(path: Path) -> IO[bytes]:
-    """Open for reading and appending, refusing a file that another process has open here."""
-    try:
-        import fcntl
-    except ImportError:  # not on this system: nobody is kept out
-        fcntl = None  # type: ignore[assignment]
-    try:
-        while True:
-            file = path.open("a+b", buffering=0)
-            if fcntl is None:
-                return file
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                raise InputError(
-                    f"{path} is in use: another process writes the same results; wait, or name another file"
-                ) from None
-            except OSError as error:  # some network disks know no locks
-                log.debug(f"{path} cannot be locked: {error.strerror}")
-                return file
-            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                return file
-            file.close()  # its owner finished and removed it in between
-    except OSError as error:
-        raise InputError(f"files: {path} cannot be written: {error.strerror}; name another file") from None

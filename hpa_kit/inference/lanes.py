@@ -68,11 +68,6 @@ class _Ready(NamedTuple):
     seconds: dict[str, float]
 
 
-class _Scored(NamedTuple):
-    field: PreparedField[Any]
-    future: "Future[tuple[Any, float]]"
-
-
 @dataclass
 class Lane(Generic[D, R]):
     """One device and its threads."""
@@ -85,7 +80,7 @@ class Lane(Generic[D, R]):
     batches: Batches
     receiving: threading.Lock
     stop: threading.Event
-    waiting: deque[_Scored] = field(default_factory=deque)
+    waiting: "deque[Future[float]]" = field(default_factory=deque)
     ended: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -118,7 +113,7 @@ class Lane(Generic[D, R]):
             self._receive_failures(batch, good, seen)
             for one, maps in zip(good, seen, strict=True):
                 if not isinstance(maps, Failure):
-                    self.waiting.append(_Scored(one, scoring.submit(self._score, one, maps)))
+                    self.waiting.append(scoring.submit(self._score, one, maps))
             whole, asked = now() - asked, now()
             spent = BatchSeconds(sum(batch.seconds.values()), looked, scored, whole)
             job.pace.add(effort, len(batch.fields), len(good), spent)
@@ -188,20 +183,21 @@ class Lane(Generic[D, R]):
         alone = [attempt(self.ensemble.look, [field.inputs]) for field in good]
         return [found if isinstance(found, Failure) else found[0] for found in alone]
 
-    def _score(self, one: PreparedField[D], maps: FieldMaps) -> tuple[R | Failure, float]:
+    def _score(self, one: PreparedField[D], maps: FieldMaps) -> float:
+        """Score a field and hand over what comes of it at once: a kill does not cost it; seconds it took."""
         now = self.job.pace.budget.now
         begun = now()
-        return attempt(self.job.finish, one, maps), now() - begun
+        result = attempt(self.job.finish, one, maps)
+        took = now() - begun
+        with self.receiving:
+            self.job.receive(one.id, one, result)
+        return took
 
     def _collect(self) -> float:
-        """Hand over what has been scored; returns the seconds that it took to score."""
+        """Wait until all has been scored; returns the seconds that it took to score."""
         seconds = 0.0
         while self.waiting:
-            one, future = self.waiting.popleft()
-            result, took = future.result()
-            seconds += took
-            with self.receiving:
-                self.job.receive(one.id, one, result)
+            seconds += self.waiting.popleft().result()
         return seconds
 
     def _receive_failures(

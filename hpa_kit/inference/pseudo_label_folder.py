@@ -5,15 +5,17 @@ import io
 import logging
 import shutil
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpa_kit.config import PseudoLabelSettings, make_settings, read_yaml, write_yaml
 from hpa_kit.data.cell_scores import FIELDS, MASKS, SCORES, SCORES_HEADER, SETTINGS
 from hpa_kit.errors import InputError
-from hpa_kit.files import atomic_path, atomic_text
+from hpa_kit.files import atomic_path, atomic_text, forget_torn
 from hpa_kit.flow import share
 from hpa_kit.inference.journal import Journal
+from hpa_kit.locks import alone
 from hpa_kit.tables import read_table
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,10 @@ class PseudoLabelFolder:
         atomic_text(self.root / MEMBERS, members + "\n")
         write_yaml(kept, path)
         (self.root / MASKS).mkdir(exist_ok=True)
+        for folder in (self.root, self.root / MASKS):
+            forget_torn(folder)
+        with self._alone():  # killed after its table was whole, a run leaves its parts
+            self._forget_parts()
 
     def is_whole(self) -> bool:
         """Whether the table holds every field, with the label that it has now."""
@@ -90,7 +96,10 @@ class PseudoLabelFolder:
 
     def write_part(self, done: Iterable[DoneField]) -> None:
         """Write this shard's share of the table."""
-        ordered = sorted(done)
+        with self._alone():
+            self._write_part(sorted(done))
+
+    def _write_part(self, ordered: list[DoneField]) -> None:
         part = self._part(self.shard)
         with (
             atomic_path(part / SCORES) as temporary,
@@ -103,6 +112,11 @@ class PseudoLabelFolder:
 
     def merge(self) -> None:
         """Put the table together where all shards are done; nothing is lost where they are not."""
+        with self._alone():
+            self._merge()
+            self._forget_parts()
+
+    def _merge(self) -> None:
         missing = [shard for shard in range(self.shards) if not self._is_done(shard)]
         if missing:
             if not self.is_whole():  # else another process has just put it together
@@ -116,8 +130,14 @@ class PseudoLabelFolder:
                 with (part / SCORES).open("rb") as source:
                     shutil.copyfileobj(source, file)
         atomic_text(self.root / FIELDS, _csv_text([COLUMNS, *fields]))
+
+    def _forget_parts(self) -> None:
         if self.is_whole():
             shutil.rmtree(self.root / PARTS, ignore_errors=True)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """One process at a time works on the parts: another might remove what this one reads."""
+        return alone(self.root / ".parts.lock", wait=True)
 
     def _part(self, shard: int) -> Path:
         return self.root / PARTS / f"{shard}-of-{self.shards}"

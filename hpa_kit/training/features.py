@@ -17,8 +17,9 @@ from tqdm import tqdm
 from hpa_kit.config import FeaturesSettings
 from hpa_kit.data import DataFolder, labelled_fields, read_field, resize_field
 from hpa_kit.errors import InputError
-from hpa_kit.files import make_folder_of
+from hpa_kit.files import forget_torn, make_folder_of
 from hpa_kit.flow import batches, run_ahead
+from hpa_kit.locks import alone
 from hpa_kit.models import ArcFaceNet, CamClassifier, mean_logits
 from hpa_kit.timing import Forecast
 from hpa_kit.training.features_file import Features, read_features, write_features
@@ -47,9 +48,17 @@ def make_features(settings: FeaturesSettings) -> Path:
         Path of the npz file; its rows are in the order of the fields.
 
     Raises:
-        InputError: member or data cannot be used; a field that cannot be read is named.
+        InputError: member or data cannot be used; a field that cannot be read is named; or another process
+            makes the same file.
     """
     make_folder_of(settings.out)
+    forget_torn(settings.out.parent)
+    with alone(settings.out.with_name(f".{settings.out.name}.lock")):
+        _make_features(settings)
+    return settings.out
+
+
+def _make_features(settings: FeaturesSettings) -> None:
     member = load_member(settings.member, settings.device, networks=("cam", "arcface"))
     folders = _folders(settings, member)
     views = views_of(settings, member)
@@ -62,7 +71,6 @@ def make_features(settings: FeaturesSettings) -> Path:
             forecast.add(len(ids))
             bar.update(len(ids))
     parts.finish(list(folders))
-    return settings.out
 
 
 def views_of(settings: FeaturesSettings, member: Member) -> FeatureViews:
@@ -159,7 +167,7 @@ class _Parts:
     def __init__(self, out: Path, source: str) -> None:
         self.out, self.source = out, source
         self.folder = out.with_name(f"{out.name}.parts")
-        there = sorted(self.folder.glob("*.npz"))
+        there = sorted(self.folder.glob("[0-9]*.npz"))  # hidden ones are torn
         self._next = 1 + max((int(path.stem) for path in there), default=-1)
         self._waiting: list[str] = []
         self.done: dict[str, NDArray[np.float32]] = {}

@@ -8,7 +8,7 @@ import yaml
 
 from hpa_kit.config import TrainSettings, make_settings, write_yaml
 from hpa_kit.errors import InputError
-from hpa_kit.files import atomic_path
+from hpa_kit.files import atomic_path, forget_torn
 from hpa_kit.training.checkpoint import BEST, LAST, SETTINGS, Checkpoint, read_checkpoint
 
 FOLDS, METRICS, EVENTS = "folds.csv", "metrics.csv", "tensorboard"
@@ -51,6 +51,7 @@ def open_run(settings: TrainSettings) -> Checkpoint | None:
     out = settings.out
     if out.exists() and not out.is_dir():
         raise InputError(f"out: {out} is a file; expected a folder for the run")
+    forget_torn(out)
     checkpoint = find_checkpoint(settings)
     if settings.resume_from is not None and _take_over(settings, settings.resume_from, checkpoint):
         checkpoint = find_checkpoint(settings)

@@ -151,6 +151,26 @@ def test_a_second_run_of_the_same_csv_is_refused_and_harms_nothing(fields, membe
     assert chosen.out.read_bytes() == expected
 
 
+def test_a_batch_that_is_scored_is_kept_while_the_members_look_at_the_next(
+    fields, member, monkeypatch
+) -> None:
+    """A kill costs the batch that the members look at, not the one before it."""
+    chosen = settings(fields, member)
+    look, seen, kept, journal = Ensemble.look, [0], [], journal_of(chosen.out)
+
+    def waits(self, inputs):
+        ends = time.monotonic() + 5
+        while journal.read_bytes().count(b'"stamp"') < seen[-1] and time.monotonic() < ends:
+            time.sleep(0.001)
+        kept.append(journal.read_bytes().count(b'"stamp"'))
+        seen.append(seen[-1] + len(inputs))
+        return look(self, inputs)
+
+    monkeypatch.setattr(Ensemble, "look", waits)
+    infer(chosen)
+    assert kept == seen[:-1]
+
+
 def test_a_process_that_is_killed_leaves_a_csv_that_kaggle_takes_and_goes_on(fields, member) -> None:
     """The real thing: SIGKILL, a few hundred milliseconds after the first field is done."""
     chosen = settings(fields, member)

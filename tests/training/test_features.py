@@ -122,6 +122,15 @@ def test_what_was_done_is_not_done_again(asked, monkeypatch):
     assert len(calls) == 13
 
 
+def test_a_part_that_was_being_written_when_the_process_was_killed_does_not_count(asked):
+    made = asked()
+    parts = made.out.with_name(f"{made.out.name}.parts")
+    parts.mkdir(parents=True)
+    (parts / ".00002.partial-4xmnc2lm.npz").write_bytes(b"PK\3\4 half")
+    assert len(read_features(make_features(made)).ids) == 13
+    assert [path.name for path in made.out.parent.iterdir() if "f.npz" in path.name] == ["f.npz"]
+
+
 def test_a_network_of_three_channels_needs_no_yellow(asked, competition, tmp_path, member):
     blind = tmp_path / "blind"
     shutil.copytree(competition, blind)
