@@ -110,12 +110,26 @@ print("members:", chosen.ensemble or ", ".join(map(str, chosen.members)))
 print("cells:", chosen.masks or chosen.weights or "found without weights: no published networks are attached")
 
 # %% [markdown]
+# A first look, before the long run: the cells of a few fields and those scored highest. Nobody sees it when
+# Kaggle scores the notebook, so it takes no time there.
+
+# %%
+from PIL import Image
+
+from hpa_kit.report.notebook import first_look
+
+scoring = "scoring" in kaggle.run_kind()
+sheet = None if scoring else first_look(chosen)
+Image.fromarray(sheet) if sheet is not None else None
+
+# %% [markdown]
 # Inference, field by field: cells, class maps, cell scores, masks.
 
 # %%
 from hpa_kit.inference import infer
 
-submission = infer(chosen)
+gone = max(chosen.spent, (time.time() - started) / 3600)
+submission = infer(chosen.model_copy(update={"spent": gone}))
 
 # %% [markdown]
 # The check finds what Kaggle would reject, against the sample file that is mounted now.

@@ -113,13 +113,31 @@ hot = pd.DataFrame(multi_hot(map(parse_label, divided["Label"])), columns=names)
 hot.groupby(divided["fold"]).sum().T
 
 # %% [markdown]
+# A batch: above the fields as they are stored, below after augmentation, as the network gets them.
+
+# %%
+from PIL import Image
+
+from hpa_kit.report.notebook import GrowingCams, augmented_batch
+
+Image.fromarray(augmented_batch(chosen))
+
+# %% [markdown]
 # Training. A run that the time limit stops is gone on with: attach this notebook's output (or save it as a
 # dataset and attach that) and run again, as often as it takes.
 
 # %%
 from hpa_kit.training import train
 
-run = train(chosen)
+cams = GrowingCams(chosen)
+run = train(chosen, after_epoch=cams)
+
+# %% [markdown]
+# Class maps that grow: a field of each of a few classes, and where the network sees that class after some
+# epochs.
+
+# %%
+Image.fromarray(cams.picture())
 
 # %% [markdown]
 # The curve, from the run folder's `metrics.csv`. Then `hpa-kit kaggle weights RUN OUT` makes the members'

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hpa_kit.cells import FieldCells, kept_or_made, segmenter
-from hpa_kit.config import EnsembleSettings, PredictSettings, ReportSettings, make_settings
+from hpa_kit.config import LookSettings, PredictSettings, ReportSettings, make_settings
 from hpa_kit.data import read_field
-from hpa_kit.devices import pick_device
+from hpa_kit.devices import pick_devices
 from hpa_kit.flow import Failure, attempt, batches
 from hpa_kit.inference import Ensemble, FieldMaps, rule_of, score_field, scores_to_prediction
 from hpa_kit.inference.pipeline import evidence
@@ -33,8 +33,7 @@ class Looker:
         fields: how many were looked at.
 
     Args:
-        settings: of the report; ``data`` is given.
-        members: runs, in place of the settings' members.
+        settings: who looks; of several devices the first one works.
         images: folder of the fields.
         keep: is given the ID and the class maps, float32 (19, m, m), of each field.
 
@@ -42,12 +41,10 @@ class Looker:
         InputError: members cannot be loaded.
     """
 
-    def __init__(
-        self, settings: ReportSettings, members: Sequence[Path], images: Path, keep: KeepMaps
-    ) -> None:
+    def __init__(self, settings: LookSettings, images: Path, keep: KeepMaps) -> None:
         self.settings, self.images, self.keep = settings, images, keep
-        self.chosen = _chosen(settings, members)
-        self.device = pick_device(settings.device)
+        self.chosen = settings.of_ensemble()
+        self.device = pick_devices(settings.device)[0]
         self.ensemble = Ensemble(
             self.chosen.members, map_size=self.chosen.map_size, batch=settings.batch, device=self.device
         )
@@ -75,7 +72,7 @@ class Looker:
     def rows(self, ids: Sequence[str]) -> list[Row]:
         """Find the cells of fields and score them: rows of a submission, without those that failed."""
         chosen, rule = self.chosen, rule_of(self.chosen)
-        workers = self.settings.workers
+        workers = max(1, self.settings.workers)
         finder = segmenter(chosen.segmenter, chosen.weights, self.device, SEGMENTER_BATCH, workers)
         cells = kept_or_made(ids, self.images, finder, chosen.masks, workers)
         prepare = Preparer(self.ensemble.inputs, chosen.map_size, _masks)
@@ -116,8 +113,13 @@ def _masks(id: str, found: FieldCells) -> dict[int, str]:
     return encode_label_map(found.maps.cells)
 
 
-def _chosen(settings: ReportSettings, members: Sequence[Path]) -> EnsembleSettings:
-    """Members and rule; what the settings leave at its default is the ensemble's to say."""
+def look_settings(settings: ReportSettings, members: Sequence[Path]) -> PredictSettings:
+    """Who looks at a report's fields; what its settings leave at its default is the ensemble's to say.
+
+    Args:
+        settings: of the report; ``data`` is given.
+        members: runs, or none where the settings name an ensemble.
+    """
     names = ("data", "masks", "segmenter", "weights", "rule", "batch", "workers", "device")
     given = {
         name: getattr(settings, name)
@@ -125,4 +127,4 @@ def _chosen(settings: ReportSettings, members: Sequence[Path]) -> EnsembleSettin
         if settings.ensemble is None or name == "data" or name in settings.model_fields_set
     }
     source = {"members": tuple(members)} if members else {"ensemble": settings.ensemble}
-    return make_settings(PredictSettings, given, source, {"out": settings.out}, source="report").of_ensemble()
+    return make_settings(PredictSettings, given, source, {"out": settings.out}, source="report")

@@ -1,5 +1,6 @@
 """Pictures of fields and of what was found in them."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ LabelMap = NDArray[np.int32]
 
 TEXT = cv2.FONT_HERSHEY_SIMPLEX
 GAP = 8
+INK = (40, 40, 40)
 
 
 def composite(field: Field) -> Picture:
@@ -95,9 +97,33 @@ def contact_sheet(
     sheet = columns[0]
     for column in columns[1:]:
         sheet = np.concatenate([sheet, _blank(len(sheet), GAP), column], axis=1)
-    titles = _line(sheet.shape[1], [(f"above: {captions[0]}   below: {captions[1]}", (40, 40, 40))])
+    titles = _line(sheet.shape[1], [(f"above: {captions[0]}   below: {captions[1]}", INK)])
     legend = [(CLASSES[index].name, _rgb(CLASSES[index].colour)) for index in sorted(seen, key=_legend_order)]
     return np.concatenate([titles, sheet, *_legend(sheet.shape[1], legend)])
+
+
+def tiled(rows: Sequence[Sequence[Picture]], side: int, lines: Sequence[str]) -> Picture:
+    """Pictures in rows, under lines of text.
+
+    Args:
+        rows: uint8 (h, w, 3) each, of any sizes; a row without pictures is left out.
+        side: width and height of each panel in pixels; sides that differ lose their proportions.
+        lines: what stands above, each on as many lines as it needs.
+    """
+    sheet = [
+        np.concatenate([cv2.resize(one, (side, side), interpolation=cv2.INTER_AREA) for one in row], axis=1)
+        for row in rows
+        if len(row)
+    ]
+    width = max([side, *(row.shape[1] for row in sheet)])
+    letters = max(10, (width - 2 * GAP) // 9)
+    text = [_line(width, [(line, INK)]) for words in lines for line in textwrap.wrap(words, letters)]
+    return np.concatenate(
+        [
+            *text,
+            *(np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in sheet),
+        ]
+    )
 
 
 def write_picture(path: str | Path, picture: Picture) -> None:

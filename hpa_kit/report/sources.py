@@ -9,7 +9,7 @@ import pandas as pd
 from hpa_kit.config import ReportSettings, read_ensemble
 from hpa_kit.data import DataFolder, load_folds, read_labels
 from hpa_kit.errors import InputError
-from hpa_kit.report.looking import KeepMaps, Looker
+from hpa_kit.report.looking import KeepMaps, Looker, look_settings
 from hpa_kit.submission import read_submission, write_submission
 from hpa_kit.training.checkpoint import BEST, LAST, settings_of
 from hpa_kit.training.run import FOLDS
@@ -67,7 +67,7 @@ def find_source(settings: ReportSettings, scratch: Path, keep: KeepMaps) -> Sour
         table, seconds = read_submission(source), dict[str, float]()
         ids = spread(table["ID"].tolist(), settings.fields)
         if runs and images is not None:
-            looker = Looker(settings, settings.members, images, keep)
+            looker = Looker(look_settings(settings, settings.members), images, keep)
             looker.maps(ids)
             seconds = looker.seconds
             _say(looker.failed)
@@ -84,7 +84,7 @@ def find_source(settings: ReportSettings, scratch: Path, keep: KeepMaps) -> Sour
                 f"report: {source} holds no {BEST} or {LAST}; to show fields, give one run or a submission"
             )
         all_ids = _fields_of_run(source, data, settings.split)
-        looker = Looker(settings, [source], images, keep)
+        looker = Looker(look_settings(settings, [source]), images, keep)
         rows = looker.rows(spread(all_ids, settings.fields))
         _say(looker.failed)
         csv = scratch / "submission.csv"

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,20 @@ from hpa_kit.training.state import best_state, last_state, restore, state_bytes
 log = logging.getLogger(__name__)
 
 
-def train(settings: TrainSettings) -> Path:
+AfterEpoch = Callable[[int, nn.Module], None]
+
+
+def train(settings: TrainSettings, after_epoch: AfterEpoch | None = None) -> Path:
     """Train a network on image labels or pseudo labels, or go on with the run that ``settings.out`` holds.
 
     A run that was killed at any moment goes on after its last checkpoint, of which there is one at the end of
     every epoch and every ``checkpoint_minutes`` within, and ends, on a CPU, with the same weights as one that
     was left alone. So does one that ``time_limit`` ended, in ``out`` or, by ``resume_from``, elsewhere. A
     finished run returns at once. Under ``torchrun`` one process per GPU takes its share of every batch.
+
+    Args:
+        settings: see :class:`~hpa_kit.config.TrainSettings`.
+        after_epoch: is given each finished epoch's number and network, in evaluation mode, to look at.
 
     Returns:
         The run folder: ``settings.yaml``, ``folds.csv``, ``best.safetensors`` (lowest validation loss),
@@ -40,7 +48,7 @@ def train(settings: TrainSettings) -> Path:
         InputError: data or settings cannot be used, a folder holds a run of other settings, or the loss
             became infinite or NaN.
     """
-    return Trainer(settings).fit()
+    return Trainer(settings, after_epoch).fit()
 
 
 class Trainer(Learner):
@@ -52,7 +60,8 @@ class Trainer(Learner):
         fingerprint: of the fields, their labels and folds.
     """
 
-    def __init__(self, settings: TrainSettings) -> None:
+    def __init__(self, settings: TrainSettings, after_epoch: AfterEpoch | None = None) -> None:
+        self.after_epoch = after_epoch
         self.clock = Clock(settings)
         super().__init__(settings)
         self.best = math.inf
@@ -159,6 +168,8 @@ class Trainer(Learner):
             self.best = metrics["val_loss"]
             self._write_best(metrics)
         events.add(self.history, {"seconds": seconds})
+        if self.after_epoch is not None:
+            self.after_epoch(int(metrics["epoch"]), self.averages.best_of(self.model).eval())
 
     def _write_best(self, metrics: Metrics) -> None:
         write_checkpoint(self.settings.out / BEST, self.settings, best_state(self, metrics))

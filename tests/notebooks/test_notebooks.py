@@ -166,7 +166,7 @@ def test_the_notebooks_do_the_whole_job_on_a_simulated_competition(tmp_path):
         "train", **common, backbone="resnet10t", size=64, epochs=1, lr=0.01, settings={"folds": 3}
     )
     execute(training, NOTEBOOKS)
-    assert json.dumps(training.cells).count("image/png") == 1
+    assert json.dumps(training.cells).count("image/png") == 3  # a batch, CAMs, the curve
     run = working / "run"
     assert {"best.safetensors", "last.safetensors", "metrics.csv", "folds.csv"} <= {
         p.name for p in run.iterdir()

@@ -138,3 +138,31 @@ def test_the_command_says_size_and_fields(simulated, tmp_path, capsys):
     out = tmp_path / "page.html"
     assert main(["report", str(simulated.submission), "--data", str(simulated.data), "--out", str(out)]) == 0
     assert re.search(rf"report: {out}, 0\.\d MB, 6 of 6 fields shown", capsys.readouterr().out)
+
+
+def test_a_run_looks_at_fields_itself(report, simulated, tmp_path):
+    from hpa_kit.training.checkpoint import BEST, write_checkpoint
+    from hpa_kit.training.member import build_network
+
+    run = tmp_path / "run"
+    settings = TrainSettings(data="data", out=run, backbone="resnet10t", stride=16, size=64)
+    write_checkpoint(run / BEST, settings, {"model": build_network(settings).state_dict(), "epoch": 1})
+    done, page = report(run, data=simulated.data, masks=simulated.data / "masks", fields=2, device="cpu")
+    index, record = held(page, "index"), held(page, "field-0")
+    assert (done.fields, index["kind"], index["maps"]) == (2, "run", True)
+    assert record["m"]
+    with np.load(simulated.data / "masks" / f"{index['fields'][0]['id']}.npz") as maps:
+        assert len(record["c"]) == maps["cells"].max()
+    # Fields that were not looked at are not held against it.
+    assert index["evidence"]["fields"] == 2
+    assert index["evidence"]["matched"] == index["evidence"]["truth"]
+
+
+def test_every_file_of_the_page_is_used_and_packed():
+    from importlib.resources import files
+
+    from hpa_kit.report.page import SCRIPTS
+
+    static = files("hpa_kit.report") / "static"
+    assert sorted(one.name for one in static.iterdir()) == ["js", "report.css", "report.html"]
+    assert sorted(one.name for one in (static / "js").iterdir()) == sorted(f"{name}.js" for name in SCRIPTS)

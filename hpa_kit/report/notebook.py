@@ -1,0 +1,200 @@
+"""Pictures for the notebooks: a batch as the network gets it, CAMs that grow, a first look at cells."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from hpa_kit.classes import CLASSES, parse_label
+from hpa_kit.config import InferSettings, TrainSettings
+from hpa_kit.data import DataFolder, read_field, read_labels, resize_field
+from hpa_kit.report.looking import Looker
+from hpa_kit.report.picture import cells_of
+from hpa_kit.report.plots import Field, LabelMap, Picture, composite, contact_sheet, protein, tiled
+from hpa_kit.submission.table import parse_prediction
+from hpa_kit.training.augment import Augmentation
+
+log = logging.getLogger(__name__)
+
+AMBER = np.array([255, 176, 0], np.float32)  # seen by everybody, on black and on grey
+MOST_ROWS = 6
+
+
+def augmented_batch(settings: TrainSettings, fields: int = 6, side: int = 192) -> Picture:
+    """The first labelled fields above, and below what training makes of them.
+
+    Args:
+        settings: of the run: data, size, recipe and seed.
+        fields: how many.
+        side: of each panel in pixels.
+
+    Raises:
+        InputError: the data cannot be read.
+    """
+    change = Augmentation(settings.augmentation)
+    plain, changed = [], []
+    for number, (field, _) in enumerate(_labelled(settings, fields)):
+        image = np.ascontiguousarray(field.transpose(1, 2, 0))
+        plain.append(composite(field))
+        changed.append(composite(change(image, (settings.seed, 1, number)).transpose(2, 0, 1)))
+    return tiled(
+        [plain, changed], side, ["above: fields as they are stored   below: as the network gets them"]
+    )
+
+
+class GrowingCams:
+    """Class maps of a few fields after each epoch: what :func:`hpa_kit.training.train` takes as its watcher.
+
+    Each column is a field of another location class, where there are so many; its map is that of the class.
+
+    Args:
+        settings: of the run.
+        fields: how many columns.
+        side: of each panel in pixels.
+
+    Raises:
+        InputError: the data cannot be read.
+    """
+
+    def __init__(self, settings: TrainSettings, fields: int = 6, side: int = 160) -> None:
+        self.side = side
+        self._fields, self._classes = zip(*_labelled(settings, fields), strict=True)
+        self._rows: dict[int, list[Picture]] = {}
+
+    @torch.inference_mode()
+    def __call__(self, epoch: int, model: nn.Module) -> None:
+        """Draw the maps of a network that has some; another is passed over."""
+        if not hasattr(model, "forward_maps"):
+            return
+        device = next(model.parameters()).device
+        batch = torch.from_numpy(np.stack(self._fields)).float().to(device)
+        maps = model.forward_maps(batch).float().relu().cpu().numpy()  # type: ignore[operator]
+        self._rows[epoch] = [
+            over_protein(field, maps[place, index])
+            for place, (field, index) in enumerate(zip(self._fields, self._classes, strict=True))
+        ]
+
+    def picture(self) -> Picture:
+        """The fields, and below them their maps after the first epoch, some between, and the last."""
+        epochs = list(self._rows)
+        some = (
+            [epochs[k] for k in np.unique(np.linspace(0, len(epochs) - 1, MOST_ROWS).astype(int))]
+            if epochs
+            else []
+        )
+        names = [CLASSES[index].name for index in self._classes]
+        lines = [
+            "columns: " + ", ".join(names),
+            "rows: the fields; their class maps after epoch "
+            + (", ".join(map(str, some)) or "- (none was trained)"),
+        ]
+        return tiled(
+            [list(map(composite, self._fields)), *(self._rows[epoch] for epoch in some)], self.side, lines
+        )
+
+
+def first_look(settings: InferSettings, fields: int = 3, cells: int = 8, side: int = 320) -> Picture | None:
+    """Cells and scores of the first fields, to be seen before hours of inference begin.
+
+    Args:
+        settings: of the inference; nothing is written.
+        fields: how many.
+        cells: how many of the highest scores are shown as crops.
+        side: of each panel in pixels.
+
+    Returns:
+        A sheet, or None where no cell of these fields could be scored, which is said.
+
+    Raises:
+        InputError: data or members cannot be used.
+    """
+    folder = DataFolder(settings.data)
+    images = folder.images(settings.split)
+    looker = Looker(settings, images, lambda id, maps: None)
+    rows = looker.rows(folder.fields(settings.split).ids[:fields])
+    for id, reason in looker.failed.items():
+        log.warning(f"first look: ID {id} could not be used: {reason}")
+    found = [
+        (read_field(images, row[0]), *cells_of(parse_prediction(row[3]), row[2], row[1])) for row in rows
+    ]
+    found = [one for one in found if len(one[2])]
+    if not found:
+        log.warning("first look: no cell of the first fields was scored")
+        return None
+    drawn, label_maps, scores = map(list, zip(*found, strict=True))
+    sheet = contact_sheet(drawn, label_maps, scores, side)
+    strip = top_cells(drawn, label_maps, scores, cells, sheet.shape[1] // cells)
+    width = max(sheet.shape[1], strip.shape[1])
+    return np.concatenate([_widened(sheet, width), _widened(strip, width)])
+
+
+def top_cells(
+    fields: Sequence[Field],
+    label_maps: Sequence[LabelMap],
+    scores: Sequence[NDArray[np.floating]],
+    n: int,
+    side: int,
+) -> Picture:
+    """The cells of highest score, each cut out, with class and score in a line below them all.
+
+    Args:
+        fields, label_maps, scores: as for :func:`hpa_kit.report.plots.contact_sheet`.
+        n: how many.
+        side: of each crop in pixels.
+    """
+    ranked = sorted(
+        (-score, place, cell + 1, index)
+        for place, own in enumerate(scores)
+        for (cell, index), score in np.ndenumerate(own)
+        if score > 0
+    )[:n]
+    crops = [composite(_crop(fields[place], label_maps[place], cell)) for _, place, cell, _ in ranked]
+    words = ", ".join(f"{CLASSES[index].name} {-score:.2f}" for score, _, _, index in ranked)
+    return tiled([crops], side, [f"top cells: {words}"])
+
+
+def over_protein(field: Field, class_map: NDArray[np.floating]) -> Picture:
+    """A class map in amber, by its own maximum, over the protein in grey: uint8 (H, W, 3)."""
+    height, width = field.shape[1:]
+    scaled = class_map / max(float(class_map.max()), 1e-5)
+    part = cv2.resize(scaled.astype(np.float32), (width, height))[..., None]
+    return (protein(field) * (1 - 0.6 * part) + 0.6 * part * AMBER).astype(np.uint8)
+
+
+def _labelled(settings: TrainSettings, most: int) -> list[tuple[Field, int]]:
+    """Fields at the run's size, each with one of its classes, classes as different as can be had."""
+    folder = DataFolder(settings.data)
+    labels = read_labels(folder.labels())
+    firsts: dict[int, str] = {}
+    rest: list[tuple[str, int]] = []
+    for id, text in zip(labels["ID"], labels["Label"], strict=True):
+        classes = parse_label(text)
+        new = [index for index in classes if index not in firsts]
+        if new:
+            firsts[new[0]] = id
+        else:
+            rest.append((id, classes[0]))
+    chosen = [*((id, index) for index, id in firsts.items()), *rest][:most]
+    images = Path(folder.images("train"))
+    return [
+        (resize_field(read_field(images, id, settings.in_channels), settings.size), index)
+        for id, index in sorted(chosen, key=lambda pair: pair[1])
+    ]
+
+
+def _crop(field: Field, cells: LabelMap, cell: int) -> Field:
+    """The square around a cell, what lies beyond the field being black."""
+    ys, xs = np.nonzero(cells == cell)
+    half = int(0.6 * max(np.ptp(ys), np.ptp(xs))) + 2
+    y, x = (int(ys.min()) + int(ys.max())) // 2, (int(xs.min()) + int(xs.max())) // 2
+    padded = np.pad(field, ((0, 0), (half, half), (half, half)))
+    return padded[:, y : y + 2 * half, x : x + 2 * half]
+
+
+def _widened(picture: Picture, width: int) -> Picture:
+    return np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0)), constant_values=255)
