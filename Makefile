@@ -6,7 +6,7 @@ LATEST := .venv-latest
 CLIENT := .venv-client
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-latest lint format sync bench client rehearse clean
+.PHONY: help demo test test-latest lint format sync bench kill-table client rehearse clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,11 @@ sync: $(VENV)/ready  ## bring each notebook's .ipynb in step with its .py
 
 bench: $(VENV)/ready  ## benchmarks against the usual way
 	$(BIN)/python -m pytest tests/benchmarks -s --override-ini addopts= -q
+
+KILLS ?= 60
+
+kill-table: $(VENV)/ready  ## kill every long command KILLS times, resume it, write docs/kill_table.md
+	HPA_KIT_KILLS=$(KILLS) HPA_KIT_KILL_TABLE=docs/kill_table.md $(BIN)/python -m pytest tests/kill -q --timeout 3600
 
 # Apart from .venv: the client asks for packages that the kit does not need, and looks for an account when imported.
 $(CLIENT)/ready:
