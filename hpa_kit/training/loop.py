@@ -14,6 +14,7 @@ from tqdm import tqdm
 from hpa_kit.config import TrainSettings
 from hpa_kit.training.checkpoint import BEST, LAST, write_checkpoint
 from hpa_kit.training.clock import Clock, Verdict, Work
+from hpa_kit.training.contents import contents_of, refuse_other_contents
 from hpa_kit.training.data import TrainingData, load_training_data
 from hpa_kit.training.dataset import Loader
 from hpa_kit.training.learner import Learner
@@ -57,7 +58,7 @@ class Trainer(Learner):
     Attributes:
         clock: watches this session's time.
         history: the metrics of each epoch done; ``best``: the lowest validation loss in it.
-        fingerprint: of the fields, their labels and folds.
+        fingerprint: of the fields, their labels and folds; ``contents``: of other files that it learns by.
     """
 
     def __init__(self, settings: TrainSettings, after_epoch: AfterEpoch | None = None) -> None:
@@ -67,6 +68,7 @@ class Trainer(Learner):
         self.best = math.inf
         self.history: list[Metrics] = []
         self.fingerprint = ""
+        self.contents: dict[str, str] = {}
 
     # What variants override, beside the model and the objective.
 
@@ -99,6 +101,9 @@ class Trainer(Learner):
     def _fit(self) -> None:
         settings, first = self.settings, self.processes.first
         checkpoint = self.processes.first_alone(lambda: (open_run if first else find_checkpoint)(settings))
+        self.contents = contents_of(settings)
+        if checkpoint is not None:
+            refuse_other_contents(checkpoint.state.get("contents", {}), self.contents, settings)
         if checkpoint is not None and checkpoint.state["epoch"] >= settings.epochs:
             if first:
                 write_metrics(settings.out / METRICS, checkpoint.state["history"])

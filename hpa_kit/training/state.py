@@ -42,6 +42,7 @@ def last_state(trainer: "Trainer") -> dict[str, Any]:
         "best": trainer.best,
         "history": trainer.history,
         "fields": trainer.fingerprint,
+        "contents": trainer.contents,
         **trainer.averages.state(),
     }
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -14,6 +15,7 @@ from hpa_kit.config import TrainSettings, to_yaml
 from hpa_kit.errors import InputError
 from hpa_kit.training import Trainer, load_member, read_checkpoint, train
 from hpa_kit.training.objectives import Objective
+from hpa_kit.training.subcategory_table import write_subcategories
 
 
 class CutOffError(Exception):
@@ -149,6 +151,45 @@ def test_a_run_does_not_go_on_with_other_labels(settings, competition, tmp_path,
     table.write_text(table.read_text().replace("7|16", "5", 1))
     with pytest.raises(InputError, match="other fields or labels"):
         train(settings(data=other))
+
+
+def test_a_run_does_not_go_on_where_its_recipe_has_changed_under_the_same_name(
+    settings, tmp_path, monkeypatch
+):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("- HorizontalFlip: {p: 0.5}\n")
+    made = settings(augmentation=recipe, epochs=2)
+    with monkeypatch.context() as patch:
+        cut_off(patch, "step", 5)
+        with pytest.raises(CutOffError):
+            train(made)
+    recipe.write_text("- VerticalFlip: {p: 0.5}\n")
+    with pytest.raises(InputError, match=r"another content of augmentation .*recipe\.yaml"):
+        train(made)
+    recipe.write_text("- HorizontalFlip: {p: 0.5}\n")
+    (tmp_path / "elsewhere").mkdir()
+    moved = recipe.rename(tmp_path / "elsewhere" / "recipe.yaml")
+    run = train(settings(augmentation=moved, epochs=2))
+    assert read_checkpoint(run / "last.safetensors").state["epoch"] == 2
+
+
+def test_a_finished_run_is_not_taken_for_one_of_another_table_of_sub_categories(settings, tmp_path):
+    table = tmp_path / "table.csv"
+    rows = [
+        [0 if at % 2 else -1, *[-1] * 6, -1 if at % 2 else 0, *[-1] * 8, -1 if at % 2 else 0, -1, -1]
+        for at in range(13)
+    ]
+    ids = [f"00{at}e1" for at in range(13)]
+    write_subcategories(table, ids, np.array(rows))
+    made = settings(round=1, subcategories=table, epochs=1)
+    run = train(made)
+    assert train(made) == run
+    rows[1][0] = 1
+    write_subcategories(table, ids, np.array(rows))
+    with pytest.raises(InputError, match=r"another content of subcategories .*table\.csv"):
+        train(made)
+    table.unlink()
+    assert train(made) == run  # what is finished needs no table
 
 
 def test_a_pretrained_file_is_not_needed_to_go_on(settings, tmp_path, monkeypatch):
