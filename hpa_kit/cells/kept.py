@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hpa_kit.cells.label_maps import LabelMaps, has_label_maps, read_label_maps
 from hpa_kit.cells.segmenters import Segmenter
-from hpa_kit.data import read_field
+from hpa_kit.data import CHANNELS, read_field
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, attempt, run_ahead
 
@@ -46,6 +46,7 @@ def kept_or_made(
     finder: Segmenter,
     masks: str | Path | None = None,
     workers: int = 2,
+    needed: int = len(CHANNELS),
 ) -> Generator[tuple[str, FieldCells | Failure], None, None]:
     """Read fields and their label maps, and find the cells of those that have none.
 
@@ -61,6 +62,7 @@ def kept_or_made(
         masks: folder of ``ID.npz`` or ``ID.png``; damaged ones are warned of and found again. None: all are
             found.
         workers: threads that read.
+        needed: channels that a field must have; 3 takes those without yellow, which is 0 there.
 
     Returns:
         an iterator of ID and field with label maps, or why there are none.
@@ -71,14 +73,14 @@ def kept_or_made(
     folder = None if masks is None else Path(masks)
     if folder is not None and not folder.is_dir():
         raise InputError(f"masks: {folder} is no folder; expected one with ID.npz or ID.png files")
-    return _kept_or_made(ids, Path(images), finder, folder, max(1, workers))
+    return _kept_or_made(ids, Path(images), finder, folder, max(1, workers), needed)
 
 
 def _kept_or_made(
-    ids: Iterable[str], images: Path, finder: Segmenter, masks: Path | None, workers: int
+    ids: Iterable[str], images: Path, finder: Segmenter, masks: Path | None, workers: int, needed: int
 ) -> Generator[tuple[str, FieldCells | Failure], None, None]:
     def read(id: str) -> tuple[str, _Read | Failure]:
-        return id, attempt(_read, images, masks, id)
+        return id, attempt(_read, images, masks, id, needed)
 
     with (
         ThreadPoolExecutor(workers, "read") as pool,
@@ -90,8 +92,8 @@ def _kept_or_made(
             yield id, result
 
 
-def _read(images: Path, masks: Path | None, id: str) -> _Read:
-    field = read_field(images, id)
+def _read(images: Path, masks: Path | None, id: str, needed: int) -> _Read:
+    field = read_field(images, id, needed=needed)
     if masks is None or not has_label_maps(masks, id):
         return _Read(field, None)
     try:

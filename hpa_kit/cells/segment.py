@@ -53,7 +53,7 @@ def segment(settings: SegmentSettings) -> Path:
     todo = _todo(ids, images, settings.out, finder.settings, settings.workers)
     log.info("segment: %d fields to do, %d kept from before", len(todo), len(ids) - len(todo))
     forecast = Forecast("segment", len(todo), 2 * settings.batch)
-    failed = _make(todo, images, settings.out, finder, settings.workers, forecast)
+    failed = _make(todo, images, settings, finder, forecast)
     if failed:
         for id in sorted(failed):
             log.error("segment: %s: %s", id, failed[id])
@@ -104,9 +104,10 @@ def _fault(images: Path, out: Path, made_with: dict[str, Any], id: str) -> str |
 
 
 def _make(
-    ids: list[str], images: Path, out: Path, finder: Segmenter, workers: int, forecast: Forecast
+    ids: list[str], images: Path, settings: SegmentSettings, finder: Segmenter, forecast: Forecast
 ) -> dict[str, str]:
     """Segment fields and write their files; returns {ID: reason} of those that could not be."""
+    out, workers = settings.out, settings.workers
 
     def write(item: tuple[str, FieldCells | Failure]) -> tuple[str, str | None]:
         id, result = item
@@ -126,9 +127,8 @@ def _make(
         ThreadPoolExecutor(workers, "write") as writing,
         tqdm(total=len(ids), desc="segment", unit="field") as bar,
     ):
-        for id, fault in run_ahead(
-            writing, write, kept_or_made(ids, images, finder, workers=workers), workers
-        ):
+        found = kept_or_made(ids, images, finder, workers=workers, needed=settings.in_channels)
+        for id, fault in run_ahead(writing, write, found, workers):
             if fault is not None:
                 failed[id] = fault
             forecast.add(1)

@@ -1,12 +1,12 @@
 """Settings of the commands that find cells: segment."""
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from hpa_kit.config.base import Settings
-from hpa_kit.config.kinds import SegmenterName, Split
+from hpa_kit.config.kinds import SegmenterName, Split, whole_number
 
 
 class SegmentSettings(Settings):
@@ -17,6 +17,9 @@ class SegmentSettings(Settings):
     split: Split = Field("test", description="which images of a competition folder")
     segmenter: SegmenterName = Field("auto", description="who finds the cells")
     weights: Path | None = Field(None, description="folder of the two published networks")
+    in_channels: Annotated[Literal[3, 4], BeforeValidator(whole_number)] = Field(
+        4, description="4 needs red, green, blue, yellow; 3 takes fields without yellow too"
+    )
     shard: int = Field(0, ge=0, description="which share of the fields to do, counted from 0")
     shards: int = Field(1, ge=1, description="shares that the sorted fields are cut into")
     batch: int = Field(4, ge=1, description="fields of one size per step of the networks")

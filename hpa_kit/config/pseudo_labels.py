@@ -8,8 +8,6 @@ from pydantic import BeforeValidator, Field, model_validator
 from hpa_kit.config.infer import LookSettings
 from hpa_kit.config.kinds import whole_number
 
-ALL_CHANNELS = 4
-
 
 class PseudoLabelSettings(LookSettings):
     """``hpa-kit pseudo-labels``: scores of the cells of training fields, for stage 2."""
@@ -32,13 +30,11 @@ class PseudoLabelSettings(LookSettings):
     external_mode: Annotated[int, BeforeValidator(whole_number)] = Field(
         0, ge=-1, le=6, description="which external fields: the 15th place's modes 0 to 6, -1 for all"
     )
+    in_channels: Annotated[Literal[3, 4], BeforeValidator(whole_number)] = Field(
+        4, description="4 needs red, green, blue, yellow; 3, for members of three, no yellow"
+    )
     shard: int = Field(0, ge=0, description="which share of the fields to do, counted from 0")
     shards: int = Field(1, ge=1, description="shares that the sorted fields are cut into")
-
-    @property
-    def in_channels(self) -> int:
-        """Channels that fields need: finding cells takes all of them."""
-        return ALL_CHANNELS
 
     @model_validator(mode="after")
     def _shard_exists(self) -> Self:

@@ -33,7 +33,11 @@ def find_fields(folder: str | Path) -> list[str]:
 
 
 def read_field(
-    folder: str | Path, id: str, n_channels: int = len(CHANNELS), threads: int | None = None
+    folder: str | Path,
+    id: str,
+    n_channels: int = len(CHANNELS),
+    threads: int | None = None,
+    needed: int | None = None,
 ) -> Field:
     """Read the channels of a field, in parallel.
 
@@ -47,6 +51,8 @@ def read_field(
         n_channels: 3 reads red, green and blue alone: yellow need not be there and is 0.
         threads: that read one channel each; by default as many as there are processors. Where several fields
             are read at a time, one each is fastest.
+        needed: how many must be there, by default all that are read; 3 of 4 takes a field without yellow,
+            which is 0 then.
 
     Returns:
         uint8 (4, H, W), C-contiguous: red, green, blue, yellow.
@@ -54,8 +60,10 @@ def read_field(
     Raises:
         InputError: a channel is missing or cannot be read, or the channels differ in size.
     """
-    channels = CHANNELS[:n_channels]
-    paths = channel_paths(Path(folder), id, n_channels)
+    paths = channel_paths(Path(folder), id, n_channels if needed is None else min(needed, n_channels))
+    others = (_beside(paths[0], id, channel) for channel in CHANNELS[len(paths) : n_channels])
+    paths += [path for path in others if path is not None]
+    n_channels, channels = len(paths), CHANNELS[: len(paths)]
     threads = min(n_channels, threads or _cpus())
     ids = [id] * n_channels
     if threads == 1:
@@ -181,14 +189,27 @@ def channel_paths(folder: Path, id: str, n_channels: int = len(CHANNELS)) -> lis
     return found
 
 
-def _find_channel(folder: Path, id: str, channel: str) -> Path | None:
-    """A channel's file by asking for its likely names; the folder is only listed when none is there."""
+def _beside(path: Path, id: str, channel: str) -> Path | None:
+    """A channel's file by its likely names, or ending as another channel's does; no folder is listed."""
     stem = f"{id}_{channel}"
+    same = path.with_name(stem + path.suffix)
+    return _likely(path.parent, stem) or (same if same.is_file() else None)
+
+
+def _likely(folder: Path, stem: str) -> Path | None:
     for ending in ENDINGS:
         for name in (stem + ending, stem + ending.upper()):
             path = folder / name
             if os.path.isfile(path):  # noqa: PTH113 - False, not an error, where the name is too long
                 return path
+    return None
+
+
+def _find_channel(folder: Path, id: str, channel: str) -> Path | None:
+    """A channel's file by asking for its likely names; the folder is only listed when none is there."""
+    found = _likely(folder, f"{id}_{channel}")
+    if found is not None:
+        return found
     names = [name for name, *parts in _channel_files(folder) if parts == [id, channel]]
     order = {os.path.splitext(name)[1].lower(): name for name in sorted(names)}  # noqa: PTH122
     return next((folder / order[ending] for ending in ENDINGS if ending in order), None)

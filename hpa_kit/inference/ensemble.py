@@ -15,6 +15,8 @@ from hpa_kit.config import EnsembleSettings, MemberSettings, Views
 from hpa_kit.data import resize_field
 from hpa_kit.errors import InputError
 from hpa_kit.inference.views import LoadedMember, load, resized_maps
+from hpa_kit.training.checkpoint import settings_of
+from hpa_kit.training.warm_start import checkpoint_file
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,15 @@ class Effort(NamedTuple):
     views: int
     members: int
     map_size: int
+
+
+def channels_needed(members: Sequence[MemberSettings]) -> int:
+    """Channels that a field must have to be looked at: 3, without yellow, where every member reads three.
+
+    Raises:
+        InputError: a checkpoint cannot be read.
+    """
+    return max(settings_of(checkpoint_file(member.checkpoint)).in_channels for member in members)
 
 
 class Ensemble:

@@ -18,7 +18,7 @@ from hpa_kit.devices import pick_device
 from hpa_kit.files import atomic_path, atomic_text, forget_torn
 from hpa_kit.flow import Failure, attempt, batches
 from hpa_kit.inference.arrays import resized
-from hpa_kit.inference.ensemble import Ensemble, FieldMaps
+from hpa_kit.inference.ensemble import Ensemble, FieldMaps, channels_needed
 from hpa_kit.inference.prepare import GREEN
 from hpa_kit.inference.rules import FieldEvidence, scoring_rule
 from hpa_kit.inference.scoring import mean_logits
@@ -134,7 +134,8 @@ class Gatherer:
         finder = segmenter(
             ensemble.segmenter, ensemble.weights, settings.device, settings.batch, max(1, settings.workers)
         )
-        cells = kept_or_made(ids, self.images, finder, ensemble.masks, settings.workers)
+        needed = channels_needed(ensemble.members)
+        cells = kept_or_made(ids, self.images, finder, ensemble.masks, settings.workers, needed)
         failed: dict[str, str] = {}
         forecast = Forecast("tune", len(ids), settings.batch)
         with tqdm(total=len(ids), unit="field", desc="tune") as bar:

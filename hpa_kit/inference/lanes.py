@@ -43,6 +43,7 @@ class Shared(Generic[D, R]):
     Attributes:
         images: folder of the fields.
         masks: folder of label maps, or None.
+        needed: channels that a field must have.
         workers: threads of each lane that read fields, and as many that make them ready.
         finish: a field and what the members say of it -> what comes of it; in a thread.
         receive: takes what came of a field, or why nothing did; by one thread at a time.
@@ -53,6 +54,7 @@ class Shared(Generic[D, R]):
 
     images: Path
     masks: Path | None
+    needed: int
     workers: int
     finish: Callable[[PreparedField[D], FieldMaps], R]
     receive: Callable[[str, PreparedField[D] | None, R | Failure], None]
@@ -156,7 +158,7 @@ class Lane(Generic[D, R]):
 
         finder = _Watched(self.finder, watch)
         with (
-            closing(kept_or_made(ids(), job.images, finder, job.masks, job.workers)) as found,
+            closing(kept_or_made(ids(), job.images, finder, job.masks, job.workers, job.needed)) as found,
             ThreadPoolExecutor(job.workers, "prepare") as pool,
             closing(run_ahead(pool, ready, watch.watch("reading", wanted(found)), job.workers)) as prepared,
             closing(watch.watch("preparing", prepared)) as fields,

@@ -18,7 +18,7 @@ from hpa_kit.flow import Failure
 from hpa_kit.inference.arrays import resized
 from hpa_kit.inference.batching import Batches, batches_to_do
 from hpa_kit.inference.budget import Budget, Now, Pace
-from hpa_kit.inference.ensemble import Effort, Ensemble, FieldMaps, Saving
+from hpa_kit.inference.ensemble import Effort, Ensemble, FieldMaps, Saving, channels_needed
 from hpa_kit.inference.fingerprint import depends_on, field_stamps
 from hpa_kit.inference.journal import Journal
 from hpa_kit.inference.lanes import Lane, Shared, run_lanes
@@ -189,6 +189,7 @@ def _run(
     shared = Shared(
         images=filling.images,
         masks=filling.ensemble.masks,
+        needed=channels_needed(filling.ensemble.members),
         workers=workers,
         finish=lambda field, maps: filling.finish(field, maps, rule),
         receive=receive,

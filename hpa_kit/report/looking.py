@@ -1,6 +1,7 @@
 """Members look at the fields of a report: class maps for a submission, cells and scores too for a run."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from hpa_kit.data import read_field
 from hpa_kit.devices import pick_devices
 from hpa_kit.flow import Failure, attempt, batches
 from hpa_kit.inference import Ensemble, FieldMaps, rule_of, score_field, scores_to_prediction
+from hpa_kit.inference.ensemble import channels_needed
 from hpa_kit.inference.pipeline import evidence
 from hpa_kit.inference.prepare import PreparedField, Preparer
 from hpa_kit.submission import encode_label_map
@@ -44,6 +46,7 @@ class Looker:
     def __init__(self, settings: LookSettings, images: Path, keep: KeepMaps) -> None:
         self.settings, self.images, self.keep = settings, images, keep
         self.chosen = settings.of_ensemble()
+        self.needed = channels_needed(self.chosen.members)
         self.device = pick_devices(settings.device)[0]
         self.ensemble = Ensemble(
             self.chosen.members, map_size=self.chosen.map_size, batch=settings.batch, device=self.device
@@ -59,7 +62,8 @@ class Looker:
 
     def maps(self, ids: Sequence[str]) -> None:
         """Look at fields for their maps alone."""
-        read = ((id, attempt(read_field, self.images, id)) for id in ids)
+        read_whole = partial(read_field, needed=self.needed)
+        read = ((id, attempt(read_whole, self.images, id)) for id in ids)
         inputs = (
             (id, field if isinstance(field, Failure) else self.ensemble.inputs(field)) for id, field in read
         )
@@ -74,7 +78,7 @@ class Looker:
         chosen, rule = self.chosen, rule_of(self.chosen)
         workers = max(1, self.settings.workers)
         finder = segmenter(chosen.segmenter, chosen.weights, self.device, SEGMENTER_BATCH, workers)
-        cells = kept_or_made(ids, self.images, finder, chosen.masks, workers)
+        cells = kept_or_made(ids, self.images, finder, chosen.masks, workers, self.needed)
         prepare = Preparer(self.ensemble.inputs, chosen.map_size, _masks)
         prepared = (
             (id, found if isinstance(found, Failure) else attempt(prepare, id, found))

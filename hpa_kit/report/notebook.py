@@ -120,7 +120,8 @@ def first_look(settings: InferSettings, fields: int = 3, cells: int = 8, side: i
     for id, reason in looker.failed.items():
         log.warning(f"first look: ID {id} could not be used: {reason}")
     found = [
-        (read_field(images, row[0]), *cells_of(parse_prediction(row[3]), row[2], row[1])) for row in rows
+        (read_field(images, row[0], needed=3), *cells_of(parse_prediction(row[3]), row[2], row[1]))
+        for row in rows
     ]
     found = [one for one in found if len(one[2])]
     if not found:

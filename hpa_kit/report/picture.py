@@ -40,7 +40,7 @@ def draw_submission(
     for id, width, height, text in table.itertuples(index=False, name=None):
         cells, score = cells_of(parse_prediction(text), height, width)
         if len(score):
-            drawn.append(read_field(images, id))
+            drawn.append(read_field(images, id, needed=3))
             label_maps.append(cells)
             scores.append(score)
         if len(drawn) == fields:

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,7 +109,7 @@ class Recorder(NamedTuple):
     def _picture(self, id: str) -> str | None:
         if self.images is None:
             return None
-        field = attempt(read_field, self.images, id, 4, 1)
+        field = attempt(partial(read_field, threads=1, needed=3), self.images, id)
         if isinstance(field, Failure):
             log.warning(f"report: ID {id} is shown without a picture: {field.reason}")
             return None

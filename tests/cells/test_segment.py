@@ -78,6 +78,16 @@ def test_a_field_that_cannot_be_read_is_named_and_stops_no_other(tmp_path, image
     assert [path.name for path in (tmp_path / "cells").iterdir()] == ["00123.npz"]
 
 
+def test_fields_without_yellow_are_taken_where_that_is_asked_for_and_yellow_is_used_where_it_is(
+    tmp_path, images
+):
+    whole = segment(settings(tmp_path)).rename(tmp_path / "whole")
+    (tmp_path / "images" / "one_yellow.png").unlink()
+    out = segment(settings(tmp_path, in_channels=3))
+    assert read_label_maps(out, "one", images["one"]).cells.max() == 2
+    assert (out / "00123.npz").read_bytes() == (whole / "00123.npz").read_bytes()
+
+
 def test_a_file_in_the_folders_place_is_refused(tmp_path, images):
     (tmp_path / "cells").write_text("")
     with pytest.raises(InputError, match="is a file"):

@@ -48,6 +48,24 @@ def write_field(folder, id="a", ending=".png", data=None, **channels):
             (folder / f"{id}_{channel}{ending}").write_bytes(content)
 
 
+@pytest.mark.parametrize("ending", [".png", ".TIF", ".Png"])
+def test_yellow_may_be_missing_where_three_channels_are_needed_and_is_read_where_it_is_there(
+    tmp_path, ending
+):
+    write_field(tmp_path, ending=ending)
+    whole = read_field(tmp_path, "a")
+    np.testing.assert_array_equal(read_field(tmp_path, "a", needed=3), whole)
+    (tmp_path / f"a_yellow{ending}").unlink()
+    field = read_field(tmp_path, "a", needed=3)
+    np.testing.assert_array_equal(field[:3], whole[:3])
+    assert field.shape == whole.shape and not field[3].any()
+    with pytest.raises(InputError, match="a_yellow"):
+        read_field(tmp_path, "a")
+    (tmp_path / f"a_green{ending}").unlink()
+    with pytest.raises(InputError, match="a_green"):
+        read_field(tmp_path, "a", needed=3)
+
+
 def test_channels_are_red_green_blue_yellow_whatever_the_size(tmp_path):
     planes = {channel: np.full((HEIGHT, WIDTH), 10 * n, np.uint8) for n, channel in enumerate(CHANNELS, 1)}
     write_field(tmp_path, **{channel: encoded(plane) for channel, plane in planes.items()})

@@ -1,6 +1,7 @@
 """Fields in, submission out."""
 
 import logging
+import shutil
 from pathlib import Path
 
 import cv2
@@ -119,6 +120,19 @@ def test_fields_that_cannot_be_read_fall_back_and_are_counted(competition, membe
         )
         == []
     )
+
+
+def test_fields_without_yellow_are_for_members_that_read_three_channels(
+    competition, member, make_member, cells
+) -> None:
+    competition.add("a", cells(96, 96, 24))
+    whole = run(competition, make_member(in_channels=3))
+    (competition.test / "a_yellow.png").unlink()
+    shutil.rmtree(competition.root / "out")
+    assert run(competition, make_member(in_channels=3)) == whole
+    assert not finds_nothing(whole["a"], 96, 96)
+    with pytest.raises(InputError, match="a_yellow.png is missing"):
+        run(competition, member, members=(make_member(in_channels=3), member))
 
 
 def test_no_usable_field_at_all_is_an_error_and_leaves_a_valid_submission(competition, member) -> None:
