@@ -37,7 +37,8 @@ to the end. After every kill each file that is not hidden was read whole, and no
 * *equal*: how many of the trials left the same bytes as an undisturbed run, in every file but TensorBoard's,
   the seconds of a ladder's steps and those in a report;
 * *work*: what an undisturbed run does; *lost*: what was begun again, per kill and at most in one trial;
-* *left*: hidden files of interrupted writing that still lie there at the end;
+* *left*: hidden files of interrupted writing that still lie there at the end, as a trial is over in seconds;
+  a start that comes later removes them;
 * *together*: what became of two processes started at once in one folder; both times the result is right.
 
 """
@@ -65,10 +66,20 @@ def table() -> Iterator[dict[str, dict[str, str]]]:
     rows: dict[str, dict[str, str]] = {}
     yield rows
     if path := os.environ.get("HPA_KIT_KILL_TABLE"):
-        columns = ["command", *next(iter(rows.values()))]
-        lines = [columns, ["---"] * len(columns), *([name, *row.values()] for name, row in rows.items())]
-        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        Path(path).write_text(f"{INTRO}{text}\n", encoding="utf-8")
+        write_table(Path(path), rows)
+
+
+def write_table(path: Path, rows: dict[str, dict[str, str]]) -> None:
+    """Write figures as Markdown; those of commands that were not tried now stay as they were."""
+    columns = ("kills", "equal", "work", "lost", "left", "together")
+    before = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = {name: line for name in NAMES for line in before if line.startswith(f"| {name} |")}
+    for name, row in rows.items():
+        if set(columns) <= row.keys():  # else one of its tests failed
+            lines[name] = f"| {' | '.join([name, *(row[column] for column in columns)])} |"
+    head = f"| command | {' | '.join(columns)} |\n|{' --- |' * (1 + len(columns))}"
+    table = "\n".join([head, *(lines[name] for name in NAMES if name in lines)])
+    path.write_text(f"{INTRO}{table}\n", encoding="utf-8")
 
 
 def contents(place) -> dict[str, bytes]:
