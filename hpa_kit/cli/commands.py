@@ -123,7 +123,13 @@ COMMANDS = (
         ("out",),
         _simulate,
     ),
-    Command("train", "train a CAM classifier on image labels", TrainSettings, ("data",), _train),
+    Command(
+        "train",
+        "train a network: CAM classifier, ArcFace features, or stage 2",
+        TrainSettings,
+        ("data",),
+        _train,
+    ),
     Command(
         "features",
         "one vector per field from a trained network, to be clustered",

@@ -71,6 +71,15 @@ def test_help_tells_every_setting(command, capsys):
         assert name in command.positional or f"--{name.replace('_', '-')}" in out
 
 
+def test_help_shows_defaults_as_they_are_given_and_none_where_there_is_none(capsys):
+    for name in ("features", "train"):
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+    out = capsys.readouterr().out
+    assert "(default: 1.0,1.2)" in " ".join(out.split())
+    assert "None" not in out and "(default: )" not in out
+
+
 def test_light_commands_do_not_load_torch():
     code = "import sys, hpa_kit.cli, hpa_kit.submission; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
