@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from hpa_kit import __version__
 from hpa_kit.cli.commands import COMMANDS, Command
 from hpa_kit.cli.kaggle import add_kaggle
@@ -24,8 +26,7 @@ from hpa_kit.errors import InputError
 def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
     parser.add_argument("--config", type=Path, metavar="YAML", help="settings file; options override it")
     for name, field in command.settings.model_fields.items():
-        default = "" if field.is_required() else f" (default: {field.get_default()})"
-        text = f"{field.description or ''}{default}".replace("%", "%%")
+        text = f"{field.description or ''}{_default_text(field)}".replace("%", "%%")
         options: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
         if field.annotation is bool:
             options["action"] = argparse.BooleanOptionalAction
@@ -37,6 +38,15 @@ def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
             parser.add_argument(name, nargs="?", **options)
         else:
             parser.add_argument(f"--{name.replace('_', '-')}", **options)
+
+
+def _default_text(field: FieldInfo) -> str:
+    """The default as one would give it; without one the description says what happens."""
+    default = None if field.is_required() else field.get_default()
+    if default is None:
+        return ""
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return f" (default: {shown})" if shown else ""
 
 
 def _parser() -> argparse.ArgumentParser:
