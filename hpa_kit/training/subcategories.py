@@ -33,7 +33,7 @@ def assign_subcategories(
         int64 (n, 19): the sub-category, 0 to k − 1, or −1 where the class is absent.
 
     Raises:
-        InputError: a shape or a value is not as above; row and what was found are named.
+        InputError: a shape or a value is not as above; what was found, and where, is named.
 
     Source: the sub-categories of SC-CAM (Chang et al. 2020, arXiv 2008.01183).
     """
@@ -44,12 +44,16 @@ def assign_subcategories(
         )
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise InputError(f"subcategories: k is {k!r}; expected a whole number above 0")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+        raise InputError(f"subcategories: seed is {seed!r}; expected a whole number from 0, below 2^32")
     numbers = np.full((len(rows), N_CLASSES), -1, dtype=np.int64)
     for index in range(N_CLASSES):
         members = np.flatnonzero(shown[:, index])
         if len(members):
             own = rows[members]
-            numbers[members, index] = _clusters(_standardised(own) if standardise else own, int(k), seed)
+            numbers[members, index] = _clusters(
+                _standardised(own) if standardise else _near_1(own), int(k), int(seed)
+            )
     return numbers
 
 
@@ -69,6 +73,12 @@ def _clusters(rows: NDArray[np.float32], k: int, seed: int) -> NDArray[np.int64]
         found = means.fit_predict(rows)
     _, numbers = np.unique(found, return_inverse=True)
     return numbers.astype(np.int64)
+
+
+def _near_1(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows times a power of 2, which changes no digit: no square is too large or small for float32 then."""
+    _, exponent = np.frexp(np.abs(rows).max())
+    return np.ldexp(rows, -exponent)
 
 
 def _standardised(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -60,6 +60,26 @@ def test_clusters_that_hold_nothing_leave_no_gap_and_no_warning():
     assert (zeros[:, 5] == 0).all()
 
 
+@pytest.mark.parametrize("factor", [2.0**-120, 1e-30, 1e25, 2.0**110])
+@pytest.mark.parametrize("standardise", [False, True])
+def test_clusters_do_not_depend_on_the_unit_of_the_features(factor, standardise):
+    features = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    labels = hot(60, 3)
+    expected = assign_subcategories(features, labels, k=4, standardise=standardise)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = assign_subcategories(features * np.float32(factor), labels, k=4, standardise=standardise)
+    if np.log2(factor).is_integer():  # exact
+        np.testing.assert_array_equal(found, expected)
+    assert len(set(found[:, 3])) == 4
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, None, True])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(InputError, match="seed"):
+        assign_subcategories(np.eye(3), hot(3, 0), seed=seed)
+
+
 def test_zero_features_are_a_cluster_like_any_other():
     features = np.concatenate([np.zeros((5, 4)), np.ones((5, 4))])
     numbers = assign_subcategories(features, hot(10, 0), k=2)[:, 0]
