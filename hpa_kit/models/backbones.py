@@ -39,6 +39,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         check_name(name)
+        self.name = name
         network = _create(name, stride if stride_by != "cut" and stride < 32 else None, in_channels)
         if pretrained is not None:
             load_backbone_weights(network, name, in_channels, pretrained)
@@ -46,7 +47,13 @@ class Backbone(nn.Module):
         self.n_features = _checked_features(self.maps, network, name, stride, in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        maps: Tensor = self.maps(x)
+        try:
+            maps: Tensor = self.maps(x)
+        except (
+            AssertionError
+        ) as error:  # of a transformer made for one size, whose windows do not fit another
+            size = f"{x.shape[-1]} x {x.shape[-2]}"
+            raise InputError(f"backbone: {self.name} cannot look at fields of {size}: {error}") from None
         return maps
 
 

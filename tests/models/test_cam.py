@@ -261,3 +261,10 @@ def test_every_family_learns_from_maps_of_its_stride(backbone, stride):
         assert heads.features.shape[1] == model.n_features
     (heads.maps.mean() + heads.subcategory_maps.mean()).backward()
     assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
+
+
+def test_a_transformer_of_another_size_says_that_fields_do_not_fit():
+    model = CamClassifier("maxvit_rmlp_pico_rw_256")
+    assert model.forward_maps(torch.zeros(1, 4, 256, 256)).shape == (1, 19, 8, 8)
+    with pytest.raises(InputError, match="maxvit_rmlp_pico_rw_256 cannot look at fields of 320 x 320"):
+        model(torch.zeros(1, 4, 320, 320))
