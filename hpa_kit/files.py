@@ -1,13 +1,18 @@
 """Writing files so that no half-written one is ever seen."""
 
+import errno
 import os
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from hpa_kit.errors import InputError
+
+# What a disk says that takes no more: full, over its quota, read-only or broken, or a file too large.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 
 # What the name of a file has in it while it is being written. Its writer holds a lock on it, but not in the
 # first moment of its life.
@@ -23,7 +28,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     are missing are made.
 
     Raises:
-        InputError: no file can be made there.
+        InputError: no file can be made there, or the disk takes no more of it; what was there before stays.
     """
     path = Path(path)
     make_folder_of(path)
@@ -38,6 +43,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             yield temporary
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
+    except OSError as error:
+        if is_full(error):
+            raise disk_full(path, error) from None
+        raise
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
@@ -89,6 +98,35 @@ def atomic_text(path: str | Path, text: str) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def atomic_tensors(path: str | Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
+    """Write tensors as safetensors, atomically.
+
+    Raises:
+        InputError: no file can be made there, or the disk takes no more of it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, str(temporary), metadata=metadata)
+        except SafetensorError as error:  # in which it wraps what the disk says
+            raise disk_full(Path(path), error) from None
+
+
+def is_full(error: OSError) -> bool:
+    """Whether it is the disk that takes no more, whatever was to be written."""
+    return error.errno in _FULL
+
+
+def disk_full(path: str | Path, error: Exception) -> InputError:
+    """What to say where the disk takes no more of a file."""
+    reason = getattr(error, "strerror", None) or error
+    return InputError(
+        f"files: {path} cannot be written: {reason}; make room, and the same command goes on where it can"
+    )
 
 
 def make_folder_of(path: Path) -> None:

@@ -105,6 +105,10 @@ class Forecast:
             self._said = True
             log.info(self._line(parts or {}))
 
+    def fewer(self, fields: int) -> None:
+        """So many of the fields need not be done after all."""
+        self.total -= fields
+
     def _line(self, parts: Mapping[str, float]) -> str:
         since = self._from if self._warm else self._begun
         each = (self._now() - since) / max(1, self._done - self._warm)

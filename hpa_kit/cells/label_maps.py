@@ -2,9 +2,7 @@
 
 import io
 import json
-import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,25 +12,17 @@ from numpy.typing import NDArray
 
 from hpa_kit.cells.classical import ClassicalSegmenter
 from hpa_kit.cells.regions import LabelMap, relabel
-from hpa_kit.data.decode import decode_plane, read_header
+from hpa_kit.data.decode import MAX_PIXELS, decode_plane, read_header, read_image
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path
+from hpa_kit.npz import read_npz
 
 FORMAT = "hpa_kit label maps"
 VERSION = 1
 SUFFIXES = (".npz", ".png")
 
-# What numpy and zipfile raise for a file that is no archive of arrays, or a broken one.
-_BROKEN = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-)
+# Bytes of what a file says of itself, and of the header before an array's numbers.
+_MOST_INFO, _HEADER = 2**20, 2**12
 
 
 class LabelMaps(NamedTuple):
@@ -97,8 +87,7 @@ def label_map_info(path: str | Path) -> LabelMapInfo:
         InputError: the file is missing, damaged, or not of this kit.
     """
     try:
-        with _load(path) as arrays:
-            info = json.loads(str(arrays["info"][()]))
+        info = json.loads(str(read_npz(path, ("info",), _MOST_INFO)["info"][()]))
         if info["format"] != FORMAT:
             raise ValueError(f"format {info['format']!r}")
         height, width = info["shape"]
@@ -106,7 +95,7 @@ def label_map_info(path: str | Path) -> LabelMapInfo:
         return LabelMapInfo(
             int(info["version"]), int(info["n_cells"]), (int(height), int(width)), dict(settings)
         )
-    except (*_BROKEN, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"label maps: {path} was not written by this kit: {_text(error)}; make it again"
         ) from None
@@ -139,7 +128,10 @@ def read_label_maps(folder: str | Path, id: str, field: NDArray[np.uint8]) -> La
         InputError: no file; a damaged one; other arrays than these; a size that is not the field's.
     """
     path = _file_of(folder, id)
-    cells, nuclei = _read_npz(path) if path.suffix == ".npz" else (_read_png(path), None)
+    if path.suffix == ".npz":
+        cells, nuclei = _read_npz(path, ("cells", "nuclei"), field[0].size)
+    else:
+        cells, nuclei = _read_png(path), None
     for array in (cells, nuclei):
         if array is not None and array.shape != field.shape[1:]:
             raise InputError(
@@ -158,7 +150,7 @@ def read_cells(folder: str | Path, id: str) -> LabelMap:
         InputError: no file; a damaged one; other arrays than label maps.
     """
     path = _file_of(folder, id)
-    cells = _read_npz(path, with_nuclei=False)[0] if path.suffix == ".npz" else _read_png(path)
+    cells = _read_npz(path, ("cells",), MAX_PIXELS)[0] if path.suffix == ".npz" else _read_png(path)
     return _numbered(cells, path)
 
 
@@ -171,12 +163,14 @@ def _file_of(folder: str | Path, id: str) -> Path:
     return path
 
 
-def _read_npz(path: Path, with_nuclei: bool = True) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def _read_npz(path: Path, names: tuple[str, ...], pixels: int) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Cells and, where they are asked for and there, nuclei: 64 bits for so many pixels at most."""
     try:
-        with _load(path) as arrays:
-            cells = arrays["cells"]
-            nuclei = arrays.get("nuclei") if with_nuclei else None
-    except _BROKEN as error:
+        arrays = read_npz(path, names, 8 * pixels + _HEADER)
+        cells, nuclei = arrays["cells"], arrays.get("nuclei")
+    except KeyError:
+        raise InputError(f"label maps: {path} cannot be read: it has no cells; make it again") from None
+    except ValueError as error:
         raise InputError(f"label maps: {path} cannot be read: {_text(error)}; make it again") from None
     for name, array in (("cells", cells), ("nuclei", nuclei)):
         if array is not None and (array.ndim != 2 or array.dtype.kind not in "bui"):
@@ -186,18 +180,9 @@ def _read_npz(path: Path, with_nuclei: bool = True) -> tuple[NDArray[Any], NDArr
     return cells, nuclei
 
 
-def _load(path: str | Path) -> Any:
-    # numpy takes what is no zip for a pickle or a single array; only archives are label maps.
-    if not zipfile.is_zipfile(path):
-        raise ValueError(
-            "is missing" if not Path(path).exists() else f"no npz file ({Path(path).stat().st_size} bytes)"
-        )
-    return np.load(path, allow_pickle=False)
-
-
 def _read_png(path: Path) -> NDArray[Any]:
-    content = path.read_bytes()
     where = f"label maps: {path}"
+    content = read_image(path, where)
     header = read_header(io.BytesIO(content), where)
     # Colour and palette files lose their numbers on the way to one plane, jpg files change them.
     if header.kind != "png" or content[25] != 0:

@@ -6,6 +6,7 @@ ends the reading before anything of it is looked up.
 """
 
 import io
+import itertools
 import pickle
 import struct
 import zipfile
@@ -29,7 +30,7 @@ DTYPES = {
 }  # fmt: skip
 # Modules whose classes may stand in a file; they become records that hold attributes and do nothing.
 RECORD_MODULES = ("pytorch_zoo", "hpacellseg", "torch.nn.modules", "torch.nn.parallel", "torch.nn.backends")
-MAX_DEPTH = 100
+MAX_DEPTH, MAX_MODULES = 100, 100_000
 
 
 class Storage(NamedTuple):
@@ -49,8 +50,11 @@ class LazyTensor(NamedTuple):
     stride: tuple[int, ...]
 
 
-class _Reader(pickle.Unpickler):
-    """An unpickler that knows a dozen harmless names and refuses all others."""
+class _Reader(pickle._Unpickler):
+    """An unpickler that knows a dozen harmless names and refuses all others.
+
+    The one in Python: that in C makes room for 2**31 objects where a file of ten bytes numbers one so.
+    """
 
     def __init__(self, file: io.BufferedIOBase, where: str) -> None:
         super().__init__(file, encoding="utf-8")
@@ -152,6 +156,9 @@ def _read_zip(path: Path, where: str) -> tuple[Any, dict[str, bytearray]]:
         # torch stores members as they are; a compressed one could unfold to any size.
         if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
             raise InputError(f"{where} holds compressed members, which torch does not write")
+        # Members may overlap in the file, so that it claims many times its bytes.
+        if sum(info.file_size for info in members.values()) > path.stat().st_size:
+            raise InputError(f"{where} claims to hold more than its bytes")
         heads = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(heads) != 1:
             raise InputError(f"{where} is a zip file without torch's data.pkl")
@@ -214,7 +221,7 @@ def _materialise(tensor: LazyTensor, storages: Mapping[str, bytearray], where: s
 
 def _named_tensors(content: Any, where: str) -> dict[str, LazyTensor]:
     found: dict[str, LazyTensor] = {}
-    _collect(_unwrap(content), "", found, 0)
+    _collect(_unwrap(content), "", found, 0, itertools.count())
     if not found:
         raise InputError(f"{where} holds no tensors")
     return found
@@ -237,8 +244,11 @@ def _part(record: Any, name: str) -> Mapping[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
-def _collect(node: Any, prefix: str, found: dict[str, LazyTensor], depth: int) -> None:
-    if depth > MAX_DEPTH:
+def _collect(
+    node: Any, prefix: str, found: dict[str, LazyTensor], depth: int, visits: "itertools.count[int]"
+) -> None:
+    # A module may be part of several, so few can stand for more than anybody can walk through.
+    if depth > MAX_DEPTH or next(visits) > MAX_MODULES:
         raise InputError("modules are nested without end")
     if isinstance(node, dict):
         leaves: dict[str, Any] = node
@@ -252,4 +262,4 @@ def _collect(node: Any, prefix: str, found: dict[str, LazyTensor], depth: int) -
             found[f"{prefix}{name}"] = value
     for name, child in children.items():
         if isinstance(child, _Record):
-            _collect(child, f"{prefix}{name}.", found, depth + 1)
+            _collect(child, f"{prefix}{name}.", found, depth + 1, visits)

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import safetensors
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from hpa_kit.cells.dpn_unet import DPNUnet
 from hpa_kit.cells.pickles import read_pickled_tensors
 from hpa_kit.errors import InputError
-from hpa_kit.files import atomic_path
+from hpa_kit.files import atomic_tensors
 
 HAD_FROM = "Zenodo record 4665863 (dpn_unet_nuclei_v1.pth and dpn_unet_cell_3ch_v1.pth)"
 # The same files go by the first names on Zenodo and by the second on Kaggle.
@@ -50,10 +50,7 @@ def convert_weights(path: str | Path, out: str | Path) -> Path:
     if out.suffix != ".safetensors":
         raise InputError(f"weights: {out} should be named .safetensors")
     state = load_published_network(path).state_dict()
-    with atomic_path(out) as temporary:
-        save_file(
-            state, temporary, metadata={"network": "HPA-Cell-Segmentation DPNUnet", "source": Path(path).name}
-        )
+    atomic_tensors(out, state, {"network": "HPA-Cell-Segmentation DPNUnet", "source": Path(path).name})
     return out
 
 

@@ -21,6 +21,7 @@ from hpa_kit.cli.kaggle import add_kaggle
 from hpa_kit.cli.others import add_others
 from hpa_kit.config import Settings, make_settings, read_yaml
 from hpa_kit.errors import InputError
+from hpa_kit.files import disk_full, is_full
 
 
 def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
@@ -71,6 +72,12 @@ def _settings_of(command: Command, arguments: argparse.Namespace) -> Settings:
     return make_settings(command.settings, read_yaml(arguments.config), given, source=str(arguments.config))
 
 
+def _refuse(error: InputError) -> int:
+    # One line, though an ID or a file's name may hold line breaks.
+    print("hpa-kit: " + " ".join(str(error).splitlines()), file=sys.stderr)
+    return 2
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -91,8 +98,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.run(_settings_of(command, arguments))
         return 0
     except InputError as error:
-        print(f"hpa-kit: {error}", file=sys.stderr)
-        return 2
+        return _refuse(error)
+    except OSError as error:  # of a file that something else writes, such as a journal or TensorBoard's
+        if is_full(error):
+            return _refuse(disk_full(error.filename or "a file", error))
+        raise
     except KeyboardInterrupt:
         print("hpa-kit: interrupted; the same command goes on where it was", file=sys.stderr)
         return 130

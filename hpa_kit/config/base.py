@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
 
+# Far more than any settings need; what claims more is refused before it is unfolded.
+MOST_BYTES, MOST_VALUES, MOST_SHOWN = 2**20, 100_000, 200
+
 
 class Settings(BaseModel):
     """Base of all settings: unknown keys refused, values checked, no change after making."""
@@ -48,12 +51,38 @@ def make_settings(kind: type[S], *layers: Mapping[str, Any], source: str = "sett
         if isinstance(cause, InputError):  # of one part of the settings, which it names itself
             raise InputError(f"{source}: {cause}") from None
         name = ".".join(str(part) for part in first["loc"])
-        found = "nothing" if first["type"] == "missing" else repr(first["input"])
+        found = "nothing" if first["type"] == "missing" else _shown(first["input"])
         what = first["msg"].removeprefix("Value error, ")
         # What is wrong with several values together names them itself.
         raise InputError(
             f"{source}: {name}: {what}, found {found}" if name else f"{source}: {what}"
         ) from None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which refuses aliases that unfold to more than anybody would write out."""
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None:
+            self._count(node, {})
+        return node
+
+    def _count(self, node: Any, known: dict[int, int]) -> int:
+        """Values of a node with all its aliases unfolded; each node is looked at once."""
+        if id(node) not in known:
+            known[id(node)] = MOST_VALUES  # of a node inside of itself
+            children = [] if isinstance(node, yaml.ScalarNode) else node.value
+            parts = (part for child in children for part in (child if isinstance(child, tuple) else (child,)))
+            known[id(node)] = 1 + sum(self._count(part, known) for part in parts)
+            if known[id(node)] > MOST_VALUES:
+                raise yaml.YAMLError(f"its aliases unfold to more than {MOST_VALUES} values")
+        return known[id(node)]
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
@@ -89,12 +118,17 @@ def load_yaml(path: str | Path, what: str = "settings") -> Any:
     """
     path = Path(path)
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.is_file() and path.stat().st_size > MOST_BYTES:
+            raise InputError(f"{what}: {path} has {path.stat().st_size} bytes; expected {MOST_BYTES} at most")
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise InputError(f"{what}: {path} is missing") from None
     except OSError as error:
         raise InputError(f"{what}: {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except InputError:
+        raise
+    # Wrong encodings, dates and numbers are ValueErrors.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{what}: {path} is no YAML: {' '.join(str(error).split())}") from None
 
 

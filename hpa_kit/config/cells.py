@@ -22,8 +22,8 @@ class SegmentSettings(Settings):
     )
     shard: int = Field(0, ge=0, description="which share of the fields to do, counted from 0")
     shards: int = Field(1, ge=1, description="shares that the sorted fields are cut into")
-    batch: int = Field(4, ge=1, description="fields of one size per step of the networks")
-    workers: int = Field(2, ge=1, description="threads that read, label and write fields")
+    batch: int = Field(4, ge=1, le=4096, description="fields of one size per step of the networks")
+    workers: int = Field(2, ge=1, le=256, description="threads that read, label and write fields")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ class SimulateSettings(Settings):
     square: bool = Field(True, description="square fields; --no-square varies height and width")
     classes: Classes = Field(tuple(range(N_CLASSES)), description="location classes to show, such as 0,2,7")
     seed: int = Field(0, ge=0, description="same seed, same bytes")
-    workers: int = Field(2, ge=1, description="processes")
+    workers: int = Field(2, ge=1, le=256, description="processes")
 
     @model_validator(mode="after")
     def _sizes_in_order(self) -> Self:
@@ -37,7 +37,7 @@ class StoreSettings(Settings):
 
     data: Path = Field(description="competition folder, or a folder of images")
     out: Path = Field(description="folder to write, train's --store; it may hold several sizes")
-    size: int = Field(512, ge=32, description="side to which fields are resized")
+    size: int = Field(512, ge=32, le=8192, description="side to which fields are resized")
     in_channels: Annotated[Literal[3, 4], BeforeValidator(whole_number)] = Field(
         4, description="4 keeps red, green, blue, yellow; 3 leaves yellow out"
     )
@@ -50,7 +50,7 @@ class StoreSettings(Settings):
     )
     shard: int = Field(0, ge=0, description="which share of the fields to do, counted from 0")
     shards: int = Field(1, ge=1, description="shares that the sorted fields are cut into")
-    workers: int = Field(2, ge=1, description="threads that read, resize and write fields")
+    workers: int = Field(2, ge=1, le=256, description="threads that read, resize and write fields")
 
     @model_validator(mode="after")
     def _shard_exists(self) -> Self:

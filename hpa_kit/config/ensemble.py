@@ -32,7 +32,7 @@ class MemberSettings(Settings):
         "and 1.4 times the size for classifiers below 1024 px, the flips for all others",
     )
     size: int | None = Field(
-        default=None, ge=32, description="side to which fields are resized; by default as trained"
+        default=None, ge=32, le=8192, description="side to which fields are resized; by default as trained"
     )
 
     @property
@@ -60,7 +60,9 @@ class EnsembleSettings(Settings):
     steps: tuple[StepSettings, ...] = Field(
         default=(), description="what is done to the rule's scores, in order"
     )
-    map_size: int = Field(default=512, ge=16, description="side of the maps on which cells are scored")
+    map_size: int = Field(
+        default=512, ge=16, le=4096, description="side of the maps on which cells are scored"
+    )
     masks: Path | None = Field(default=None, description="folder of ID.npz or ID.png label maps")
     segmenter: SegmenterName = Field(default="auto", description="who finds cells that masks lacks")
     weights: Path | None = Field(default=None, description="folder of the two published cell networks")

@@ -24,9 +24,9 @@ class LookSettings(Settings):
     segmenter: SegmenterName = Field("auto", description="who finds cells that masks lacks")
     weights: Path | None = Field(None, description="folder of the two published networks")
     views: Views = Field("flips", description="test-time views of each field by members")
-    map_size: int = Field(512, ge=16, description="side of the class maps on which cells are scored")
-    batch: int = Field(8, ge=1, description="fields per step")
-    workers: int = Field(2, ge=0, description="threads that read fields and find cells")
+    map_size: int = Field(512, ge=16, le=4096, description="side of the class maps on which cells are scored")
+    batch: int = Field(8, ge=1, le=4096, description="fields per step")
+    workers: int = Field(2, ge=0, le=256, description="threads that read fields and find cells")
     device: str = Field(
         "auto",
         description="auto (all GPUs, or the cpu), cpu, cuda:1, or several to share the fields: cuda:0,cuda:1",

@@ -30,8 +30,8 @@ class ReportSettings(Settings):
     fields: int = Field(500, ge=0, description="most fields shown, spread over the table")
     side: int = Field(320, ge=32, le=2048, description="longer side of a field's picture in pixels")
     quality: int = Field(60, ge=1, le=100, description="of the pictures (WebP); more is larger")
-    batch: int = Field(8, ge=1, description="fields per step of the members")
-    workers: int = Field(2, ge=1, description="threads that read and draw fields")
+    batch: int = Field(8, ge=1, le=4096, description="fields per step of the members")
+    workers: int = Field(2, ge=1, le=256, description="threads that read and draw fields")
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:1")
 
     @model_validator(mode="after")

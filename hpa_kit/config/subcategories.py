@@ -33,8 +33,8 @@ class FeaturesSettings(Settings):
     external_mode: Annotated[int, BeforeValidator(whole_number)] = Field(
         1, ge=-1, le=6, description="which external fields: the 15th place's modes 0 to 6, -1 for all"
     )
-    batch: int = Field(16, ge=1, description="fields per step")
-    workers: int = Field(2, ge=1, description="threads that read fields")
+    batch: int = Field(16, ge=1, le=4096, description="fields per step")
+    workers: int = Field(2, ge=1, le=256, description="threads that read fields")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
     amp: bool = Field(True, description="half precision on a GPU")
 

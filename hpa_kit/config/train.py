@@ -36,7 +36,7 @@ class TrainSettings(Settings):
         "field",
         description="field: every channel of every field by its own mean and spread; fixed: ImageNet's",
     )
-    size: int = Field(512, ge=32, description="side to which fields are resized")
+    size: int = Field(512, ge=32, le=8192, description="side to which fields are resized")
     epochs: int = Field(25, ge=1, description="passes over the training fields")
     batch: int | None = Field(
         None,
@@ -73,7 +73,7 @@ class TrainSettings(Settings):
     )
     seed: int = Field(42, ge=0, description="seed of weights, order and augmentation")
     workers: int = Field(
-        2, ge=0, description="data loading processes per GPU, at most its share of the cores"
+        2, ge=0, le=256, description="data loading processes per GPU, at most its share of the cores"
     )
     cache: bool = Field(True, description="keep resized fields in memory where they fit")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
@@ -113,7 +113,7 @@ class TrainSettings(Settings):
     puzzle_subcategories: bool = Field(False, description="puzzle for the sub-categories' maps too")
     puzzle_masked: bool = Field(False, description="compare only the maps of classes that the field has")
 
-    arcface_centres: int = Field(3, ge=1, description="sub-centres per class")
+    arcface_centres: int = Field(3, ge=1, le=1000, description="sub-centres per class")
     arcface_scale: float = Field(30.0, gt=0, description="factor of the cosines")
     arcface_margin: float = Field(0.5, ge=0, description="angle added to a class that is shown, radians")
     arcface_loss: Literal["bce", "ce", "focal"] = Field("bce", description="loss of the scaled cosines")
@@ -156,7 +156,7 @@ class TrainSettings(Settings):
             below, above = self.size // step * step, (self.size // step + 1) * step
             near = f"{below} or {above}" if below else str(above)
             raise ValueError(
-                f"size {self.size} does not give {self.puzzle_tiles} tiles whose sides are multiples of stride "
-                f"{self.stride}; take {near}"
+                f"size {self.size} does not give {self.puzzle_tiles} tiles whose sides are multiples of "
+                f"stride {self.stride}; take {near}"
             )
         return self

@@ -7,6 +7,7 @@ answer with a wrong picture: half a jpg, the first page of many, separate planes
 
 import io
 import struct
+from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import cv2
@@ -18,6 +19,8 @@ from hpa_kit.errors import InputError
 
 # Four times the largest field of the competition (4096 x 4096). A header that claims more is not believed.
 MAX_PIXELS = 2**26
+# The same with four planes of 16 bits, nothing of it packed: no file that can be used is larger.
+MAX_BYTES = 8 * MAX_PIXELS
 AGAIN = "download or copy it again"
 KINDS = "expected a png, jpg or tif"
 # Photometric interpretations of tif: white is 0, black is 0, RGB, palette, YCbCr.
@@ -32,6 +35,25 @@ class Header(NamedTuple):
     kind: Literal["png", "jpg", "tif"]
     height: int
     width: int
+
+
+def read_image(path: Path, where: str) -> bytes:
+    """An image file's bytes.
+
+    Args:
+        path: the file.
+        where: what to call the file in an error.
+
+    Raises:
+        InputError: it cannot be read, or is larger than any image that can be used.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(f"{where} has {size} bytes; expected {MAX_BYTES} at most; {AGAIN}")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{where} cannot be read: {error.strerror}") from None
 
 
 def read_header(stream: BinaryIO, where: str) -> Header:

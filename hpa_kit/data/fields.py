@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.data.decode import decode_plane, read_header, to_8_bits
+from hpa_kit.data.decode import decode_plane, read_header, read_image, to_8_bits
 from hpa_kit.errors import InputError
 
 CHANNELS = ("red", "green", "blue", "yellow")
@@ -231,11 +231,7 @@ def _missing(folder: Path, id: str, paths: list[Path | None]) -> str:
 
 def _read_channel(path: Path, channel: str, id: str) -> tuple[Field, int]:
     where = _where(path, channel, id)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{where} cannot be read: {error.strerror}") from None
-    return to_8_bits(decode_plane(data, where))
+    return to_8_bits(decode_plane(read_image(path, where), where))
 
 
 def _where(path: Path, channel: str, id: str) -> str:

@@ -166,7 +166,10 @@ def _unpack(packing: str, packed: memoryview, size: int) -> Any:
         ValueError: it takes something that is not installed.
     """
     if packing == "zlib":
-        return zlib.decompress(packed, bufsize=size)
+        unpacked = zlib.decompressobj().decompress(packed, size + 1)
+        if len(unpacked) != size:
+            raise ValueError(f"it does not unpack to {size} bytes")
+        return unpacked
     zstd = _zstd()
     if packing != "zstd" or zstd is None:
         raise ValueError(f"it is packed by {packing}; zstd needs pyarrow")
@@ -180,7 +183,8 @@ def _about(mark: bytes, line: bytes) -> dict[str, Any] | None:
     try:
         about: dict[str, Any] = json.loads(line)
         known = {"version", "size", "packing", "bytes", "checksum", "images"} <= set(about)
-        if known and all(len(image) == len(Origin._fields) for image in about["images"]):
+        images = about["images"] if known else []
+        if 0 < len(images) <= len(CHANNELS) and all(len(image) == len(Origin._fields) for image in images):
             return about
     except (ValueError, TypeError):
         pass

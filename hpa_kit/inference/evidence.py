@@ -1,9 +1,11 @@
 """What each member says of each field's cells, worked out once and kept: what choices are tried on."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +16,9 @@ from tqdm import tqdm
 from hpa_kit.cells import FieldCells, kept_or_made, segmenter
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import EnsembleSettings, MemberSettings, TuneSettings
-from hpa_kit.devices import pick_device
+from hpa_kit.devices import pick_devices
 from hpa_kit.files import atomic_path, atomic_text, forget_torn
-from hpa_kit.flow import Failure, attempt, batches
+from hpa_kit.flow import Failure, attempt, batches, run_ahead
 from hpa_kit.inference.arrays import resized
 from hpa_kit.inference.ensemble import Ensemble, FieldMaps, channels_needed
 from hpa_kit.inference.prepare import GREEN
@@ -28,6 +30,9 @@ from hpa_kit.timing import Forecast
 from hpa_kit.training.member import checkpoint_file
 
 log = logging.getLogger(__name__)
+
+_Batch = list[tuple[str, FieldCells | Failure]]
+_Maps = dict[str, dict[int, FieldMaps]]  # of fields by ID, by the members' places
 
 STATE = "evidence.yaml"
 # Rules that are not linear in the maps: their scores are kept for the weights that were given.
@@ -120,29 +125,19 @@ class Gatherer:
 
     def _look_at(self, ids: list[str]) -> None:
         settings, ensemble = self.settings, self.ensemble
-        device = pick_device(settings.device)
-        members = [
-            Ensemble(
-                [_alone(one)],
-                map_size=ensemble.map_size,
-                batch=settings.batch,
-                device=device,
-                amp=settings.amp,
-            )
-            for one in ensemble.members
-        ]
+        devices = pick_devices(settings.device)
         finder = segmenter(
-            ensemble.segmenter, ensemble.weights, settings.device, settings.batch, max(1, settings.workers)
+            ensemble.segmenter, ensemble.weights, devices[0], settings.batch, max(1, settings.workers)
         )
         needed = channels_needed(ensemble.members)
         cells = kept_or_made(ids, self.images, finder, ensemble.masks, settings.workers, needed)
         failed: dict[str, str] = {}
         forecast = Forecast("tune", len(ids), settings.batch)
         with tqdm(total=len(ids), unit="field", desc="tune") as bar:
-            for batch in batches(cells, settings.batch):
+            for batch, looked in self._looked(devices, batches(cells, settings.batch)):
                 good = {id: found for id, found in batch if isinstance(found, FieldCells)}
                 failed |= {id: found.reason for id, found in batch if isinstance(found, Failure)}
-                for id, maps in self._looks(members, good).items():
+                for id, maps in looked.items():
                     made = attempt(self._evidence, id, good[id], maps)
                     if isinstance(made, Failure):
                         failed[id] = made.reason
@@ -159,11 +154,32 @@ class Gatherer:
         with atomic_path(self._path(id)) as temporary:
             np.savez_compressed(temporary, **made._asdict())
 
-    def _looks(
-        self, members: Sequence[Ensemble], fields: dict[str, FieldCells]
-    ) -> dict[str, dict[int, FieldMaps]]:
+    def _looked(self, devices: Sequence[str], waiting: Iterable[_Batch]) -> Iterator[tuple[_Batch, _Maps]]:
+        """Batches and what members say of them; devices share them while the caller does something else."""
+        free: SimpleQueue[list[Ensemble]] = SimpleQueue()
+        for device in devices:
+            free.put([self._load(member, device) for member in self.ensemble.members])
+
+        def look(batch: _Batch) -> tuple[_Batch, _Maps]:
+            members = free.get()
+            try:
+                good = {id: found for id, found in batch if isinstance(found, FieldCells)}
+                return batch, self._looks(members, good)
+            finally:
+                free.put(members)
+
+        with ThreadPoolExecutor(len(devices), "look") as pool:
+            yield from run_ahead(pool, look, waiting, len(devices))
+
+    def _load(self, member: MemberSettings, device: str) -> Ensemble:
+        size, settings = self.ensemble.map_size, self.settings
+        return Ensemble(
+            [_alone(member)], map_size=size, batch=settings.batch, device=device, amp=settings.amp
+        )
+
+    def _looks(self, members: Sequence[Ensemble], fields: dict[str, FieldCells]) -> _Maps:
         """What each member says of those of the fields that it has not learnt from."""
-        found: dict[str, dict[int, FieldMaps]] = {id: {} for id in fields}
+        found: _Maps = {id: {} for id in fields}
         for place, member in enumerate(members):
             mine = [id for id in fields if place in self.lookers[id]]
             for id, maps in zip(mine, member([fields[id].field for id in mine]), strict=True):

@@ -135,6 +135,8 @@ def fill(filling: Filling[D], table: GrowingTable, give_up: Sequence[Saving] = (
         log.info(f"{filling.what}: {len(resumed)} of {len(filling.ids)} fields were done before; going on")
     table.write()
     todo = list(batches_to_do(filling.ids, filling.settings.batch, table.journal))
+    if filling.forecast is not None:
+        filling.forecast.fewer(len(filling.ids) - sum(map(len, todo)))
     try:
         if todo:
             _run(filling, table, give_up, todo, stamps)
@@ -161,7 +163,8 @@ def _run(
     total = sum(map(len, todo))
     pace = Pace(budget, total, [ensembles[0].cost(effort) for effort in efforts], len(devices))
     limit = f"; {duration(budget.seconds)} allowed" if budget.seconds < float("inf") else ""
-    forecast = Forecast(filling.what, total, settings.batch * len(devices), budget.now, note=limit)
+    warmup = settings.batch * len(devices)
+    forecast = filling.forecast or Forecast(filling.what, total, warmup, budget.now, note=limit)
     said = [efforts[0]]
     bar = tqdm(total=len(filling.ids), initial=len(filling.ids) - total, unit="field", desc=filling.what)
 

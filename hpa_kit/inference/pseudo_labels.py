@@ -1,9 +1,8 @@
 """``hpa-kit pseudo-labels``: what an ensemble says of the cells of training fields, to learn from."""
 
 import logging
-from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -18,7 +17,6 @@ from hpa_kit.config import EnsembleSettings, MemberSettings, PseudoLabelSettings
 from hpa_kit.config.scoring import CalibrateStep, NegativeCheckStep
 from hpa_kit.data import LabelledFields, labelled_fields
 from hpa_kit.data.cell_scores import MASKS, cell_rows
-from hpa_kit.errors import InputError
 from hpa_kit.flow import share
 from hpa_kit.inference.budget import Budget, Now
 from hpa_kit.inference.ensemble import FieldMaps
@@ -27,15 +25,14 @@ from hpa_kit.inference.journal import Journal
 from hpa_kit.inference.pipeline import Filling, evidence, fill
 from hpa_kit.inference.prepare import PreparedField
 from hpa_kit.inference.pseudo_label_folder import DoneField, PseudoLabelFolder
+from hpa_kit.inference.pseudo_label_report import WHAT, Seconds, report, together
 from hpa_kit.inference.rows import GrowingTable, Size
 from hpa_kit.inference.rules import ScoringRule
 from hpa_kit.inference.unseen import Lookers, choose_lookers
-from hpa_kit.inference.work import Outcome, refuse_if_all_failed, report_fields
-from hpa_kit.timing import duration
+from hpa_kit.inference.work import Outcome
+from hpa_kit.timing import Forecast
 
 log = logging.getLogger(__name__)
-
-WHAT = "pseudo-labels"
 
 
 class _Group(NamedTuple):
@@ -45,20 +42,6 @@ class _Group(NamedTuple):
     lookers: Lookers
     images: Path
     ids: list[str]
-
-
-@dataclass
-class _Seconds:
-    """Where the time goes."""
-
-    fields: int = 0
-    parts: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-    def add(self, fields: int, parts: Mapping[str, float]) -> None:
-        """Count fields and what each took by part."""
-        self.fields += fields
-        for part, seconds in parts.items():
-            self.parts[part] += seconds * fields
 
 
 def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> Path:
@@ -97,16 +80,16 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
     if folder.is_whole():
         log.info(f"{WHAT}: {settings.out} holds all {len(labels)} fields already")
         return settings.out
-    begun, seconds = now(), _Seconds()
     ids = share(sorted(labels), settings.shard, settings.shards)
+    begun, seconds = now(), Seconds(Forecast(WHAT, len(ids), settings.batch, now))
     outcomes, done = [], []
     for group in _groups(ids, fields, chosen, settings.out_of_fold):
         run = _GroupRun(settings, chosen, group, folder, labels, seconds)
         outcome, results = run.fill(now)
         outcomes.append(outcome)
         done += results
-    outcome = _together(outcomes)
-    _report(settings, ids, outcome, seconds, now() - begun)
+    outcome = together(outcomes)
+    report(settings, ids, outcome, seconds, now() - begun)
     folder.write_part(done)
     folder.merge()
     return settings.out
@@ -148,7 +131,7 @@ class _GroupRun:
     group: _Group
     folder: PseudoLabelFolder
     labels: dict[str, str]
-    seconds: _Seconds
+    seconds: Seconds
 
     def fill(self, now: Now) -> tuple[Outcome, list[DoneField]]:
         """Score the fields, going on where an earlier call was stopped."""
@@ -168,6 +151,7 @@ class _GroupRun:
                 budget=Budget(now=now),
                 still_there=partial(self._still_there, journal),
                 measured=self.seconds.add,
+                forecast=self.seconds.forecast,
             )
             outcome = fill(filling, table)
             found = [id for id in ids if id in journal and "failed" not in journal.facts(id)]
@@ -221,35 +205,3 @@ def _lines(
     seen = evidence(prepared, maps)
     rows: NDArray[np.float64] = rule(seen) * label if soft else rule(replace(seen, image_scores=label))
     return cell_rows(prepared.id, np.clip(rows, 0, 1))
-
-
-def _together(outcomes: list[Outcome]) -> Outcome:
-    failed: dict[str, str] = {}
-    sizes: dict[str, Size] = {}
-    for outcome in outcomes:
-        failed |= outcome.failed
-        sizes |= outcome.sizes
-    late = [id for outcome in outcomes for id in outcome.late]
-    return Outcome(failed, late, sum(outcome.made for outcome in outcomes), sizes)
-
-
-def _report(
-    settings: PseudoLabelSettings, ids: list[str], outcome: Outcome, seconds: _Seconds, took: float
-) -> None:
-    """Say what could not be used, how fast it went and where the time went.
-
-    Raises:
-        InputError: not one field could be used.
-    """
-    report_fields(WHAT, settings.masks, ids, outcome, "has no pseudo labels; the same command tries it again")
-    if ids:
-        refuse_if_all_failed(WHAT, settings.data, ids, outcome)
-    if seconds.fields:
-        parts = ", ".join(f"{part} {total / seconds.fields:.2g}" for part, total in seconds.parts.items())
-        log.info(
-            f"{WHAT}: {seconds.fields} fields in {duration(took)}, "
-            f"{seconds.fields / max(took, 1e-9):.2g} per second; seconds of a field by part, which overlap: "
-            f"{parts}"
-        )
-    if outcome.late:
-        raise InputError(f"{WHAT}: {len(outcome.late)} fields were not reached; the same command goes on")

@@ -17,6 +17,7 @@ from hpa_kit.inference.journal import Journal
 from hpa_kit.inference.prepare import PreparedField, Size
 from hpa_kit.inference.rules import ScoringRule
 from hpa_kit.submission import check_submission
+from hpa_kit.timing import Forecast
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Filling(Generic[D]):
         budget: the time to end by.
         still_there: whether what was written beside the table for a field is; else it is done again.
         measured: is told how many fields were done and the seconds that each took by part.
+        forecast: of more fields than these, where these are a part of a run.
     """
 
     what: str
@@ -54,6 +56,7 @@ class Filling(Generic[D]):
     budget: Budget
     still_there: Callable[[str], bool] = lambda id: True
     measured: Callable[[int, Mapping[str, float]], None] = lambda fields, parts: None
+    forecast: Forecast | None = None
 
 
 class Work(NamedTuple):

@@ -4,18 +4,25 @@ import importlib
 import importlib.metadata
 import importlib.util
 import logging
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import hpa_kit
 from hpa_kit.errors import InputError
 from hpa_kit.kaggle.manifest import check_manifest
 from hpa_kit.kaggle.versions import not_older
 from hpa_kit.kaggle.wheels import Wheel, find_unpacked, parse_wheel, pip_reason, wheel_fault
+
+# Bytes that a wheel may unpack to: the largest there are, with all of a GPU's libraries, take less.
+MOST_UNPACKED = 4 * 2**30
+# What zipfile raises for a file that is damaged, or is no zip that anybody needs to read.
+_BROKEN = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError)
 
 
 def bootstrap(root: str | Path | None = None) -> None:
@@ -82,8 +89,12 @@ def _install_file(path: Path, target: str | Path | None) -> str:
     if fault or wheel.platforms != ("any",):
         return f"{wheel.project} {wheel.version} left out: {reason}"
     unpacked = Path(tempfile.mkdtemp(prefix="hpa-kit-wheel-"))
-    with zipfile.ZipFile(path) as archive:
-        archive.extractall(unpacked)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(unpacked)
+    except _BROKEN as error:
+        shutil.rmtree(unpacked, ignore_errors=True)
+        return f"{path.name} left out: it cannot be unpacked ({error}); upload the bundle again"
     return _put_on_path(wheel, unpacked, f"unpacked to {unpacked}, as pip failed ({reason})")
 
 
@@ -92,9 +103,21 @@ def _open(path: Path) -> tuple[Wheel, list[str]]:
     wheel = parse_wheel(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            return wheel, _modules(archive.namelist())
-    except zipfile.BadZipFile:
+            members = archive.infolist()
+    except _BROKEN:
         raise InputError(f"{path} is damaged; upload the bundle again") from None
+    size = sum(member.file_size for member in members)
+    if size > MOST_UNPACKED:
+        raise InputError(f"{path} unpacks to {size} bytes; expected {MOST_UNPACKED} at most")
+    outside = [member.filename for member in members if not _stays_inside(member.filename)]
+    if outside:
+        raise InputError(f"{path} would write outside of its folder: {outside[0]!r}; nothing was written")
+    return wheel, _modules(member.filename for member in members)
+
+
+def _stays_inside(name: str) -> bool:
+    path = PurePosixPath(name.replace("\\", "/"))
+    return not path.is_absolute() and ".." not in path.parts and ":" not in name.partition("/")[0]
 
 
 def _already(wheel: Wheel, modules: Iterable[str]) -> str | None:

@@ -3,11 +3,14 @@
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from hpa_kit.errors import InputError
 from hpa_kit.kaggle.versions import admits, normalised
+
+_MOST_METADATA = 2**24  # bytes
 
 
 def requirement_fault(path: Path, python: tuple[int, int], versions: Mapping[str, str]) -> str | None:
@@ -61,8 +64,17 @@ def _metadata(path: Path, content: bytes) -> list[tuple[str, str]]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-            header = archive.read(name).decode("utf-8").partition("\n\n")[0]
-    except (zipfile.BadZipFile, StopIteration):
+            with archive.open(name) as member:
+                header = member.read(_MOST_METADATA).decode("utf-8").partition("\n\n")[0]
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        StopIteration,
+    ):
         raise InputError(f"wheels: {path} is no wheel, or a damaged one; remove it and fetch again") from None
     fields = (line.partition(":") for line in header.splitlines())
     return [(key, value.strip()) for key, _, value in fields]

@@ -1,13 +1,12 @@
 """Pretrained weights of a timm network, read without running code and fitted to four channels."""
 
-import pickle
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import timm
 import torch
-from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
@@ -36,9 +35,11 @@ def load_backbone_weights(network: nn.Module, name: str, in_channels: int, pretr
     source = f"timm's weights of {name}" if str(pretrained) == "download" else str(pretrained)
     found = _download(name) if str(pretrained) == "download" else read_state_dict(pretrained)
     fitted = _fit_keys(found, network)
+    wanted = network.state_dict()
     for stem in _names(network, "first_conv"):
         key = f"{stem}.weight"
-        if key in fitted and fitted[key].ndim == 4 and fitted[key].shape[1] == 3 and in_channels == 4:
+        # Of the whole shape: a file of a few bytes can claim any, and a copy would have to hold it.
+        if key in fitted and in_channels == 4 and fitted[key].shape == _of_three(wanted[key].shape):
             fitted[key] = torch.cat([fitted[key], fitted[key][:, _BLUE : _BLUE + 1]], dim=1)
     _refuse_mismatches(fitted, network, source)
     network.load_state_dict(fitted, strict=False)
@@ -53,22 +54,29 @@ def read_state_dict(path: Path | str) -> State:
     if not Path(path).is_file():
         raise InputError(f"pretrained: {path} is missing; give a local weights file or the word download")
     try:
+        _refuse_packed(Path(path))
         state: Any = load_state_dict(str(path), weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        AttributeError,
-    ) as error:
-        reason = str(error).split("\n")[0]
+        tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    # A damaged or hostile file can make torch's reader fail in any of its own ways.
+    except Exception as error:
+        reason = str(error).split("\n")[0] or type(error).__name__
         raise InputError(f"pretrained: {path} cannot be read as named tensors: {reason}") from None
-    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise InputError(f"pretrained: {path} holds no named tensors")
     return tensors
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse a zip that unpacks to more than its bytes: torch packs nothing, and would unpack any amount.
+
+    Raises:
+        ValueError: it does.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(member.file_size for member in archive.infolist())
+        if claimed > path.stat().st_size:
+            raise ValueError(f"it unpacks to {claimed} bytes; torch's files are not packed")
 
 
 def _download(name: str) -> State:
@@ -77,6 +85,11 @@ def _download(name: str) -> State:
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"pretrained: timm's weights of {name} cannot be had: {reason}") from None
+
+
+def _of_three(shape: torch.Size) -> torch.Size:
+    """The shape of a stem's weights where it reads three channels."""
+    return torch.Size([shape[0], 3, *shape[2:]])
 
 
 def _fit_keys(found: State, network: nn.Module) -> State:

@@ -12,6 +12,8 @@ from hpa_kit.report.plots import contact_sheet, write_picture
 from hpa_kit.submission import decode_mask, read_submission
 from hpa_kit.submission.table import Detections, parse_prediction
 
+MOST_SIDE = 4096
+
 
 def draw_submission(
     submission: str | Path,
@@ -32,15 +34,28 @@ def draw_submission(
         side: of each panel in pixels.
 
     Raises:
-        InputError: a file cannot be used, or no row holds a cell.
+        InputError: a file cannot be used, a row is of another size than its field, or no row holds a cell.
     """
+    if fields < 1:
+        raise InputError(f"picture: fields is {fields}; expected 1 or more")
+    if not 32 <= side <= MOST_SIDE:
+        raise InputError(f"picture: side is {side}; expected 32 to {MOST_SIDE} pixels")
     images = DataFolder(data).images(split)
     table = read_submission(submission)
     drawn, label_maps, scores = [], [], []
     for id, width, height, text in table.itertuples(index=False, name=None):
-        cells, score = cells_of(parse_prediction(text), height, width)
+        detections = parse_prediction(text)
+        if not detections.masks:
+            continue
+        field = read_field(images, id, needed=3)
+        if field.shape[1:] != (height, width):
+            found = f"{field.shape[2]} x {field.shape[1]}"
+            raise InputError(
+                f"picture: {submission}, ID {id}: size is {width} x {height}, its field's is {found}"
+            )
+        cells, score = cells_of(detections, height, width)
         if len(score):
-            drawn.append(read_field(images, id, needed=3))
+            drawn.append(field)
             label_maps.append(cells)
             scores.append(score)
         if len(drawn) == fields:

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hpa_kit import __version__
 from hpa_kit.config import Settings, TrainSettings, make_settings, read_yaml
 from hpa_kit.errors import InputError
-from hpa_kit.files import atomic_path
+from hpa_kit.files import atomic_tensors
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 SETTINGS = "settings.yaml"
@@ -53,8 +52,7 @@ def write_checkpoint(path: Path | str, settings: Settings, state: dict[str, Any]
         "settings": json.dumps(settings.model_dump(mode="json")),
         "state": json.dumps(tree),
     }
-    with atomic_path(path) as temporary:
-        save_file(tensors, str(temporary), metadata=metadata)
+    atomic_tensors(path, tensors, metadata)
 
 
 def read_checkpoint(path: Path | str, only: Collection[str] | None = None) -> Checkpoint:
@@ -72,12 +70,18 @@ def read_checkpoint(path: Path | str, only: Collection[str] | None = None) -> Ch
             if metadata.get("hpa_kit") != _FORMAT:
                 raise InputError(f"checkpoint: {path} was not written by hpa-kit train; expected {_FORMAT!r}")
             tree = json.loads(metadata["state"])
+            settings = json.loads(metadata["settings"])
+            if not isinstance(tree, dict) or not isinstance(settings, dict):
+                raise ValueError("its settings and its state are no names and values")
             parts = tree if only is None else {key: tree[key] for key in only if key in tree}
             state = {key: _unpack(value, file) for key, value in parts.items()}
-            return Checkpoint(json.loads(metadata["settings"]), state, metadata["version"])
+            return Checkpoint(settings, state, metadata["version"])
     except InputError:
         raise
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    # Nested without end, JSON is a RecursionError.
+    except (
+        SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split())
         raise InputError(f"checkpoint: {path} is damaged or no safetensors file: {reason}") from None
 

@@ -4,9 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from hpa_kit.config import TrainSettings, make_settings, write_yaml
+from hpa_kit.config import TrainSettings, make_settings, read_yaml, write_yaml
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, forget_torn
 from hpa_kit.training.checkpoint import BEST, LAST, SETTINGS, Checkpoint, read_checkpoint
@@ -130,8 +128,8 @@ def _drop_folds_of_another_start(settings: TrainSettings) -> None:
         return
     new = settings.model_dump(mode="json")
     try:
-        old: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError:
-        old = None
-    if not isinstance(old, dict) or any(old.get(name) != new[name] for name in _OF_FOLDS):
+        old = read_yaml(path)
+    except InputError:
+        old = {}
+    if any(old.get(name) != new[name] for name in _OF_FOLDS):
         (settings.out / FOLDS).unlink(missing_ok=True)

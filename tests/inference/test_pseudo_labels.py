@@ -141,6 +141,10 @@ def test_each_field_is_scored_by_the_members_that_have_not_learnt_from_it(make, 
     with caplog.at_level(logging.INFO):
         scores = make(members=(first, second))
     assert "3 of 6 fields by members that have not learnt from them, 3 that every member has" in caplog.text
+    # One line for all groups of fields that the same members look at.
+    assert [line.partition(";")[0].split(", ")[0][-12:] for line in caplog.messages if "expect" in line] == [
+        "for 6 fields"
+    ]
     for id, members in {"a": [first], "c": [second], "b": [first, second], "d": [first, second]}.items():
         np.testing.assert_allclose(scores[id], fifteenth(data, id, members), rtol=1e-4, atol=1e-6)
 
@@ -284,4 +288,7 @@ def test_it_says_how_fast_it_went_and_where_the_time_goes(make, caplog):
     with caplog.at_level(logging.INFO):
         make()
     line = next(message for message in caplog.messages if "per second" in message)
+    expected = [message for message in caplog.messages if message.startswith("pseudo-labels: expect ")]
+    assert len(expected) == 1
+    assert "for 6 fields" in expected[0]
     assert all(part in line for part in ("6 fields", "reading", "cells", "members", "scoring"))

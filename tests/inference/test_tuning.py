@@ -166,6 +166,22 @@ def test_without_a_truth_image_labels_judge(labelled, make_member, tmp_path) -> 
         tune(settings_of(labelled, [run], tmp_path, truth=None))
 
 
+def test_devices_share_the_fields_and_say_what_one_does(gathered, tmp_path) -> None:
+    labelled, start, evidence = gathered
+    settings = settings_of(
+        labelled, [one.checkpoint for one in start.members], tmp_path, device="cpu,cpu", batch=1
+    )
+    lookers = dict.fromkeys(evidence, tuple(range(len(start.members))))
+    gatherer = Gatherer(
+        settings, start, labelled.root / "train", tmp_path / "two", lookers, TrueCells(labelled.truth)
+    )
+    shared = gatherer.gather()
+    assert list(shared) == list(evidence)
+    for id, one in evidence.items():
+        for mine, other in zip(one, shared[id], strict=True):
+            np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5)
+
+
 def test_it_says_what_looking_and_choosing_take(labelled, make_member, tmp_path, caplog) -> None:
     with caplog.at_level(logging.INFO):
         tune(settings_of(labelled, [with_folds(make_member(32), tmp_path)], tmp_path))

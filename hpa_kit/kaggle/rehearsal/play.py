@@ -24,6 +24,9 @@ AT_ONCE = 1e-4  # hours: over before the first step is, so that the first sessio
 TRAINING = {"backbone": "resnet10t", "epochs": 2, "batch": 4, "lr": 0.01, "workers": 0, "device": "cpu"}
 INFERENCE = {"batch": 4, "workers": 1, "device": "cpu"}
 
+# Two folds need a field each; what is larger is no rehearsal but the whole competition.
+LIMITS = {"train": (2, 21_806), "test": (1, 559), "size": (64, 3072)}
+
 
 class Plan(NamedTuple):
     """What is played, where and how large."""
@@ -60,6 +63,9 @@ def rehearse(source: Path, plan: Plan | None = None) -> None:
         InputError: anything went otherwise than it has to on Kaggle.
     """
     plan = plan or Plan()
+    for name, (least, most) in LIMITS.items():
+        if not least <= getattr(plan, name) <= most:
+            raise InputError(f"rehearse: {name} is {getattr(plan, name)}; expected {least} to {most}")
     how = offline()
     say = _teller()
     python = make_environment(plan.environment.absolute(), source)
