@@ -7,12 +7,12 @@ from typing import NamedTuple
 import pandas as pd
 
 from hpa_kit.config import ReportSettings, read_ensemble
-from hpa_kit.data import DataFolder, load_folds, read_labels
+from hpa_kit.data import DataFolder, read_labels
 from hpa_kit.errors import InputError
+from hpa_kit.inference.unseen import learnt_from
 from hpa_kit.report.looking import KeepMaps, Looker, look_settings
 from hpa_kit.submission import read_submission, write_submission
-from hpa_kit.training.checkpoint import BEST, LAST, settings_of
-from hpa_kit.training.run import FOLDS
+from hpa_kit.training.checkpoint import BEST, LAST
 
 log = logging.getLogger(__name__)
 
@@ -117,12 +117,13 @@ def _is_run(folder: Path) -> bool:
 def _fields_of_run(run: Path, data: DataFolder, split: str) -> list[str]:
     """The split's fields; of the training fields those that the run has not learnt from."""
     ids = data.fields(split).ids
-    if split == "test" or not (run / FOLDS).is_file():
+    learnt = None if split == "test" else learnt_from(run)
+    if learnt is None:
         return ids
-    settings = settings_of(run)
-    folds = load_folds(run / FOLDS, read_labels(data.labels()), settings.folds, settings.seed)
-    held_out = set(folds["ID"][folds["fold"] == settings.fold])
-    return [id for id in ids if id in held_out]
+    fresh = [id for id in ids if id not in learnt]
+    if not fresh:
+        log.warning(f"report: {run} has learnt from all {len(ids)} fields; they are shown all the same")
+    return fresh or ids
 
 
 def _truth_of(truth: Path, ids: list[str], path: Path) -> Path:
@@ -136,9 +137,10 @@ def _labels(data: DataFolder | None, split: str) -> dict[str, str]:
     if data is None or split != "train":
         return {}
     try:
-        table: pd.DataFrame = read_labels(data.labels())
+        path = data.labels()
     except InputError:  # a folder of images has none
         return {}
+    table: pd.DataFrame = read_labels(path)
     return dict(zip(table["ID"], table["Label"], strict=True))
 
 

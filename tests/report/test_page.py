@@ -140,13 +140,18 @@ def test_the_command_says_size_and_fields(simulated, tmp_path, capsys):
     assert re.search(rf"report: {out}, 0\.\d MB, 6 of 6 fields shown", capsys.readouterr().out)
 
 
-def test_a_run_looks_at_fields_itself(report, simulated, tmp_path):
+@pytest.fixture
+def run(tmp_path):
     from hpa_kit.training.checkpoint import BEST, write_checkpoint
     from hpa_kit.training.member import build_network
 
     run = tmp_path / "run"
     settings = TrainSettings(data="data", out=run, backbone="resnet10t", stride=16, size=64)
     write_checkpoint(run / BEST, settings, {"model": build_network(settings).state_dict(), "epoch": 1})
+    return run
+
+
+def test_a_run_looks_at_fields_itself(report, simulated, run):
     done, page = report(run, data=simulated.data, masks=simulated.data / "masks", fields=2, device="cpu")
     index, record = held(page, "index"), held(page, "field-0")
     assert (done.fields, index["kind"], index["maps"]) == (2, "run", True)
@@ -156,6 +161,35 @@ def test_a_run_looks_at_fields_itself(report, simulated, tmp_path):
     # Fields that were not looked at are not held against it.
     assert index["evidence"]["fields"] == 2
     assert index["evidence"]["matched"] == index["evidence"]["truth"]
+
+
+@pytest.mark.parametrize(
+    ("folds", "shown", "said"),
+    [({"a": 0, "b": 1, "c": -1}, "a", ""), ({"x": 0, "y": 1}, "abc", ""), ({"a": 1, "b": 1, "c": 1}, "abc", "all 3")],
+    ids=["its own data", "others' data", "all of its data"],
+)  # fmt: skip
+def test_of_training_fields_a_run_shows_those_it_has_not_learnt_from(
+    report, simulated, run, tmp_path, caplog, folds, shown, said
+):
+    data = tmp_path / "data"
+    (data / "train").mkdir(parents=True)
+    for place, id in enumerate("abc"):
+        other = read_submission(simulated.submission)["ID"][place]
+        for channel in ("red", "green", "blue", "yellow"):
+            shutil.copy(
+                simulated.data / "test" / f"{other}_{channel}.png", data / "train" / f"{id}_{channel}.png"
+            )
+    (data / "train.csv").write_text("ID,Label\na,0\nb,7|14\nc,18\n")
+    (run / "folds.csv").write_text(
+        "ID,Label,fold\n" + "".join(f"{id},0,{fold}\n" for id, fold in folds.items())
+    )
+    _, page = report(run, data=data, split="train", device="cpu")
+    assert "".join(field["id"] for field in held(page, "index")["fields"]) == shown
+    assert held(page, "field-0")["l"] == [0]
+    assert said in caplog.text
+    (data / "train.csv").write_text("ID,Label\na,nonsense\n")
+    with pytest.raises(InputError, match="nonsense"):
+        report(run, data=data, split="train", device="cpu")
 
 
 def test_every_file_of_the_page_is_used_and_packed():
