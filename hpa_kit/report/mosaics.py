@@ -5,6 +5,7 @@ Grey, because colour pictures keep colour at half the resolution, which would bl
 
 import base64
 import io
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,6 +17,14 @@ from hpa_kit.report.plots import stretched
 
 MAP_SIDE = 64
 MAP_COLUMNS = 5
+FAINTEST = 1e-6  # a map below is shown as nothing
+
+
+class PackedMaps(NamedTuple):
+    """Class maps of a field: their picture, and the highest value of each, which is white in it."""
+
+    picture: str
+    highest: list[float]
 
 
 def channels_picture(field: NDArray[np.uint8], side: int, quality: int) -> str:
@@ -37,23 +46,26 @@ def channels_picture(field: NDArray[np.uint8], side: int, quality: int) -> str:
     return _webp(np.block([[red, green], [blue, yellow]]), quality)
 
 
-def maps_picture(class_maps: NDArray[np.float32], quality: int) -> str:
-    """The class maps, 64 pixels a side, five in a row.
+def maps_picture(class_maps: NDArray[np.float32], quality: int) -> PackedMaps:
+    """The class maps, 64 pixels a side, five in a row, each by its own maximum: many are faint.
 
     Args:
         class_maps: float32 (19, h, w) in [0, 1].
         quality: 1 to 100.
 
     Returns:
-        WebP as base64.
+        WebP as base64, and the maxima.
     """
     rows = -(-N_CLASSES // MAP_COLUMNS)
     sheet = np.zeros((rows * MAP_SIDE, MAP_COLUMNS * MAP_SIDE), np.uint8)
+    highest = []
     for index, one in enumerate(class_maps):
         top, left = (MAP_SIDE * part for part in divmod(index, MAP_COLUMNS))
         small = cv2.resize(one.astype(np.float32), (MAP_SIDE, MAP_SIDE), interpolation=cv2.INTER_AREA)
-        sheet[top : top + MAP_SIDE, left : left + MAP_SIDE] = np.clip(small * 255, 0, 255)
-    return _webp(sheet, quality)
+        highest.append(float(f"{max(float(small.max()), 0.0):.3g}"))
+        scaled = 255 * small / max(highest[-1], FAINTEST)
+        sheet[top : top + MAP_SIDE, left : left + MAP_SIDE] = np.clip(scaled, 0, 255)
+    return PackedMaps(_webp(sheet, quality), highest)
 
 
 def _webp(grey: NDArray[np.uint8], quality: int) -> str:

@@ -14,7 +14,7 @@ from hpa_kit.config import ReportSettings
 from hpa_kit.files import atomic_text, make_folder_of
 from hpa_kit.report.evidence import Error, Evidence, measure
 from hpa_kit.report.history import histories
-from hpa_kit.report.mosaics import MAP_COLUMNS, MAP_SIDE, maps_picture
+from hpa_kit.report.mosaics import MAP_COLUMNS, MAP_SIDE, PackedMaps, maps_picture
 from hpa_kit.report.records import FieldRecord, Recorder, packed
 from hpa_kit.report.shapes import UNITS
 from hpa_kit.report.sources import Source, find_source
@@ -49,7 +49,7 @@ def write_report(settings: ReportSettings) -> Report:
         InputError: a file cannot be used, or the settings do not go together.
     """
     make_folder_of(settings.out)
-    maps: dict[str, str] = {}
+    maps: dict[str, PackedMaps] = {}
 
     def keep(id: str, class_maps: Any) -> None:
         maps[id] = maps_picture(class_maps, settings.quality)
@@ -86,7 +86,7 @@ def write_report(settings: ReportSettings) -> Report:
 
 
 def _records(
-    settings: ReportSettings, source: Source, evidence: Evidence | None, maps: dict[str, str]
+    settings: ReportSettings, source: Source, evidence: Evidence | None, maps: dict[str, PackedMaps]
 ) -> list[FieldRecord]:
     assert source.submission is not None
     shown = set(source.ids)

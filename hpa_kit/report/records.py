@@ -15,7 +15,7 @@ from hpa_kit.data import read_field
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, attempt, run_ahead
 from hpa_kit.report.evidence import FieldMatches, cell_scores
-from hpa_kit.report.mosaics import channels_picture
+from hpa_kit.report.mosaics import PackedMaps, channels_picture
 from hpa_kit.report.shapes import Shape, outlines
 from hpa_kit.submission.table import parse_prediction
 
@@ -47,7 +47,7 @@ class Recorder(NamedTuple):
     images: Path | None
     matches: Mapping[str, FieldMatches]
     labels: Mapping[str, str]
-    maps: Mapping[str, str]
+    maps: Mapping[str, PackedMaps]
     side: int
     quality: int
 
@@ -69,7 +69,7 @@ class Recorder(NamedTuple):
         with a truth ``t`` its classes and ``u`` the IoU, null where it is no true cell), ``x`` true cells
         that were not found (``d``, ``b``, ``t``).
         """
-        own = self.matches.get(id, NO_MATCHES)
+        own, maps = self.matches.get(id, NO_MATCHES), self.maps.get(id)
         try:
             detections = parse_prediction(text)
             shapes = outlines(list(dict.fromkeys(detections.masks)), height, width)
@@ -85,7 +85,7 @@ class Recorder(NamedTuple):
             cells.append(cell)
         record = {
             "p": self._picture(id),
-            "m": self.maps.get(id),
+            "m": None if maps is None else maps.picture,
             "l": self._label(id),
             "c": cells,
             "x": [
@@ -103,6 +103,7 @@ class Recorder(NamedTuple):
         shown = [sum(index in classes for classes in own.true_classes) for index in range(N_CLASSES)]
         summary = {
             "id": id, "w": width, "h": height, "n": len(there), "s": highest, "f": firsts, "t": shown,
+            "k": None if maps is None else maps.highest,
         }  # fmt: skip
         return FieldRecord(summary, packed(record))
 

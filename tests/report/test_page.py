@@ -156,6 +156,7 @@ def test_a_run_looks_at_fields_itself(report, simulated, run):
     index, record = held(page, "index"), held(page, "field-0")
     assert (done.fields, index["kind"], index["maps"]) == (2, "run", True)
     assert record["m"]
+    assert len(index["fields"][0]["k"]) == 19
     with np.load(simulated.data / "masks" / f"{index['fields'][0]['id']}.npz") as maps:
         assert len(record["c"]) == maps["cells"].max()
     # Fields that were not looked at are not held against it.
@@ -165,9 +166,13 @@ def test_a_run_looks_at_fields_itself(report, simulated, run):
 
 @pytest.mark.parametrize(
     ("folds", "shown", "said"),
-    [({"a": 0, "b": 1, "c": -1}, "a", ""), ({"x": 0, "y": 1}, "abc", ""), ({"a": 1, "b": 1, "c": 1}, "abc", "all 3")],
+    [
+        ({"a": 0, "b": 1, "c": -1}, "a", ""),
+        ({"x": 0, "y": 1}, "abc", ""),
+        ({"a": 1, "b": 1, "c": 1}, "abc", "all 3"),
+    ],
     ids=["its own data", "others' data", "all of its data"],
-)  # fmt: skip
+)
 def test_of_training_fields_a_run_shows_those_it_has_not_learnt_from(
     report, simulated, run, tmp_path, caplog, folds, shown, said
 ):

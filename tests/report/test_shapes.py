@@ -73,11 +73,18 @@ def test_a_picture_holds_each_channel_in_its_corner():
     assert unpacked(channels_picture(field, 5000, 90)).shape == (120, 200)
 
 
-def test_class_maps_lie_in_rows_of_five():
+def test_class_maps_lie_in_rows_of_five_each_by_its_own_maximum():
     maps = np.zeros((19, 32, 32), np.float32)
     maps[7] = 1
-    sheet = unpacked(maps_picture(maps, 90))
+    maps[3, :16], maps[3, 16:] = 0.02, 0.01
+    packed = maps_picture(maps, 90)
+    assert packed.highest == [0, 0, 0, 0.02, 0, 0, 0, 1, *[0] * 11]
+    sheet = unpacked(packed.picture)
     top, left = (MAP_SIDE * part for part in divmod(7, MAP_COLUMNS))
     assert sheet[top + 4 : top + MAP_SIDE - 4, left + 4 : left + MAP_SIDE - 4].min() > 240
     sheet[top : top + MAP_SIDE, left : left + MAP_SIDE] = 0
+    faint = sheet[:MAP_SIDE, 3 * MAP_SIDE : 4 * MAP_SIDE]  # by its own maximum, or it could not be seen
+    assert faint[4:28].min() > 240
+    assert 110 < faint[36:-4].min() <= faint[36:-4].max() < 145
+    faint[:] = 0
     assert sheet.max() < 40

@@ -34,7 +34,7 @@ function cellPanel(place, k) {
     scoreTable(cell),
     make("h3", {}, "Crops"),
     crops(place, cell),
-    ...(DATA.maps ? [make("h3", {}, "Class maps"), mapCrops(place, cell)] : []),
+    ...(DATA.maps ? [make("h3", {}, "Class maps"), mapCrops(place, cell), make("p", { class: "key" }, "Full amber: as strong as the class is anywhere in these fields.")] : []),
   ];
 }
 

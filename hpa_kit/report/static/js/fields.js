@@ -27,6 +27,8 @@ function orderOptions() {
 
 const score = (field) => (state.class < 0 ? Math.max(0, ...Object.values(field.s)) : field.s[state.class] || 0);
 
+const highestScore = (index) => Math.max(1e-9, ...DATA.fields.map((field) => field.s[index] || 0));
+
 function surestErrors() {
   const surest = DATA.fields.map(() => 0);
   for (const [, index, place, , , surety] of DATA.evidence.errors) {
@@ -81,9 +83,9 @@ function legend() {
       onclick: () => { setClass(state.class === index ? -1 : index); $("legend").querySelector(`[data-chip="${index}"]`).focus(); }, "data-chip": index },
       swatch(index), ` ${name}`));
   if (state.overlay !== "none" && state.class >= 0) {
-    const what = state.overlay === "map" ? "class map" : "score";
+    const [what, most] = state.overlay === "map" ? ["class map", strongest(state.class)] : ["score", highestScore(state.class)];
     const box = svg('width="26" height="12"', `<rect width="26" height="12" fill="rgb(${HEAT})" opacity=".8"/>`);
-    parts.push(make("span", {}, box, `${what} of ${className(state.class)}, stronger is higher`));
+    parts.push(make("span", {}, box, `${what} of ${className(state.class)}, full colour is ${number(most, 2)}`));
   }
   if (state.overlay !== "none" && state.class < 0) parts.push(make("span", {}, "choose a class to see its overlay"));
   if (DATA.evidence) {
@@ -118,7 +120,7 @@ function outlines(place, chosen = null, live = false) {
   const field = DATA.fields[place];
   const [width, height] = frame(field);
   const one = record(place);
-  const most = Math.max(1e-9, ...DATA.fields.map((any) => any.s[state.class] || 0));
+  const most = highestScore(state.class);
   const paths = one.c.map((cell, k) => (cell ? outline(cell, k, chosen === k, live, most) : ""));
   if (state.outlines || live) {
     for (const cell of one.x) if (cell) paths.push(`<path class="missed" d="${cell.d}"/>`);

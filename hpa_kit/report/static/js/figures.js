@@ -60,7 +60,7 @@ function drawConfusion() {
   const rows = [...used, NOTHING].map((row) => {
     const total = table[row].reduce((sum, value) => sum + value, 0);
     const name = row === NOTHING ? "no true cell" : className(row);
-    return make("tr", {}, make("th", { scope: "row" }, swatch(row), ` ${name}`),
+    return make("tr", {}, make("th", { scope: "row", title: name }, swatch(row), ` ${name}`),
       ...columns.map((column) => confusionCell(row, column, table[row][column], total)),
       make("td", { class: "number", style: "padding:.15rem .4rem" }, count(Math.round(total))));
   });

@@ -40,12 +40,12 @@ function part(sheet, left, top, width, height) {
 
 // The four channels of a field and its class maps; null for what the page does not have.
 function pixels(place) {
-  if (!planes.has(place)) remember(planes, place, unpacked(record(place)));
+  if (!planes.has(place)) remember(planes, place, unpacked(record(place), DATA.fields[place].k));
   return remember(planes, place, planes.get(place));
 }
 
-async function unpacked(one) {
-  const found = { channels: null, maps: null, width: 0, height: 0 };
+async function unpacked(one, highest) {
+  const found = { channels: null, maps: null, highest, width: 0, height: 0 };
   if (one.p) {
     const sheet = await grey(one.p);
     const width = (found.width = sheet.width / 2);
@@ -83,13 +83,17 @@ function paint(canvas, found, picture) {
   context.putImageData(image, 0, 0);
 }
 
+// The highest value of a class in the maps of all fields: full amber, so that faint maps can be compared too.
+const strongest = (index) => Math.max(1e-6, ...DATA.fields.map((field) => (field.k ? field.k[index] : 0)));
+
 // A class map as amber of its strength, stretched over the canvas.
 function paintMap(canvas, found, index, alone = false) {
   if (!found.maps) return;
   const side = DATA.map[0];
   const small = make("canvas", { width: side, height: side });
   const image = new ImageData(side, side);
-  found.maps[index].forEach((value, k) => image.data.set([...HEAT, alone ? value : value * 0.65], 4 * k));
+  const scale = ((alone ? 1 : 0.65) * found.highest[index]) / strongest(index);
+  found.maps[index].forEach((value, k) => image.data.set([...HEAT, value * scale], 4 * k));
   small.getContext("2d").putImageData(image, 0, 0);
   if (!canvas.width || !found.channels) canvas.width = canvas.height = 4 * side;
   canvas.getContext("2d").drawImage(small, 0, 0, canvas.width, canvas.height);

@@ -1,4 +1,7 @@
 // How runs were trained, which there are, and where the time went.
+// Losses stand first, what only the training itself needs last.
+const rank = (name) => (name.includes("loss") ? 0 : name === "lr" || name === "seconds per epoch" ? 2 : 1);
+
 function drawTraining() {
   const panel = $("panel-training");
   const { runs } = DATA.training;
@@ -6,17 +9,18 @@ function drawTraining() {
     return panel.replaceChildren(make("p", { class: "empty" }, "No training curves: report a run, or give --members with a submission."));
   }
   const groups = new Map(); // losses share a chart, every other metric has its own
-  for (const name of new Set(runs.flatMap((run) => Object.keys(run.metrics)))) {
+  const names = [...new Set(runs.flatMap((run) => Object.keys(run.metrics)))];
+  for (const name of names.sort((one, other) => rank(one) - rank(other))) {
     const group = name.includes("loss") ? "loss" : name;
     groups.set(group, [...(groups.get(group) || []), name]);
   }
   const cards = [...groups].map(([group, names]) => {
     const lines = runs.flatMap((run, r) => names.filter((name) => run.metrics[name]).map((name) => ({
-      name: runs.length > 1 ? `${run.name} ${name}` : name,
+      name: `${runs.length > 1 ? `${run.name} ` : ""}${name.replaceAll("_", " ")}`,
       epochs: run.epochs,
       values: run.metrics[name],
       colour: CURVES[(runs.length > 1 ? r : names.indexOf(name)) % CURVES.length],
-      dash: DASHES[(runs.length > 1 ? names.indexOf(name) : names.indexOf(name)) % DASHES.length],
+      dash: DASHES[names.indexOf(name) % DASHES.length],
     })));
     return make("div", { class: "card" }, make("h3", {}, group.replaceAll("_", " ")), lineChart(group, lines),
       lines.length > 1 ? lineKey(lines) : "");
