@@ -23,7 +23,7 @@ class TrainSettings(Settings):
     pretrained: Path | Literal["download"] | None = Field(
         None, description="local weights file of the backbone, or the word download"
     )
-    stride: Stride = Field(32, description="input pixels per map pixel")
+    stride: Stride = Field(32, description="input pixels per map pixel; of a unet's deepest maps")
     stride_by: StrideBy = Field(
         "cut",
         description="how strides 8 and 16 are had: cut leaves last stages out, dilate dilates them, "

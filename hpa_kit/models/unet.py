@@ -1,5 +1,6 @@
 """The segmentation network of stage 2: fields -> one map per class, and one of what is no cell."""
 
+import math
 from typing import Any
 
 import timm
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hpa_kit.classes import N_CLASSES
+from hpa_kit.config import StrideBy
 from hpa_kit.errors import InputError
 from hpa_kit.models.backbones import check_name
 from hpa_kit.models.contrast import Contrast, ContrastNorm
@@ -18,12 +20,19 @@ N_CHANNELS = N_CLASSES + 1
 # Fields are padded to multiples of this, which every encoder can halve five times.
 _STEP = 32
 _TIMM = "tu-"
+# Channels after each step up of the library's default decoder, from the deepest on.
+_DECODER = (256, 128, 64, 32, 16)
+# What part of a field's pixels shows a class, roughly: where the head starts.
+_SHOWN = 0.05
 
 
 class SegmentationNet(nn.Module):
     """Fields -> logits per pixel: a U-Net with the default decoder of segmentation_models_pytorch.
 
     The sigmoids of the first 19 channels are class maps; the last channel says where there is no cell.
+
+    Before it is trained each class is unlikely in every pixel, the last channel open: most classes are rare,
+    and hundreds of updates would go into learning just that (Lin and others, Focal Loss, 2017).
 
     Args:
         encoder: a timm model name, with or without ``tu-`` in front, or another encoder's name in
@@ -33,10 +42,15 @@ class SegmentationNet(nn.Module):
             value with which a connection is opened. timm's encoders only.
         contrast: how fields are normalised, see :class:`~hpa_kit.models.contrast.ContrastNorm`.
         n_classes: channels that come out, such as 19 classes and one for no cell.
+        stride: input pixels per pixel of the encoder's deepest maps: 32, 16 or 8. The decoder steps up from
+            there with the channels that the default one has at that resolution.
+        stride_by: how strides 8 and 16 are had, as for a :class:`~hpa_kit.models.backbones.Backbone`, so that
+            the encoder can be the backbone of a classifier and start with its weights: ``cut``, ``dilate`` or
+            ``both``.
 
     Raises:
-        InputError: segmentation_models_pytorch is not installed, the encoder is unknown or gives no maps that
-            a U-Net can use, or the weights do not fit.
+        InputError: segmentation_models_pytorch is not installed, the encoder is unknown, gives no maps that
+            a U-Net can use or not with that stride, or the weights do not fit.
     """
 
     def __init__(
@@ -46,12 +60,15 @@ class SegmentationNet(nn.Module):
         pretrained: Weights = None,
         contrast: Contrast = "field",
         n_classes: int = N_CHANNELS,
+        stride: int = 32,
+        stride_by: StrideBy = "cut",
     ) -> None:
         super().__init__()
         self.input = ContrastNorm(in_channels, contrast)
         self.n_classes = n_classes
         name = _full_name(encoder)
-        self.network = _build(name, in_channels, n_classes)
+        self.network = _build(name, in_channels, n_classes, _shape_options(encoder, stride, stride_by))
+        _start_unlikely(self.network)
         if pretrained is not None:
             _load_encoder(self.network.get_submodule("encoder"), name, in_channels, pretrained)
         _check_maps(self.network, encoder, in_channels, n_classes)
@@ -105,7 +122,16 @@ def _library() -> Any:
     return segmentation_models_pytorch
 
 
-def _build(name: str, in_channels: int, n_classes: int) -> nn.Module:
+def _shape_options(encoder: str, stride: int, stride_by: StrideBy) -> dict[str, Any]:
+    """How deep the U-Net is, and to which stride its encoder is dilated."""
+    if stride == 32 and stride_by == "both":
+        raise InputError(f"backbone: {encoder} has stride 16 without its last stage; use stride_by cut")
+    depth = {"cut": int(math.log2(stride)), "dilate": 5, "both": 4}[stride_by]
+    dilated = {} if stride_by == "cut" or stride == 32 else {"output_stride": stride}
+    return {"encoder_depth": depth, "decoder_channels": _DECODER[-depth:], **dilated}
+
+
+def _build(name: str, in_channels: int, n_classes: int, shape: dict[str, Any]) -> nn.Module:
     """The U-Net with random weights, never any connection."""
     reason = ""
     for options in _size_options(name):
@@ -115,17 +141,24 @@ def _build(name: str, in_channels: int, n_classes: int) -> nn.Module:
                 encoder_weights=None,
                 in_channels=in_channels,
                 classes=n_classes,
+                **shape,
                 **options,
             )
             return network
         except TypeError as error:
             reason = str(error)
         except (AttributeError, AssertionError, KeyError, NotImplementedError, RuntimeError, ValueError) as e:
-            reason = str(e)
+            reason = str(e) or type(e).__name__
             break
     raise InputError(
         f"backbone: {name.removeprefix(_TIMM)} cannot be the encoder of a U-Net: {' '.join(reason.split())}"
     )
+
+
+def _start_unlikely(network: nn.Module) -> None:
+    head: Any = network.get_submodule("segmentation_head.0")
+    with torch.no_grad():
+        head.bias[:N_CLASSES] = math.log(_SHOWN / (1 - _SHOWN))
 
 
 def _size_options(name: str) -> list[dict[str, Any]]:

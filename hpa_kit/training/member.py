@@ -58,10 +58,12 @@ def load_member(
             f"expected {' or '.join(networks)}"
         )
     weights = weights_of(saved.state)
-    model = build_network(
-        settings.model_copy(update={"pretrained": None, "warm_start": None}),
-        n_subcategories=weights[SUBCATEGORY_WEIGHTS].shape[0] if SUBCATEGORY_WEIGHTS in weights else 0,
-    )
+    bare = settings.model_copy(update={"pretrained": None, "warm_start": None})
+    n_subcategories = weights[SUBCATEGORY_WEIGHTS].shape[0] if SUBCATEGORY_WEIGHTS in weights else 0
+    try:
+        model = build_network(bare, n_subcategories)
+    except InputError as error:  # of another version of timm, perhaps
+        raise InputError(f"checkpoint: {file}: {error}") from None
     load_weights(model, weights, file)
     info = {
         "path": file,
@@ -96,6 +98,8 @@ def build_network(settings: TrainSettings, n_subcategories: int | None = None) -
             in_channels=settings.in_channels,
             pretrained=pretrained,
             contrast=settings.contrast,
+            stride=settings.stride,
+            stride_by=settings.stride_by,
         )
     else:
         options: dict[str, Any] = {

@@ -9,6 +9,7 @@ import torch
 
 from hpa_kit.errors import InputError
 from hpa_kit.models import SegmentationNet
+from hpa_kit.models.backbones import Backbone
 
 
 @pytest.fixture(autouse=True)
@@ -119,3 +120,36 @@ def test_without_the_library_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
     with pytest.raises(InputError, match="install segmentation-models-pytorch"):
         SegmentationNet("resnet10t")
+
+
+@pytest.mark.parametrize(
+    ("stride", "stride_by"),
+    [(8, "cut"), (16, "cut"), (8, "dilate"), (16, "dilate"), (8, "both"), (16, "both"), (32, "dilate")],
+)
+def test_the_encoder_of_any_stride_is_the_backbone_of_a_classifier(stride, stride_by):
+    network = SegmentationNet("resnet10t", stride=stride, stride_by=stride_by).eval()
+    backbone = Backbone("resnet10t", stride=stride, stride_by=stride_by).eval()
+    weights = {key.removeprefix("maps.network."): value for key, value in backbone.state_dict().items()}
+    encoder = network.network.encoder
+    wanted = {key.removeprefix("model."): key for key in encoder.state_dict()}
+    found = {wanted[key.replace(".", "_") if key not in wanted else key]: weights[key] for key in weights}
+    encoder.load_state_dict(found)
+    x = torch.rand(1, 4, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(x)[-1], backbone(x))
+        assert network(fields(64, 96)).shape == (2, 20, 64, 96)
+
+
+def test_a_stride_that_an_encoder_cannot_have_is_told():
+    with pytest.raises(InputError, match="resnet10t has stride 16 without its last stage"):
+        SegmentationNet("resnet10t", stride=32, stride_by="both")
+    with pytest.raises(InputError, match="ghostnet_050 cannot be the encoder of a U-Net: only output_stride"):
+        SegmentationNet("ghostnet_050", stride=8, stride_by="dilate")
+
+
+def test_untrained_every_class_is_unlikely_and_no_cell_is_open():
+    network = SegmentationNet("resnet10t").eval()
+    with torch.no_grad():
+        seen = network(fields(64, 64)).sigmoid().mean(dim=(0, 2, 3))
+    assert 0.01 < float(seen[:19].mean()) < 0.12
+    assert 0.3 < float(seen[19]) < 0.7
