@@ -19,7 +19,7 @@ from hpa_kit.kaggle.names import file_fault, owner_fault
 from hpa_kit.kaggle.own_wheel import hpacellseg_wheel
 from hpa_kit.kaggle.requirements import unmet_requirements
 from hpa_kit.kaggle.versions import read_image
-from hpa_kit.kaggle.wheels import PINS, fetch_wheels, parse_wheel, verified_wheels
+from hpa_kit.kaggle.wheels import PINS, TARGET_PYTHON, fetch_wheels, parse_wheel, verified_wheels
 
 __all__ = ["Bundle", "build_bundle", "bundle_files", "dataset_faults", "main"]
 
@@ -172,7 +172,7 @@ def _unmet(files: Mapping[str, bytes], image: Path) -> list[str]:
     there = {*read_image(image), *(parse_wheel(path).project for path in wheels)}
     lines = []
     for path in wheels:
-        unmet = unmet_requirements(path, files[path.as_posix()], there)
+        unmet = unmet_requirements(path, files[path.as_posix()], TARGET_PYTHON, there)
         if unmet:
             lines.append(
                 f"{path.name} asks for {', '.join(unmet)}, which neither {image.name} nor another wheel "

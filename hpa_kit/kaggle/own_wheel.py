@@ -14,7 +14,9 @@ from hpa_kit.kaggle.versions import read_versions
 from hpa_kit.kaggle.wheels import TARGET_PYTHON, parse_wheel, pip_reason, wheel_fault
 
 PROJECT = "hpacellseg"
-EPOCH = "315532800"  # 1980, the first moment a zip can tell: the same checkout gives the same bytes
+# A wheel keeps times and permissions. The same checkout is to give the same bytes, so both are fixed.
+EPOCH = "315532800"  # 1980, the first moment a zip can tell
+UMASK = 0o022
 
 
 def hpacellseg_wheel(path: str | Path, image: str | Path) -> tuple[str, bytes]:
@@ -52,6 +54,8 @@ def _built(checkout: Path, folder: Path) -> Path:
         raise InputError(f"hpacellseg: {checkout} is no checkout: expected setup.py or pyproject.toml in it")
     copy = folder / "checkout"
     shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".git", "build", "dist", "*.egg-info"))
+    for path in copy.rglob("*"):
+        path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
     environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
     own = importlib.util.find_spec("setuptools") is not None
     # Isolated builds fetch what they build with; a setup.py needs no more than setuptools.
@@ -60,7 +64,8 @@ def _built(checkout: Path, folder: Path) -> Path:
     for isolation in [["--no-build-isolation"]] * own + [[]] * fetched:
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check",
                    "--no-deps", *isolation, "--wheel-dir", str(folder), str(copy)]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment,
+                              umask=UMASK)  # fmt: skip
         if done.returncode == 0:
             return next(folder.glob("*.whl"))
         reasons.append(pip_reason(done.stderr))

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from hpa_kit.errors import InputError
+from hpa_kit.kaggle.markers import marker_holds
 from hpa_kit.kaggle.versions import admits, normalised
 
 _MOST_METADATA = 2**24  # bytes
@@ -22,39 +23,46 @@ def requirement_fault(path: Path, python: tuple[int, int], versions: Mapping[str
         versions: the image's packages by normalised name; what is not among them is not judged.
 
     Raises:
-        InputError: the file is no wheel.
+        InputError: the file is no wheel, or asks for something that cannot be read.
     """
     have = ".".join(map(str, python))
     metadata = _metadata(path, path.read_bytes())
-    for key, value in metadata:
-        if key == "Requires-Python" and not admits(value, f"{have}.0"):
-            return f"{path.name} needs Python {value}; Kaggle has {have}"
-    for name, specifier in _requirements(metadata):
-        found = versions.get(name)
-        if found and not admits(specifier, found):
-            return f"{path.name} needs {name}{specifier}; Kaggle's image has {found}"
+    try:
+        for key, value in metadata:
+            if key == "Requires-Python" and not admits(value, f"{have}.0"):
+                return f"{path.name} needs Python {value}; Kaggle has {have}"
+        for name, specifier in _requirements(metadata, python):
+            found = versions.get(name)
+            if found and not admits(specifier, found):
+                return f"{path.name} needs {name}{specifier}; Kaggle's image has {found}"
+    except InputError as error:
+        raise InputError(f"{error} (in {path}); take another wheel") from None
     return None
 
 
-def unmet_requirements(path: Path, content: bytes, there: Collection[str]) -> list[str]:
+def unmet_requirements(
+    path: Path, content: bytes, python: tuple[int, int], there: Collection[str]
+) -> list[str]:
     """The projects that a wheel, given by name and bytes, asks for and that are not there.
 
     Args:
         path: to name it by.
         content: the wheel.
+        python: the image's Python.
         there: normalised names.
 
     Raises:
         InputError: the content is no wheel.
     """
-    return sorted({name for name, _ in _requirements(_metadata(path, content))} - set(there))
+    return sorted({name for name, _ in _requirements(_metadata(path, content), python)} - set(there))
 
 
-def _requirements(metadata: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Name and version specifier of each requirement. Those with a marker are left to pip: extras mostly."""
+def _requirements(metadata: Iterable[tuple[str, str]], python: tuple[int, int]) -> Iterator[tuple[str, str]]:
+    """Name and version specifier of each requirement; not of extras, nor those meant for other machines."""
     for key, value in metadata:
-        found = re.fullmatch(r"([\w.-]+)\s*(?:\[.*\])?\s*(@.*|\(?[^;()@]*\)?)", value)
-        if key == "Requires-Dist" and found and ";" not in value:
+        what, _, marker = (part.strip() for part in value.partition(";"))
+        found = re.fullmatch(r"([\w.-]+)\s*(?:\[.*\])?\s*(@.*|\(?[^;()@]*\)?)", what)
+        if key == "Requires-Dist" and found and (not marker or marker_holds(marker, python)):
             specifier = "" if found[2].startswith("@") else found[2].strip("() ")
             yield normalised(found[1]), specifier
 

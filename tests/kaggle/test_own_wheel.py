@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -47,6 +48,19 @@ def test_a_checkout_is_built_to_the_same_bytes_each_time_and_left_as_it_was(chec
     assert name == "hpacellseg-0.1.8-py3-none-any.whl"
     assert hpacellseg_wheel(checkout, image) == (name, content)
     assert sorted(checkout.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o002, 0o664)])
+def test_whose_machine_built_it_does_not_show_in_a_checkouts_wheel(checkout, image, umask, mode):
+    pytest.importorskip("setuptools")
+    expected = hpacellseg_wheel(checkout, image)
+    before = os.umask(umask)
+    try:
+        for path in checkout.rglob("*.py"):
+            path.chmod(mode)
+        assert hpacellseg_wheel(checkout, image) == expected
+    finally:
+        os.umask(before)
 
 
 def test_a_wheel_is_taken_as_it_is(tmp_path, image):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpa_kit.errors import InputError
+from hpa_kit.kaggle.markers import marker_holds
 from hpa_kit.kaggle.versions import admits, not_older, read_versions
 from hpa_kit.kaggle.wheels import fetch_wheels, parse_wheel, read_pins, verified_wheels, wheel_fault
 
@@ -114,6 +115,9 @@ def test_a_changed_an_unpinned_and_a_missing_wheel_are_refused(tmp_path):
         "Requires-Dist: numpy<2",
         "Requires-Dist: NumPy (<2,>=1.20)",
         "Requires-Dist: numpy[extra] ~=1.26",
+        'Requires-Dist: numpy>=2.3;python_version>="3.9"',
+        'Requires-Dist: numpy>=2.3; python_version >= "3.9"',
+        'Requires-Dist: numpy (<2) ; sys_platform == "linux" and extra != "gpu"',
     ],
 )
 def test_a_wheel_for_another_numpy_or_python_is_refused(tmp_path, metadata):
@@ -128,9 +132,38 @@ def test_requirements_that_the_image_meets_or_that_are_extras_are_no_fault(tmp_p
     image = tmp_path / "image.txt"
     image.write_text("numpy==2.0.2\nscikit-learn==1.6.1\n")
     metadata = "Requires-Python: >=3.8\nRequires-Dist: numpy>=1.20,!=2.0.1\nRequires-Dist: scikit_learn\n"
-    metadata += 'Requires-Dist: numpy<2; extra == "old"\nRequires-Dist: unheard-of>=9'
+    metadata += 'Requires-Dist: numpy<2; extra == "old"\nRequires-Dist: unheard-of>=9\n'
+    metadata += 'Requires-Dist: numpy<2; python_version < "3.12"\nRequires-Dist: numpy<2; nonsense >\n'
     pin(tmp_path, make_wheel(tmp_path, metadata=metadata))
     assert len(verified_wheels(tmp_path, image)) == 1
+
+
+@pytest.mark.parametrize(
+    ("marker", "answer"),
+    [
+        ('python_version >= "3.9"', True),
+        ('python_version < "3.10"', False),
+        ('"3.13" > python_version', True),
+        ("python_full_version < '3.12.0'", False),
+        ('(os_name == "nt" or platform_machine in "x86_64 AMD64") and implementation_name != "pypy"', True),
+        ('platform_system == "Windows" or sys_platform not in "linux"', False),
+        ('extra == "test"', False),
+        ('platform_release > "5"', None),
+        ("__import__('os').getcwd() == 'x'", None),
+        ("python_version", None),
+        ("", None),
+    ],
+)
+def test_a_marker_is_read_as_kaggles_image_meets_it(marker, answer):
+    assert marker_holds(marker, (3, 12)) is answer
+
+
+def test_a_requirement_that_cannot_be_read_names_its_wheel(tmp_path):
+    image = tmp_path / "image.txt"
+    image.write_text("numpy==2.0.2\n")
+    pin(tmp_path, make_wheel(tmp_path, metadata="Requires-Dist: numpy>=1,newest"))
+    with pytest.raises(InputError, match=r"newest.*tiny_thing-1\.0"):
+        verified_wheels(tmp_path, image)
 
 
 @pytest.mark.parametrize("line", ["numpy>=2", "numpy==2.0.2", "numpy==2.0.2 --hash=md5:00", "-r other.txt"])
