@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -49,6 +49,8 @@ class MemberSettings(Settings):
 class EnsembleSettings(Settings):
     """Members, and how cell scores are formed from what they say."""
 
+    needs_scores: ClassVar[bool] = True
+
     members: tuple[MemberSettings, ...] = Field(min_length=1, description="who looks at the fields")
     rule: Rule = Field(
         default="cam_share", description="how a cell's confidence is formed; cam_share: the 15th place's"
@@ -83,18 +85,25 @@ class EnsembleSettings(Settings):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        if not any(member.gives_scores for member in self.members):
+        if self.needs_scores and not any(member.gives_scores for member in self.members):
             raise ValueError("no member gives image scores; one needs mode both or pred")
         if not any(member.gives_maps for member in self.members):
             raise ValueError("no member gives maps; one needs mode both or cam")
         return self
 
 
-def read_ensemble(path: str | Path) -> EnsembleSettings:
+class LabelledEnsembleSettings(EnsembleSettings):
+    """Members that look at fields whose labels are known: nobody has to give image scores."""
+
+    needs_scores: ClassVar[bool] = False
+
+
+def read_ensemble(path: str | Path, kind: type[EnsembleSettings] = EnsembleSettings) -> EnsembleSettings:
     """Read an ensemble's YAML.
 
     Args:
         path: the YAML; paths in it that are not absolute start at its folder.
+        kind: what its members have to give together.
 
     Returns:
         Settings whose paths start where the program runs, or are absolute; whether anything lies there is
@@ -103,7 +112,7 @@ def read_ensemble(path: str | Path) -> EnsembleSettings:
     Raises:
         InputError: the file cannot be read, a key is unknown, lacking, or has a bad value.
     """
-    settings = make_settings(EnsembleSettings, read_yaml(path), source=str(path))
+    settings = make_settings(kind, read_yaml(path), source=str(path))
     folder = Path(path).parent
     return _with_paths(settings, lambda found: folder / found)
 

@@ -1,7 +1,7 @@
 """Settings of the commands that look at fields with trained members: infer, predict."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -14,6 +14,8 @@ Savings = Annotated[tuple[Literal["views", "members", "map_size"], ...], BeforeV
 
 class LookSettings(Settings):
     """What all commands share in which members look at fields: who looks, where the cells are, how fast."""
+
+    ensemble_kind: ClassVar[type[EnsembleSettings]] = EnsembleSettings
 
     data: Path = Field(description="competition folder, or a folder of images")
     members: Paths = Field((), description="run folders or checkpoints that all weigh the same")
@@ -53,7 +55,7 @@ class LookSettings(Settings):
         given = {name: getattr(self, name) for name in names}
         if self.ensemble is not None:
             set_here = {name: value for name, value in given.items() if name in self.model_fields_set}
-            return read_ensemble(self.ensemble).model_copy(update=set_here)
+            return read_ensemble(self.ensemble, self.ensemble_kind).model_copy(update=set_here)
         views = "auto" if self.views == "scales" else self.views
         members = [{"checkpoint": path, "views": views} for path in self.members]
         return make_settings(EnsembleSettings, {"members": members}, given)

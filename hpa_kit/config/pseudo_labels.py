@@ -1,16 +1,19 @@
 """Settings of the command that makes labels of cells to learn from: pseudo-labels."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from hpa_kit.config.ensemble import EnsembleSettings, LabelledEnsembleSettings
 from hpa_kit.config.infer import LookSettings
 from hpa_kit.config.kinds import whole_number
 
 
 class PseudoLabelSettings(LookSettings):
     """``hpa-kit pseudo-labels``: scores of the cells of training fields, for stage 2."""
+
+    ensemble_kind: ClassVar[type[EnsembleSettings]] = LabelledEnsembleSettings
 
     out: Path = Field(description="folder to write, train's --pseudo-labels")
     labels: Literal["hard", "soft"] = Field(

@@ -178,6 +178,17 @@ def test_members_that_give_image_scores_only_do_not_count(make, data, make_membe
     np.testing.assert_allclose(scores["a"], fifteenth(data, "a", [first]), rtol=1e-4, atol=1e-6)
 
 
+def test_members_that_give_maps_only_are_enough_where_the_labels_are_known(make, data, make_member, tmp_path):
+    run = make_member(seed=1)
+    text = f"{{members: [{{checkpoint: {run}, mode: cam, views: none}}], map_size: {SIDE}}}"
+    (tmp_path / "ensemble.yaml").write_text(text)
+    scores = make(members=(), ensemble=tmp_path / "ensemble.yaml", views="flips")
+    np.testing.assert_allclose(scores["a"], fifteenth(data, "a", [run]), rtol=1e-4, atol=1e-6)
+    (tmp_path / "ensemble.yaml").write_text(text.replace("cam", "pred"))
+    with pytest.raises(InputError, match="no member gives maps"):
+        make(members=(), ensemble=tmp_path / "ensemble.yaml", views="flips", out=tmp_path / "other")
+
+
 def test_shards_make_the_table_that_one_process_makes(make, tmp_path):
     whole = tmp_path / "whole"
     make(out=whole)
