@@ -40,6 +40,9 @@ class _Read(NamedTuple):
     maps: LabelMaps | None  # None: the segmenter has to find them
 
 
+_Item = tuple[str, _Read | Failure]
+
+
 def kept_or_made(
     ids: Iterable[str],
     images: str | Path,
@@ -103,42 +106,51 @@ def _read(images: Path, masks: Path | None, id: str, needed: int) -> _Read:
         return _Read(field, None)
 
 
-def _through(
-    source: Iterator[tuple[str, _Read | Failure]], finder: Segmenter
-) -> Iterator[tuple[str, FieldCells | Failure]]:
+def _through(source: Iterator[_Item], finder: Segmenter) -> Iterator[tuple[str, FieldCells | Failure]]:
     """Everything in its order, what lacks label maps through the segmenter's stream."""
-    waiting: deque[tuple[str, _Read | Failure]] = deque()
-    at_end = False
+    for item in source:
+        id, read = item
+        if _lacks_maps(read) is None:  # none before it is at the segmenter, so it waits for none
+            yield id, _alone(read, finder)
+        else:
+            yield from _segmented(item, source, finder)
+
+
+def _segmented(
+    first: _Item, source: Iterator[_Item], finder: Segmenter
+) -> Iterator[tuple[str, FieldCells | Failure]]:
+    """One stream of the segmenter, and what comes between the fields that it takes."""
+    waiting: deque[_Item] = deque()
 
     def to_segment() -> Iterator[Field]:
         """Fields that lack label maps; ends early where many others wait behind them."""
-        nonlocal at_end
         passing = 0
-        while passing < MOST_PASSING:
-            item = next(source, None)
-            if item is None:
-                at_end = True
-                return
+        item: _Item | None = first
+        while item is not None:
             waiting.append(item)
-            read = item[1]
-            if isinstance(read, _Read) and read.maps is None:
-                yield read.field
-            else:
-                passing += 1
+            field = _lacks_maps(item[1])
+            passing += field is None
+            if field is not None:
+                yield field
+            item = next(source, None) if passing < MOST_PASSING else None
 
-    while not at_end:
-        pairs = iter(finder.stream(to_segment()))
-        while not isinstance(pair := attempt(next, pairs, None), Failure) and pair is not None:
-            while waiting:
-                id, read = waiting.popleft()
-                if isinstance(read, _Read) and read.maps is None:
-                    yield id, FieldCells(read.field, LabelMaps(*pair), made=True)
-                    break
-                yield id, _alone(read, finder)
-        # Those behind the last field of the stream and, where it broke, those that were under way.
+    pairs = iter(finder.stream(to_segment()))
+    while not isinstance(pair := attempt(next, pairs, None), Failure) and pair is not None:
         while waiting:
             id, read = waiting.popleft()
+            if isinstance(read, _Read) and read.maps is None:
+                yield id, FieldCells(read.field, LabelMaps(*pair), made=True)
+                break
             yield id, _alone(read, finder)
+    # Those behind the last field of the stream and, where it broke, those that were under way.
+    while waiting:
+        id, read = waiting.popleft()
+        yield id, _alone(read, finder)
+
+
+def _lacks_maps(read: _Read | Failure) -> Field | None:
+    """A field that was read and has no label maps."""
+    return read.field if isinstance(read, _Read) and read.maps is None else None
 
 
 def _alone(read: _Read | Failure, finder: Segmenter) -> FieldCells | Failure:

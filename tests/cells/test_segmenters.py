@@ -1,6 +1,7 @@
 """Segmenters by name, and fields with label maps that are kept or made."""
 
 import logging
+import threading
 from itertools import islice
 
 import cv2
@@ -114,7 +115,7 @@ def test_many_fields_do_not_pile_up(folders, monkeypatch, kind):
     images, masks = folders({"one": 5}, with_maps=["one"])
     read = []
 
-    def count(folder, id):
+    def count(folder, id, needed):
         read.append(id)
         if kind == "unreadable":
             raise InputError("no")
@@ -122,9 +123,28 @@ def test_many_fields_do_not_pile_up(folders, monkeypatch, kind):
 
     monkeypatch.setattr(kept, "read_field", count)
     results = kept_or_made(["one"] * 200, images, Windows(), masks if kind == "kept" else None)
-    next(results)
+    first = next(results)
     assert len(read) <= 16
-    assert sum(1 for _ in results) == 199
+    expected = "failed" if kind == "unreadable" else kind
+    assert set(summary([first, *results]).values()) == {expected}
+    assert len(read) == 200
+
+
+def test_a_field_that_needs_no_segmenter_waits_for_no_other(folders, monkeypatch):
+    numbers = {f"f{k}": 5 for k in range(6)}
+    images, masks = folders(numbers, with_maps=numbers)
+    taken, read = threading.Event(), kept.read_field
+
+    def late(folder, id, needed):
+        if id != "f0" and not taken.wait(5):
+            raise InputError("the first field waited for this one")
+        return read(folder, id, needed=needed)
+
+    monkeypatch.setattr(kept, "read_field", late)
+    results = kept_or_made(list(numbers), images, Windows(), masks)
+    assert next(results)[0] == "f0"
+    taken.set()
+    assert set(summary(results).values()) == {"kept"}
 
 
 def test_a_field_without_cells_is_named(folders, caplog):
