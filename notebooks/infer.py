@@ -141,3 +141,12 @@ sample = DataFolder(chosen.data).sample()
 faults = check_submission(submission, sample) if sample and chosen.split == "test" else []
 print(*faults, sep="\n")
 print(f"{submission}: {len(faults)} faults" if sample else f"{submission}: no sample file to check against")
+
+# %% [markdown]
+# The report of some fields, also `report.html` beside the submission: cells, their scores and class maps, the
+# members' training. Nobody sees it when Kaggle scores the notebook, so it is not made there.
+
+# %%
+from hpa_kit.report.frame import submission_report
+
+None if scoring else submission_report(chosen, submission)

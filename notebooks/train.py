@@ -149,3 +149,12 @@ if len(metrics):
     metrics.plot(x="epoch", subplots=True, figsize=(8, 2 * len(metrics.columns)), marker=".")
 print(f"The run lies in {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
 metrics.tail(3)
+
+# %% [markdown]
+# The report of the run, also `report.html` in its folder: its training, and fields that it has not learnt
+# from, with their cells, scores and class maps.
+
+# %%
+from hpa_kit.report.frame import run_report
+
+run_report(chosen)

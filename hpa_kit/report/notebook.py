@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hpa_kit.classes import CLASSES, parse_label
+from hpa_kit.classes import CLASSES, NEGATIVE, parse_label
 from hpa_kit.config import InferSettings, TrainSettings
 from hpa_kit.data import DataFolder, read_field, read_labels, resize_field
 from hpa_kit.report.looking import Looker
@@ -141,7 +141,9 @@ def top_cells(
     n: int,
     side: int,
 ) -> Picture:
-    """The cells of highest score, each cut out, with class and score in a line below them all.
+    """The cells of highest score, each cut out, with class and score in a line above them all.
+
+    Cells as Negative stand last: they show nothing, and by some rules most cells score highest as that.
 
     Args:
         fields, label_maps, scores: as for :func:`hpa_kit.report.plots.contact_sheet`.
@@ -149,13 +151,13 @@ def top_cells(
         side: of each crop in pixels.
     """
     ranked = sorted(
-        (-score, place, cell + 1, index)
+        (index == NEGATIVE, -score, place, cell + 1, index)
         for place, own in enumerate(scores)
         for (cell, index), score in np.ndenumerate(own)
         if score > 0
     )[:n]
-    crops = [composite(_crop(fields[place], label_maps[place], cell)) for _, place, cell, _ in ranked]
-    words = ", ".join(f"{CLASSES[index].name} {-score:.2f}" for score, _, _, index in ranked)
+    crops = [composite(_crop(fields[place], label_maps[place], cell)) for _, _, place, cell, _ in ranked]
+    words = ", ".join(f"{CLASSES[index].name} {-score:.2f}" for _, score, _, _, index in ranked)
     return tiled([crops], side, [f"top cells: {words}"])
 
 

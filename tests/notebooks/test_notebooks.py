@@ -57,6 +57,11 @@ def execute(notebook: Any, folder: Path) -> str:
     return "".join(output.get("text", "") for output in outputs if output.output_type == "stream")
 
 
+def reports_in(notebook: Any) -> int:
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return sum("<iframe title='report'" in output.get("data", {}).get("text/html", "") for output in outputs)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_both_files_of_a_pair_hold_the_same_cells_and_no_outputs(name):
     script = jupytext.read(NOTEBOOKS / f"{name}.py")
@@ -167,6 +172,7 @@ def test_the_notebooks_do_the_whole_job_on_a_simulated_competition(tmp_path):
     )
     execute(training, NOTEBOOKS)
     assert json.dumps(training.cells).count("image/png") == 3  # a batch, CAMs, the curve
+    assert reports_in(training) == 1
     run = working / "run"
     assert {"best.safetensors", "last.safetensors", "metrics.csv", "folds.csv"} <= {
         p.name for p in run.iterdir()
@@ -176,7 +182,10 @@ def test_the_notebooks_do_the_whole_job_on_a_simulated_competition(tmp_path):
     # A hidden test set with other rows than the one before.
     sample = pd.read_csv(competition / "sample_submission.csv", dtype=str, keep_default_na=False)
     sample.iloc[[2, 0, 1]].to_csv(competition / "sample_submission.csv", index=False)
-    printed = execute(with_parameters("infer", **common, views="none", settings={"map_size": 64}), NOTEBOOKS)
+    inference = with_parameters("infer", **common, views="none", settings={"map_size": 64})
+    printed = execute(inference, NOTEBOOKS)
+    assert reports_in(inference) == 1
+    assert (working / "report.html").is_file()
     assert str(inputs / "my-run") in printed
     assert re.search(r"submission\.csv: 0 faults", printed)
     written = pd.read_csv(working / "submission.csv", dtype=str, keep_default_na=False)

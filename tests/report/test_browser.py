@@ -9,6 +9,7 @@ import torch
 
 from hpa_kit.config import ReportSettings, TrainSettings
 from hpa_kit.report import write_report
+from hpa_kit.report.frame import Frame
 from hpa_kit.submission import read_submission
 from hpa_kit.submission.table import parse_prediction
 
@@ -77,6 +78,20 @@ def page(browser, report):
     yield page
     page.close()
     assert faults == []
+
+
+def test_a_notebook_shows_the_page_in_a_frame(browser, report, tmp_path):
+    (tmp_path / "notebook.html").write_text(
+        f"<!doctype html><p>{Frame(report)._repr_html_()}", encoding="utf-8"
+    )
+    page = browser.new_page()
+    page.goto((tmp_path / "notebook.html").as_uri())
+    inside = page.frame_locator("iframe[title=report]")
+    inside.locator("#grid button").first.click()
+    assert inside.locator("#viewer-name").inner_text() == inside.locator("#grid b").first.get_attribute(
+        "title"
+    )
+    page.close()
 
 
 def painted(page, selector):

@@ -1,11 +1,15 @@
 """Pictures for the notebooks."""
 
+import html
+
 import numpy as np
 import pytest
 import torch
 
 from hpa_kit.config import InferSettings, TrainSettings
+from hpa_kit.report.frame import run_report, submission_report
 from hpa_kit.report.notebook import GrowingCams, augmented_batch, first_look, over_protein, top_cells
+from hpa_kit.submission import read_submission, write_submission
 from hpa_kit.training import train
 from hpa_kit.training.checkpoint import BEST, write_checkpoint
 from hpa_kit.training.member import build_network
@@ -53,17 +57,49 @@ def test_a_map_is_amber_where_it_is_strong_and_the_protein_where_it_is_not():
     assert shown[20, 55].tolist() == [0, 0, 0]
 
 
-def test_top_cells_are_cut_out_highest_first():
+def test_top_cells_are_cut_out_highest_first_and_negative_ones_last():
     field, cells = np.zeros((4, 40, 60), np.uint8), np.zeros((40, 60), np.int32)
     cells[5:15, 5:15], cells[20:30, 40:50] = 1, 2
     field[2][cells == 1], field[0][cells == 2] = 250, 250
     scores = np.zeros((2, 19))
     scores[0, 7], scores[1, 14] = 0.4, 0.9
-    strip = top_cells([field], [cells], [scores], 5, 50)
+    scores[:, 18] = 0.99
+    assert top_cells([field], [cells], [scores], 5, 50).shape[1] == 200
+    strip = top_cells([field], [cells], [scores], 2, 50)
     assert strip.shape[1] == 100
     red, blue = strip[-25, 25], strip[-25, 75]
     assert red[0] > 100 > red[2]
     assert blue[2] > 100 > blue[0]
+
+
+def test_a_run_is_shown_in_a_frame_whether_it_has_maps_a_checkpoint_or_neither(training, tmp_path):
+    run = training.model_copy(update={"out": tmp_path / "run"})
+    run.out.mkdir()
+    (run.out / "metrics.csv").write_text("epoch,train_loss\n1,2.0\n")
+    bare = run_report(run)
+    assert bare.path == run.out / "report.html"
+    assert '"fields":[]' in bare.path.read_text()
+    write_checkpoint(run.out / BEST, run, {"model": build_network(run).state_dict(), "epoch": 1})
+    assert '"fields":[]' in run_report(run.model_copy(update={"network": "arcface"})).path.read_text()
+    shown = run_report(run, fields=1)
+    assert shown.path.read_text().count('"id":') == 1
+    frame = shown._repr_html_()
+    assert frame.count("'") == 6  # a page with one of its own would end the frame
+    assert html.unescape(frame.split("srcdoc='")[1].split("'")[0]) == shown.path.read_text()
+
+
+def test_a_submission_is_shown_with_the_maps_of_its_members(training, tmp_path):
+    write_checkpoint(
+        tmp_path / "run" / BEST, training, {"model": build_network(training).state_dict(), "epoch": 1}
+    )
+    settings = InferSettings(
+        data=training.data, members=(tmp_path / "run",), out=tmp_path / "s.csv", workers=0, device="cpu"
+    )
+    id = read_submission(training.data / "sample_submission.csv")["ID"][0]
+    write_submission(tmp_path / "s.csv", [(id, 64, 64, "")])
+    page = submission_report(settings, tmp_path / "s.csv").path.read_text()
+    assert (tmp_path / "report.html").read_text() == page
+    assert '"maps":true' in page
 
 
 def test_a_first_look_shows_cells_before_anything_is_written(training, tmp_path):
