@@ -33,8 +33,9 @@ def add_kaggle(commands: "argparse._SubParsersAction[Any]") -> None:
     sub.add_argument(
         "--add", nargs="+", default=[], metavar="SOURCE", help="attach these: owner/slug, code/owner/slug, …"
     )
+    sub.add_argument("--remove", nargs="+", default=[], metavar="SOURCE", help="attach these no more")
     sub.add_argument(
-        "--to", choices=("infer", "train"), default="infer", help="notebook to attach to (default: infer)"
+        "--to", choices=("infer", "train"), default="infer", help="notebook of the sources (default: infer)"
     )
 
     sub = _add(actions, "status", "what stands between this folder and a submission", _status)
@@ -85,7 +86,8 @@ def _metadata(arguments: argparse.Namespace) -> int:
     if arguments.file is not None:
         paths = [arguments.file]
     else:
-        written = write_metadata(find_checkout(), arguments.owner, arguments.add, arguments.to)
+        chosen = (arguments.owner, arguments.add, arguments.to, arguments.remove)
+        written = write_metadata(find_checkout(), *chosen)
         for path, changed in written.items():
             print(f"{path}: {'written' if changed else 'as it should be'}")
         paths = list(written)
@@ -105,7 +107,11 @@ def _status(arguments: argparse.Namespace) -> int:
     print(*steps, sep="\n")
     print(*(f"      not seen from here: {line}" for line in unseen(source)), sep="\n")
     open_ones = sum(step.mend is not None for step in steps)
-    print(f"{open_ones} things to do" if open_ones else f"ready: {NOTEBOOKS['infer'].push()}")
+    print(
+        f"{open_ones} {'thing' if open_ones == 1 else 'things'} to do"
+        if open_ones
+        else f"ready: {NOTEBOOKS['infer'].push()}"
+    )
     return 1 if open_ones else 0
 
 

@@ -27,6 +27,7 @@ DATASET = "hpa-kit"
 TITLE = "hpa-kit for HPA single cell classification"
 LICENCE = "apache-2.0"
 ZIP = "hpa-kit.zip"
+NEEDED = ("hpa_kit/__init__.py", "LICENSE", f"wheels/{PINS}", "constraints/kaggle.txt")
 # Beside the zip under another name than in it: where Kaggle unpacks the zip, both would be one file.
 OUTER_MANIFEST = "hpa-kit-manifest.json"
 
@@ -100,9 +101,10 @@ def bundle_files(
     """
     source = _checkout(source)
     package = source / "hpa_kit"
-    if not (source / "wheels" / PINS).is_file() or not package.is_dir():
+    missing = next((name for name in NEEDED if not (source / name).is_file()), None)
+    if missing:
         raise InputError(
-            f"bundle: {source} is no checkout: expected hpa_kit/ and wheels/{PINS}; run it in one"
+            f"bundle: {source} is no checkout: {missing} is missing; run it in one, or fetch the file again"
         )
     image = source / "constraints" / "kaggle.txt"
     if fetch:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hpa_kit.errors import InputError
 
-MARKS = ("hpa_kit/__init__.py", "notebooks/infer.ipynb", "wheels/requirements.txt")
+MARKS = ("hpa_kit/__init__.py", "notebooks", "wheels/requirements.txt")
 
 
 def find_checkout(source: str | Path | None = None) -> Path:
@@ -16,8 +16,8 @@ def find_checkout(source: str | Path | None = None) -> Path:
     own = Path(__file__).resolve().parents[2]
     candidates = [Path(source)] if source is not None else [Path(), own]
     for folder in candidates:
-        if all((folder / mark).is_file() for mark in MARKS):
+        if all((folder / mark).exists() for mark in MARKS):
             return folder
-    missing = next(mark for mark in MARKS if not (candidates[0] / mark).is_file())
+    missing = next(mark for mark in MARKS if not (candidates[0] / mark).exists())
     here = candidates[0].resolve()
     raise InputError(f"kaggle: {here} is no checkout of hpa-kit: {missing} is missing; run this in one")

@@ -80,7 +80,7 @@ def check_dataset(folder: str | Path) -> list[str]:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return [f"{path}: missing"]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return [f"{path}: no JSON: {error}"]
     if not isinstance(metadata, dict):
         return [f"{path}: holds a {type(metadata).__name__}; expected names and values"]
@@ -118,14 +118,19 @@ def find_owner(source: Path) -> str:
         InputError: the notebook's metadata are there and name none.
     """
     path = source / "kernel-metadata.json"
+    write = "`hpa-kit kaggle metadata --owner NAME`"
     if not path.is_file():
         return OWNER_PLACEHOLDER
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["id"]).partition("/")[0]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(
-            f'kaggle: {path} has no "id": "owner/slug"; write it anew with `hpa-kit kaggle metadata`'
-        ) from None
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise InputError(f"kaggle: {path} holds no metadata; delete it and write it anew with {write}")
+    owner, slash, _ = str(metadata.get("id")).partition("/")
+    if not slash or owner_fault(owner):
+        raise InputError(f'kaggle: {path} has no "id": "owner/slug"; set it with {write}')
+    return owner
 
 
 def _faults(metadata: Mapping[str, Any]) -> Iterator[str]:

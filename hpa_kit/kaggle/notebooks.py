@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +13,17 @@ from hpa_kit.kaggle.bundle import DATASET
 from hpa_kit.kaggle.dataset import find_owner
 from hpa_kit.kaggle.metadata import METADATA, SOURCES
 from hpa_kit.kaggle.mounts import COMPETITION
-from hpa_kit.kaggle.names import OWNER_PLACEHOLDER, owner_fault
+from hpa_kit.kaggle.names import OWNER_PLACEHOLDER, owner_fault, slug_fault, slugify
 
 MEMBERS = "hpa-kit-members"
+# What is left to the user, as long as Kaggle takes it.
+CHOSEN: dict[str, Callable[[Any], bool]] = {
+    "id_no": lambda value: isinstance(value, int),
+    "machine_shape": lambda value: isinstance(value, str) and "p100" not in value.lower(),
+    "docker_image": lambda value: isinstance(value, str),
+    "docker_image_pinning_type": lambda value: value in ("original", "latest"),
+    "keywords": lambda value: isinstance(value, list) and all(isinstance(word, str) for word in value),
+}
 
 
 class Notebook(NamedTuple):
@@ -48,7 +56,11 @@ NOTEBOOKS = {
 
 
 def write_metadata(
-    source: Path, owner: str | None = None, add: Iterable[str] = (), notebook: str = "infer"
+    source: Path,
+    owner: str | None = None,
+    add: Iterable[str] = (),
+    notebook: str = "infer",
+    remove: Iterable[str] = (),
 ) -> dict[Path, bool]:
     """Bring both notebooks' metadata to what they have to be; sources that a user has put in are kept.
 
@@ -57,7 +69,8 @@ def write_metadata(
         owner: Kaggle user; None keeps the inference notebook's. The old one's sources become the new one's.
         add: sources to attach, ``owner/slug``, with or without what their address has in front:
             ``datasets/``, ``code/`` (a notebook's output), ``models/``.
-        notebook: the one to attach them to.
+        notebook: the one to attach them to, or to take ``remove`` out of.
+        remove: sources to take out.
 
     Returns:
         Which files were written, and whether that changed them.
@@ -65,20 +78,47 @@ def write_metadata(
     Raises:
         InputError: the owner is no Kaggle user's name, or a file's content is not metadata.
     """
-    before = find_owner(source)
-    owner = owner or before
-    fault = owner_fault(owner)
-    if fault:
-        raise InputError(f"kaggle: {fault}")
     written = {}
-    for one in NOTEBOOKS.values():
-        path = one.path(source)
-        found = _read(path)
-        content = _metadata(one, found, before, owner, list(add) if one.name == notebook else [])
+    for path, (found, content) in _planned(source, owner, list(add), notebook, list(remove)).items():
         written[path] = content != found
         if content != found:
             atomic_text(path, json.dumps(content, indent=2) + "\n")
     return written
+
+
+def metadata_differences(source: Path) -> dict[str, list[str]]:
+    """By notebook the keys in which its metadata are other than :func:`write_metadata` would write them.
+
+    Raises:
+        InputError: as for :func:`write_metadata`.
+    """
+    planned = _planned(source, None, [], "infer", [])
+    return {
+        one.name: [key for key in {**(found or {}), **content} if (found or {}).get(key) != content.get(key)]
+        for one, (found, content) in zip(NOTEBOOKS.values(), planned.values(), strict=True)
+    }
+
+
+def _planned(
+    source: Path, owner: str | None, add: list[str], notebook: str, remove: list[str]
+) -> dict[Path, tuple[dict[str, Any] | None, dict[str, Any]]]:
+    """Each metadata file's content as it is, and as it has to be."""
+    try:
+        before = find_owner(source)
+    except InputError:
+        if owner is None:
+            raise
+        before = OWNER_PLACEHOLDER  # the one that is given takes its place
+    owner = owner or before
+    fault = owner_fault(owner)
+    if fault:
+        raise InputError(f"kaggle: {fault}")
+    planned = {}
+    for one in NOTEBOOKS.values():
+        found, here = _read(one.path(source)), one.name == notebook
+        content = _metadata(one, found, before, owner, add if here else [], remove if here else [])
+        planned[one.path(source)] = (found, content)
+    return planned
 
 
 def sort_source(name: str, otherwise: str = "dataset_sources") -> tuple[str, str]:
@@ -98,23 +138,28 @@ def sort_source(name: str, otherwise: str = "dataset_sources") -> tuple[str, str
 
 
 def _metadata(
-    notebook: Notebook, found: dict[str, Any] | None, before: str, owner: str, add: list[str]
+    notebook: Notebook,
+    found: dict[str, Any] | None,
+    before: str,
+    owner: str,
+    add: list[str],
+    remove: list[str],
 ) -> dict[str, Any]:
-    """A notebook's metadata: of those found the title, privacy and sources, all else as it has to be."""
+    """A notebook's metadata: of those found the name, privacy and sources, all else as it has to be."""
     kept = found or {}
-    slug = str(kept.get("id", "")).partition("/")[2] or notebook.slug
+    slug, title = _name(notebook, kept)
     content: dict[str, Any] = {
         "id": f"{owner}/{slug}",
-        "title": kept.get("title", notebook.title),
+        "title": title,
         "code_file": notebook.code_file,
         "language": "python",
         "kernel_type": "notebook",
-        "is_private": kept.get("is_private", True),
+        "is_private": kept.get("is_private") is not False,
         "enable_gpu": True,
         "enable_tpu": False,
         "enable_internet": False,
         **{key: [] for key in SOURCES},
-        **{key: value for key, value in kept.items() if key in ("machine_shape", "docker_image", "keywords")},
+        **{key: value for key, value in kept.items() if key in CHOSEN and CHOSEN[key](value)},
     }
     content["competition_sources"] = [COMPETITION]
     own = notebook.datasets if found is None else notebook.datasets[:1]
@@ -122,7 +167,8 @@ def _metadata(
     for key in ("dataset_sources", "kernel_sources", "model_sources"):
         listed = kept.get(key, [])
         named += [sort_source(str(source), key) for source in listed] if isinstance(listed, list) else []
-    for key, source in [*named, *map(sort_source, add)]:
+    gone = {sort_source(source)[1] for source in remove}
+    for key, source in [*(one for one in named if one[1] not in gone), *map(sort_source, add)]:
         first, _, rest = source.partition("/")
         renamed = f"{owner}/{rest}" if rest and first in (before, OWNER_PLACEHOLDER) else source
         if renamed not in content[key]:
@@ -130,12 +176,22 @@ def _metadata(
     return content
 
 
+def _name(notebook: Notebook, kept: dict[str, Any]) -> tuple[str, str]:
+    """Slug and title: the user's where Kaggle takes them, with the title put right where they disagree."""
+    slug, title = str(kept.get("id", "")).partition("/")[2], kept.get("title")
+    if slug_fault(slug, shortest=5):
+        slug = notebook.slug
+    if not isinstance(title, str) or slugify(title) != slug or not 5 <= len(title) <= 50:
+        title = notebook.title if slug == notebook.slug else slug.replace("-", " ")
+    return slug, title
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: no JSON: {error}; mend it, or delete it to have it written anew") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; delete it to have it written anew")

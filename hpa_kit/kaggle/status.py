@@ -7,19 +7,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.bundle import DATASET, ZIP, bundle_files
+from hpa_kit.kaggle.bundle import ZIP, bundle_files
 from hpa_kit.kaggle.client import dry_run, find_client
 from hpa_kit.kaggle.dataset import METADATA as DATASET_METADATA
 from hpa_kit.kaggle.dataset import Dataset, check_dataset, find_owner
 from hpa_kit.kaggle.manifest import MANIFEST
-from hpa_kit.kaggle.metadata import check_metadata
+from hpa_kit.kaggle.mends import (
+    BUILD,
+    OWNER,
+    SYNC,
+    WRITE,
+    bundle_mend,
+    dataset_mend,
+    metadata_mend,
+    owner_mend,
+    pair_mend,
+)
+from hpa_kit.kaggle.metadata import METADATA, check_metadata
 from hpa_kit.kaggle.mounts import COMPETITION, ENSEMBLE, MEMBER
 from hpa_kit.kaggle.names import OWNER_PLACEHOLDER
-from hpa_kit.kaggle.notebooks import NOTEBOOKS
-
-BUILD = "./build_dataset.sh"
-WRITE = "hpa-kit kaggle metadata"
-SYNC = "make sync"
+from hpa_kit.kaggle.notebooks import NOTEBOOKS, metadata_differences
 
 
 class Step(NamedTuple):
@@ -42,7 +49,7 @@ def status(source: Path, dist: Path, members: Path, client: bool = True) -> list
         client: put all through the installed Kaggle client, too.
     """
     steps = [
-        *_owner(source),
+        _owner(source),
         *_notebooks(source),
         *_bundle(source, dist),
         *_members(source, members),
@@ -52,19 +59,23 @@ def status(source: Path, dist: Path, members: Path, client: bool = True) -> list
 
 def unseen(source: Path) -> list[str]:
     """What only Kaggle knows, with the command that asks it."""
-    owner = find_owner(source)
+    path = NOTEBOOKS["infer"].path(source)
+    valid = path.is_file() and not check_metadata(path)
+    attached = json.loads(path.read_text(encoding="utf-8")).get("dataset_sources", []) if valid else []
     return [
         f"whether you have joined the competition: https://www.kaggle.com/c/{COMPETITION}/rules",
-        f"whether the datasets are ready: kaggle datasets status {owner}/{DATASET}",
+        *(f"whether a dataset is ready: kaggle datasets status {id}" for id in attached),
     ]
 
 
-def _owner(source: Path) -> Iterator[Step]:
-    owner = find_owner(source)
+def _owner(source: Path) -> Step:
+    try:
+        owner = find_owner(source)
+    except InputError as error:
+        return Step(str(error), owner_mend(str(error), source / METADATA))
     if owner == OWNER_PLACEHOLDER:
-        yield Step(f"the owner is still {OWNER_PLACEHOLDER!r}", f"{WRITE} --owner NAME")
-    else:
-        yield Step(f"owner {owner}")
+        return Step(f"the owner is still {OWNER_PLACEHOLDER!r}", OWNER)
+    return Step(f"owner {owner}")
 
 
 def _notebooks(source: Path) -> Iterator[Step]:
@@ -72,11 +83,21 @@ def _notebooks(source: Path) -> Iterator[Step]:
         path = notebook.path(source)
         faults = check_metadata(path)
         for fault in faults:
-            clear = f"jupytext --to ipynb notebooks/{notebook.name}.py"
-            yield Step(fault, clear if "clear them" in fault else WRITE)
+            yield Step(fault, metadata_mend(fault, notebook, path))
         if not faults:
-            yield Step(f"{path.relative_to(source)}: valid, internet off, GPU on")
+            yield _as_written(source, notebook.name, path)
         yield _pair(source / "notebooks" / f"{notebook.name}.py")
+
+
+def _as_written(source: Path, name: str, path: Path) -> Step:
+    """Whether valid metadata are those of this owner's notebook, with the kit attached."""
+    try:
+        keys = metadata_differences(source)[name]
+    except InputError:  # of another file, which has a line of its own
+        keys = []
+    if keys:
+        return Step(f"{path}: {', '.join(keys)} other than they have to be", WRITE)
+    return Step(f"{path.relative_to(source)}: valid, internet off, GPU on")
 
 
 def _pair(script: Path) -> Step:
@@ -86,12 +107,19 @@ def _pair(script: Path) -> Step:
     except ImportError:
         return Step(f"{script.name}: not compared, jupytext is missing", "make test")
     notebook = script.with_suffix(".ipynb")
+    mend = pair_mend(script, notebook)
     if not script.is_file() or not notebook.is_file():
-        return Step(f"{script if not script.is_file() else notebook}: missing", SYNC)
-    cells = [
-        [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in jupytext.read(path).cells]
-        for path in (script, notebook)
-    ]
+        return Step(f"{script if not script.is_file() else notebook}: missing", mend)
+    try:
+        cells = [
+            [
+                (cell.cell_type, cell.source, cell.metadata.get("tags", []))
+                for cell in jupytext.read(path).cells
+            ]
+            for path in (script, notebook)
+        ]
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        return Step(f"{notebook}: no notebook", f"jupytext --to ipynb notebooks/{script.name}")
     name = f"notebooks/{notebook.name}"
     return (
         Step(f"{name}: the cells of {script.name}")
@@ -104,7 +132,7 @@ def _bundle(source: Path, dist: Path) -> Iterator[Step]:
     try:
         wanted = json.loads(bundle_files(source, fetch=False)[MANIFEST])["files"]
     except InputError as error:
-        yield Step(str(error), BUILD)
+        yield Step(str(error), bundle_mend(str(error), source))
         return
     path = dist / ZIP
     if not path.is_file():
@@ -113,7 +141,7 @@ def _bundle(source: Path, dist: Path) -> Iterator[Step]:
     try:
         with zipfile.ZipFile(path) as archive:
             found = json.loads(archive.read(MANIFEST))["files"]
-    except (zipfile.BadZipFile, KeyError, ValueError):
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, RecursionError):
         yield Step(f"{path}: damaged", BUILD)
         return
     # A wheel of the user's own is in no checkout.
@@ -121,7 +149,9 @@ def _bundle(source: Path, dist: Path) -> Iterator[Step]:
         name for name, _ in wanted.items() ^ found.items() if not name.startswith("wheels/hpacellseg-")
     }
     if changed:
-        yield Step(f"{path}: older than {sorted(changed)[0]} ({len(changed)} files differ)", BUILD)
+        own = any(name.startswith("wheels/hpacellseg-") for name in found)
+        again = f"{BUILD} --hpacellseg PATH" if own else BUILD
+        yield Step(f"{path}: older than {sorted(changed)[0]} ({len(changed)} files differ)", again)
     else:
         yield Step(f"{path}: as the checkout is")
     yield from _dataset(source, dist, BUILD)
@@ -143,14 +173,17 @@ def _members(source: Path, members: Path) -> Iterator[Step]:
 def _dataset(source: Path, folder: Path, make: str) -> Iterator[Step]:
     faults = check_dataset(folder)
     for fault in faults:
-        yield Step(fault, make)
+        yield Step(fault, dataset_mend(fault, folder, make))
     if faults:
         return
     id = json.loads((folder / DATASET_METADATA).read_text(encoding="utf-8"))["id"]
     path = NOTEBOOKS["infer"].path(source)
     valid = not check_metadata(path)
     attached = json.loads(path.read_text(encoding="utf-8")).get("dataset_sources", []) if valid else [id]
-    owner = find_owner(source)
+    try:
+        owner = find_owner(source)
+    except InputError:  # which has a line of its own
+        owner = id.partition("/")[0]
     if id.partition("/")[0] != owner:
         yield Step(f"{folder / DATASET_METADATA}: {id} is not {owner}'s", make)
     elif id not in attached:

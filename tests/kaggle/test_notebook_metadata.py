@@ -135,6 +135,26 @@ def test_the_command_writes_in_the_working_folder_and_fails_on_faults(checkout, 
     assert "a@b" in capsys.readouterr().out
 
 
+def test_a_source_is_taken_out_by_its_name_or_its_address(checkout):
+    write_metadata(checkout, "jane-doe", ["me/one", "code/me/two", "me/three"], "train")
+    write_metadata(checkout, None, [], "train", ["datasets/me/one", "code/me/two", "me/unheard-of"])
+    assert content(checkout, "train")["dataset_sources"] == ["jane-doe/hpa-kit", "me/three"]
+    assert content(checkout, "train")["kernel_sources"] == []
+
+
+def test_the_choices_that_are_the_users_stay(checkout):
+    write_metadata(checkout, "jane-doe")
+    path = NOTEBOOKS["infer"].path(checkout)
+    chosen = {
+        "machine_shape": "NvidiaTeslaT4",
+        "docker_image_pinning_type": "original",
+        "keywords": ["cells"],
+    }
+    path.write_text(json.dumps({**content(checkout, "infer"), **chosen}))
+    write_metadata(checkout)
+    assert chosen.items() <= content(checkout, "infer").items()
+
+
 def test_the_command_checks_another_file_without_writing(checkout, monkeypatch, capsys):
     monkeypatch.chdir(checkout)
     assert main(["kaggle", "metadata", str(checkout)]) == 1

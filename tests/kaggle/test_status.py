@@ -1,11 +1,19 @@
 """What stands between a folder and a submission is said line by line, each with what mends it."""
 
+import hashlib
 import json
+import shlex
 import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hpa_kit.cli import main
 from hpa_kit.kaggle.bundle import build_bundle
 from hpa_kit.kaggle.dataset import write_dataset
 from hpa_kit.kaggle.notebooks import write_metadata
@@ -110,6 +118,122 @@ def test_a_missing_wheel_is_a_line_and_not_a_crash(checkout):
     steps = to_do(checkout)
     assert [step.mend for step in steps] == ["./build_dataset.sh"]
     assert "tiny" in steps[0].what
+
+
+def metadata(folder: str, **changed: Any) -> Callable[[Path], object]:
+    """A fault: other values in a notebook's metadata."""
+
+    def change(checkout: Path) -> None:
+        path = checkout / folder / "kernel-metadata.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+
+    return change
+
+
+def written(name: str, text: str = "") -> Callable[[Path], object]:
+    return lambda checkout: (checkout / name).write_text(text)
+
+
+def gone(name: str) -> Callable[[Path], object]:
+    return lambda checkout: (checkout / name).unlink()
+
+
+OURS = ["jane-doe/hpa-kit", "jane-doe/hpa-kit-members"]
+FAULTS = {
+    "misspelt key": metadata(".", enable_intrnet=True),
+    "slug too short": metadata(".", id="jane-doe/abc"),
+    "slug of capitals": metadata(".", id="jane-doe/HPA Kit", title="HPA Kit"),
+    "no title": metadata(".", title=None),
+    "title of another slug": metadata(".", title="Something else"),
+    "own slug, own title too short": metadata(".", id="jane-doe/my-cells", title="abc"),
+    "source of an odd form": metadata(".", dataset_sources=[*OURS, "me/foo/newest"]),
+    "source by its address": metadata(".", dataset_sources=["datasets/jane-doe/hpa-kit", OURS[1]]),
+    "source twice": metadata(".", dataset_sources=[*OURS, OURS[0]]),
+    "model of an odd form": metadata("notebooks/train", model_sources=["a/it's"]),
+    "flag as text": metadata(".", is_private="true"),
+    "retired machine": metadata(".", machine_shape="NvidiaTeslaP100"),
+    "keywords no list": metadata(".", keywords="cells"),
+    "kit not attached to training": metadata("notebooks/train", dataset_sources=[]),
+    "training of another owner": metadata("notebooks/train", id="bob/hpa-kit-train"),
+    "other notebook": metadata("notebooks/train", code_file="../infer.ipynb"),
+    "training's file no metadata": written("notebooks/train/kernel-metadata.json", "[]"),
+    "training's file gone": gone("notebooks/train/kernel-metadata.json"),
+    "notebook gone": gone("notebooks/infer.ipynb"),
+    "notebook broken": written("notebooks/train.ipynb", "<<<<<<< ours"),
+    "script gone": gone("notebooks/train.py"),
+    "wheel unpinned": written("wheels/other-1.0-py3-none-any.whl"),
+    "wheel misnamed": written("wheels/other wheel.whl"),
+    "dot file in the dataset": written("dist/.DS_Store"),
+    "odd name in the kit": written("hpa_kit/a@b.py"),
+    "odd name in the members": written("dist-members/a&b.yaml"),
+}
+
+
+def carry_out(command: str, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a user would do, ``make sync`` and the build without setting environments up first."""
+    monkeypatch.chdir(checkout)
+    for part in command.split(" && "):
+        words = shlex.split(part)
+        if part == "./build_dataset.sh":
+            build_bundle("dist", source=checkout)
+        elif words[0] == "hpa-kit":
+            assert main(words[1:]) == 0, part
+        else:
+            shell = part.replace("make sync", "jupytext --sync notebooks/*.py")
+            if shell.startswith("jupytext"):
+                shell = f"{shlex.quote(sys.executable)} -m {shell}"
+            subprocess.run(shell, shell=True, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_command_beside_a_line_mends_it(checkout, monkeypatch, fault):
+    pytest.importorskip("jupytext")
+    FAULTS[fault](checkout)
+    steps = to_do(checkout)
+    assert steps
+    for step in steps:
+        carry_out(step.mend, checkout, monkeypatch)
+    assert to_do(checkout) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"title": "x"}', '{"id": "jane-doe"}', '{"id": "Jane D/kernel"}']
+)
+def test_metadata_without_an_owner_are_a_line_whose_command_sets_it(checkout, monkeypatch, text):
+    (checkout / "kernel-metadata.json").write_text(text)
+    steps = to_do(checkout)
+    assert steps[0].mend.endswith("--owner NAME")
+    carry_out(steps[0].mend.replace("NAME", "jane-doe"), checkout, monkeypatch)
+    for step in to_do(checkout):  # the sources are gone with the rest
+        carry_out(step.mend, checkout, monkeypatch)
+    assert to_do(checkout) == []
+    assert unseen(checkout)[-1].endswith("kaggle datasets status jane-doe/hpa-kit-members")
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "constraints/kaggle.txt", "wheels/requirements.txt"])
+def test_a_file_of_the_checkout_that_is_gone_is_fetched_again(checkout, name):
+    (checkout / name).unlink()
+    assert [step.mend for step in to_do(checkout)] == [f"git checkout -- {name}"]
+
+
+def test_a_changed_wheel_is_fetched_again_and_one_that_does_not_fit_needs_another_pin(checkout):
+    wheel = checkout / "wheels" / "tiny-1.0-cp313-cp313-any.whl"
+    wheel.write_bytes(b"wheel")
+    pins = checkout / "wheels" / "requirements.txt"
+    pins.write_text(f"tiny==1.0 --hash=sha256:{'0' * 64}\n")
+    assert [step.mend for step in to_do(checkout)] == [f"rm {wheel} && ./build_dataset.sh"]
+    pins.write_text(f"tiny==1.0 --hash=sha256:{hashlib.sha256(b'wheel').hexdigest()}\n")
+    (step,) = to_do(checkout)
+    assert step.mend == f"pin another in wheels/requirements.txt, rm {wheel} && ./build_dataset.sh"
+
+
+def test_a_bundle_with_the_users_own_wheel_is_built_again_with_it(checkout):
+    with zipfile.ZipFile(checkout / "hpacellseg-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("hpacellseg-1.0.dist-info/METADATA", "Name: hpacellseg\n\n")
+    build_bundle(checkout / "dist", source=checkout, hpacellseg=wheel.filename)
+    assert to_do(checkout) == []
+    (checkout / "hpa_kit" / "__init__.py").write_text("# newer\n")
+    assert [step.mend for step in to_do(checkout)] == ["./build_dataset.sh --hpacellseg PATH"]
 
 
 def test_every_line_is_one_line_with_its_command(checkout):
