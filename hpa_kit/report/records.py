@@ -64,10 +64,12 @@ class Recorder(NamedTuple):
     def record(self, id: str, width: int, height: int, text: str) -> FieldRecord:
         """The record of one row.
 
-        Keys of the JSON: ``p`` picture, ``m`` class maps, ``l`` image label, ``c`` cells (``d`` path, ``b``
-        box, ``a`` area, ``e`` whether the border cuts it, ``s`` [class, confidence] from high to low, and
-        with a truth ``t`` its classes and ``u`` the IoU, null where it is no true cell), ``x`` true cells
-        that were not found (``d``, ``b``, ``t``).
+        Keys of the JSON: ``p`` picture, ``m`` class maps, ``c`` cells (``d`` path, ``b`` box, ``a`` area,
+        ``e`` whether the border cuts it, ``s`` [class, confidence] from high to low, and with a truth ``t``
+        its classes and ``u`` the IoU, null where it is no true cell), ``x`` true cells that were not found
+        (``d``, ``b``, ``t``). Keys of the summary: ``id``, ``w`` and ``h`` size, ``n`` cells, ``s`` the
+        highest score of each class, ``f`` and ``t`` how many cells score it first and truly show it, ``k``
+        the highest value of each class map, ``l`` image label.
         """
         own, maps = self.matches.get(id, NO_MATCHES), self.maps.get(id)
         try:
@@ -86,7 +88,6 @@ class Recorder(NamedTuple):
         record = {
             "p": self._picture(id),
             "m": None if maps is None else maps.picture,
-            "l": self._label(id),
             "c": cells,
             "x": [
                 None if shape is None else _drawn(shape) | {"t": own.true_classes[k]}
@@ -103,7 +104,7 @@ class Recorder(NamedTuple):
         shown = [sum(index in classes for classes in own.true_classes) for index in range(N_CLASSES)]
         summary = {
             "id": id, "w": width, "h": height, "n": len(there), "s": highest, "f": firsts, "t": shown,
-            "k": None if maps is None else maps.highest,
+            "k": None if maps is None else maps.highest, "l": self._label(id),
         }  # fmt: skip
         return FieldRecord(summary, packed(record))
 

@@ -131,6 +131,12 @@ def test_a_class_filter_keeps_the_fields_that_show_it(page):
     page.select_option("#class", "11")
     assert page.locator("#grid button").count() == 0
     assert "choose another class" in page.locator("#grid").inner_text()
+    page.evaluate("DATA.fields[2].l = [11]")  # an image label that no cell scores first
+    page.select_option("#class", "14")
+    page.select_option("#class", "11")
+    assert page.locator("#grid .caption b").evaluate_all("all => all.map(one => one.title)") == [
+        fields[2]["id"]
+    ]
 
 
 def test_a_click_on_a_cell_shows_its_scores_crops_and_maps(page, simulated):

@@ -190,7 +190,7 @@ def test_of_training_fields_a_run_shows_those_it_has_not_learnt_from(
     )
     _, page = report(run, data=data, split="train", device="cpu")
     assert "".join(field["id"] for field in held(page, "index")["fields"]) == shown
-    assert held(page, "field-0")["l"] == [0]
+    assert held(page, "index")["fields"][0]["l"] == [0]
     assert said in caplog.text
     (data / "train.csv").write_text("ID,Label\na,nonsense\n")
     with pytest.raises(InputError, match="nonsense"):

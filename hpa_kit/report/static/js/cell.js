@@ -8,7 +8,7 @@ function fieldPanel(place) {
   const items = one.c.map((cell, k) => (cell ? cellItem(cell, k) : null)).filter(Boolean);
   return [
     make("p", { class: "facts" }, facts.join(" · ")),
-    one.l ? make("p", {}, "Image label: ", ...one.l.flatMap((index) => [swatch(index), ` ${className(index)} `])) : null,
+    field.l ? make("p", {}, "Image label: ", ...field.l.flatMap((index) => [swatch(index), ` ${className(index)} `])) : null,
     one.p ? null : make("p", { class: "soft" }, DATA.pictures ? "Its picture could not be read." : "No picture: give --data, the folder that holds the fields."),
     make("h3", {}, "Cells"),
     items.length ? make("ul", { class: "cells" }, ...items) : make("p", { class: "soft" }, "No cell was found."),

@@ -37,8 +37,8 @@ function surestErrors() {
   return surest;
 }
 
-// Whether a cell of a field scores the class first, or truly shows it.
-const shows = (field, index) => field.f[index] > 0 || field.t[index] > 0;
+// Whether a cell of a field scores the class first, or truly shows it, or the image label names it.
+const shows = (field, index) => field.f[index] > 0 || field.t[index] > 0 || Boolean(field.l && field.l.includes(index));
 
 function choose() {
   const places = DATA.fields.map((_, place) => place);
@@ -69,7 +69,7 @@ function drawGrid() {
 }
 
 function emptyReason() {
-  if (DATA.fields.length) return "No cell of any field shows this first; choose another class, or clear Find.";
+  if (DATA.fields.length) return "No cell scores this first, and no label or truth names it; choose another class, or clear Find.";
   if (DATA.kind === "run") return "No fields: give --data, the folder that holds them, and the run looks at them.";
   return "No fields: the table has no rows, or --fields is 0.";
 }
