@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, shown
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,15 @@ def parse_label(text: str, where: str = "label") -> tuple[int, ...]:
     parts = [part.strip() for part in str(text).split("|")]
     found = [part for part in parts if part]
     for part in found:
-        if not (part.isascii() and part.isdigit() and int(part) < N_CLASSES):
+        # Python refuses to convert thousands of digits, so their count is looked at first.
+        digits = part.lstrip("0") or part[-1]
+        if not (part.isascii() and part.isdigit() and len(digits) <= 2 and int(digits) < N_CLASSES):
             raise InputError(
-                f"{where}: {part!r} is no location class; expected 0 to {N_CLASSES - 1} joined by |"
+                f"{where}: {shown(part)} is no location class; expected 0 to {N_CLASSES - 1} joined by |"
             )
     if not found:
         raise InputError(f"{where}: the label is empty; expected classes 0 to {N_CLASSES - 1} joined by |")
-    return tuple(sorted({int(part) for part in found}))
+    return tuple(sorted({int(part.lstrip("0") or "0") for part in found}))
 
 
 def format_label(classes: Iterable[int]) -> str:

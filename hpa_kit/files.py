@@ -135,11 +135,11 @@ def make_folder_of(path: Path) -> None:
     Raises:
         InputError: it cannot be made, or ``path`` itself is a folder.
     """
-    if path.is_dir():
-        raise _unwritable(path, "it is a folder")
     try:
+        if path.is_dir():
+            raise _unwritable(path, "it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except OSError as error:  # such as a name that is too long
         raise _unwritable(path, f"{error.filename}: {error.strerror}") from None
 
 

@@ -1,10 +1,11 @@
 """Arrays out of numpy's npz files, without pickles and without more memory than the reader expects."""
 
+import math
 import zipfile
 import zlib
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,4 +43,18 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> NDArray
     if info.file_size > most:
         raise ValueError(f"{info.filename} claims {info.file_size} bytes; expected {most} at most")
     with archive.open(info) as member:
+        _check_claim(member, info)
+    with archive.open(info) as member:
         return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
+
+
+def _check_claim(member: IO[bytes], info: zipfile.ZipInfo) -> None:
+    """Refuse an array that claims more than its member holds, before numpy makes room for it."""
+    version = np.lib.format.read_magic(member)
+    read_header = (
+        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read_header(member)
+    claimed = math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and claimed != info.file_size - member.tell():
+        raise ValueError(f"{info.filename} claims {claimed} bytes, holds {info.file_size - member.tell()}")

@@ -32,7 +32,9 @@ def read_table(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
                 encoding="utf-8-sig",
             )
     except pd.errors.ParserWarning:
-        raise InputError(f"tables: {path} has rows with more values than its header names columns") from None
+        raise InputError(
+            f"tables: {path} has rows with more values than its header names; {wanted}"
+        ) from None
     except FileNotFoundError:
         raise InputError(f"tables: {path} is missing; {wanted}") from None
     except pd.errors.EmptyDataError:

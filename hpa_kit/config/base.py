@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, shown
 from hpa_kit.files import atomic_text
 
 # Far more than any settings need; what claims more is refused before it is unfolded.
@@ -51,17 +51,12 @@ def make_settings(kind: type[S], *layers: Mapping[str, Any], source: str = "sett
         if isinstance(cause, InputError):  # of one part of the settings, which it names itself
             raise InputError(f"{source}: {cause}") from None
         name = ".".join(str(part) for part in first["loc"])
-        found = "nothing" if first["type"] == "missing" else _shown(first["input"])
+        found = "nothing" if first["type"] == "missing" else shown(first["input"], MOST_SHOWN)
         what = first["msg"].removeprefix("Value error, ")
         # What is wrong with several values together names them itself.
         raise InputError(
             f"{source}: {name}: {what}, found {found}" if name else f"{source}: {what}"
         ) from None
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 class _Loader(yaml.SafeLoader):

@@ -14,7 +14,8 @@ def split_text(value: Any) -> Any:
 
 
 def whole_number(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+    text = value.strip() if isinstance(value, str) else ""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else value
 
 
 def several(value: Any) -> Any:

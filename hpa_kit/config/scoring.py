@@ -105,6 +105,6 @@ def make_step(value: Any, source: str = "steps") -> Settings:
     if not isinstance(values, Mapping) or "step" not in values:
         raise InputError(f"{source}: expected a step's name, or step: name with options, found {value!r}")
     name = values["step"]
-    if name not in STEPS:
+    if not isinstance(name, str) or name not in STEPS:
         raise InputError(f"{source}: unknown step {name!r}{nearest(str(name), STEPS)}")
     return make_settings(STEPS[name], values, source=f"{source}: {name}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hpa_kit.classes import format_label, parse_label
 from hpa_kit.data.locations import locations_to_labels
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, shown
 from hpa_kit.tables import check_ids, read_table
 
 # The cell lines that occur in the competition; of its training fields it does not say which is which.
@@ -188,11 +188,11 @@ def _label(text: str, where: str) -> str:
 
 def _truth(text: str, where: str) -> bool:
     if text.lower() not in _TRUE + _FALSE:
-        raise InputError(f"{where}: isin_dataset is {text!r}; expected True or False")
+        raise InputError(f"{where}: isin_dataset is {shown(text)}; expected True or False")
     return text.lower() in _TRUE
 
 
 def _kind(text: str, where: str) -> str:
     if text and text.lower() not in _KINDS:
-        raise InputError(f"{where}: is_non_rare is {text!r}; expected Only, Multi or Rare")
+        raise InputError(f"{where}: is_non_rare is {shown(text)}; expected Only, Multi or Rare")
     return _KINDS.get(text.lower(), "")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hpa_kit.classes import CLASSES, multi_hot, parse_label
 from hpa_kit.data.external import is_competition_line
 from hpa_kit.data.tables import read_table
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, shown
 from hpa_kit.files import atomic_path
 
 COLUMNS = ("ID", "Label", "fold")
@@ -175,7 +175,7 @@ def _read_folds(path: Path) -> pd.Series:
     table = read_table(path, COLUMNS)
     for id, fold in zip(table["ID"], table["fold"], strict=True):
         if not re.fullmatch(r"-?[0-9]{1,4}", fold):
-            raise InputError(f"folds: {path}, ID {id}: fold is {fold!r}; expected a whole number")
+            raise InputError(f"folds: {path}, ID {id}: fold is {shown(fold)}; expected a whole number")
     if table["ID"].duplicated().any():
         twice = table["ID"][table["ID"].duplicated()].iloc[0]
         raise InputError(f"folds: {path} holds ID {twice} more than once; delete it to make new folds")

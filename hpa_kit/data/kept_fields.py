@@ -7,6 +7,7 @@ where pyarrow is not, zlib packs as small and takes three times as long to read
 """
 
 import json
+import os
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ _MARK = b"hpa_kit field\n"
 # Higher levels of either take several times as long to write for a twentieth of the bytes.
 _ZSTD_LEVEL, _ZLIB_LEVEL = 1, 3
 _PNG = b"\x89PNG\r\n\x1a\n"
-_TAIL = 4096
+_TAIL, _BLOCK = 4096, 2**20
 
 Field = NDArray[np.uint8]
 
@@ -53,7 +54,7 @@ def origins(images: Path, id: str, n_channels: int) -> list[Origin]:
     """
     found = []
     for path in channel_paths(images, id, n_channels):
-        stat = path.stat()
+        stat = _stat(path)
         found.append(Origin(path.name, stat.st_size, stat.st_mtime_ns, _checksum(path)))
     return found
 
@@ -186,16 +187,23 @@ def _about(mark: bytes, line: bytes) -> dict[str, Any] | None:
         images = about["images"] if known else []
         if 0 < len(images) <= len(CHANNELS) and all(len(image) == len(Origin._fields) for image in images):
             return about
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         pass
     return None
 
 
 def _unchanged(kept: Origin, image: Path) -> bool:
-    stat = image.stat()
+    stat = _stat(image)
     if (kept.name, kept.bytes) != (image.name, stat.st_size):
         return False
     return kept.modified == stat.st_mtime_ns or kept.checksum == _checksum(image)
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:  # such as a link that leads nowhere
+        raise InputError(f"fields: {path} cannot be read: {error.strerror}") from None
 
 
 def _checksum(path: Path) -> int:
@@ -210,6 +218,9 @@ def _checksum(path: Path) -> int:
                 stream.seek(max(0, path.stat().st_size - _TAIL))
             else:
                 stream.seek(0)
-            return zlib.crc32(stream.read())
+            checksum = 0
+            while block := stream.read(_BLOCK):  # whatever its size
+                checksum = zlib.crc32(block, checksum)
+            return checksum
     except OSError as error:
         raise InputError(f"fields: {path} cannot be read: {error.strerror}") from None

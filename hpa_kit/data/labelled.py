@@ -14,6 +14,7 @@ from hpa_kit.data.fields import CHANNELS, find_fields
 from hpa_kit.data.layout import DataFolder
 from hpa_kit.data.sources import Sources, image_folders, image_stems, require_images
 from hpa_kit.data.tables import read_labels
+from hpa_kit.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ def labelled_fields(settings: TrainSettings | StoreSettings | PseudoLabelSetting
     folder = DataFolder(settings.data)
     images, channels = folder.images("train"), CHANNELS[: settings.in_channels]
     labels = read_labels(folder.labels())
+    if labels.empty:
+        raise InputError(f"data: {folder.labels()} has no row; expected one per labelled field")
     others = {} if settings.external_images is None else image_folders(settings.external_images)
     folders = require_images(images, labels["ID"], channels, others)
     table = labels.assign(Cellline=PLACEHOLDER_LINE, External=False)

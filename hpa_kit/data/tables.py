@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from hpa_kit.classes import format_label, parse_label
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, shown
 from hpa_kit.tables import check_ids, read_table
 
 SAMPLE_COLUMNS = ("ID", "ImageWidth", "ImageHeight", "PredictionString")
@@ -49,7 +49,7 @@ def read_sample(path: str | Path) -> pd.DataFrame:
         for id, size in zip(table["ID"], table[column], strict=True):
             if not re.fullmatch(r" *0*[1-9][0-9]{0,5} *", size):
                 raise InputError(
-                    f"sample: {path}, ID {id}: {column} is {size!r}; expected a number of pixels above 0"
+                    f"sample: {path}, ID {id}: {column} is {shown(size)}; expected a number of pixels above 0"
                 )
         table[column] = table[column].astype("int64")
     return table[list(SAMPLE_COLUMNS)]

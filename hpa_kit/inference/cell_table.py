@@ -12,7 +12,7 @@ from hpa_kit.cells.geometry import CellGeometry, cell_geometry
 from hpa_kit.config import PredictSettings
 from hpa_kit.data import DataFolder, find_fields
 from hpa_kit.errors import InputError
-from hpa_kit.files import forget_torn
+from hpa_kit.files import forget_torn, make_folder_of
 from hpa_kit.inference.budget import Budget, Now
 from hpa_kit.inference.ensemble import FieldMaps
 from hpa_kit.inference.journal import Journal
@@ -65,6 +65,7 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
         budget=Budget(now=now),
         still_there=lambda id: (folder / f"{id}.npz").is_file(),
     )
+    make_folder_of(settings.out)
     with CellRows(settings.out, ids, header, Journal(journal_of(settings.out))) as table:
         outcome = fill(filling, table)
         report_fields("predict", chosen.masks, ids, outcome, "has no rows")

@@ -33,7 +33,7 @@ class Journal:
     The file's first line says what the results depend on, so that those of other settings are not taken for
     one's own. A record has a checksum: one that was being written when the process was killed is dropped, the
     others count. While it is open no other process may open it. Where it is not finished (:meth:`finish`) the
-    file stays. Methods may be called by several threads.
+    file stays, unless nothing is in it. Methods may be called by several threads.
 
     Args:
         path: the file; None for a temporary one, in ``folder``, that is lost at the end.
@@ -47,6 +47,9 @@ class Journal:
         self.path = path
         self._places: dict[str, _Place] = {}
         self._lock = threading.Lock()
+        self._begin: tuple[int, bytes] | None = (
+            None  # what of the file counts, and what goes before the first result
+        )
         self._file: IO[bytes]
         if path is None:
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by __exit__
@@ -60,10 +63,16 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Unlocked only when it is closed: nobody else has it open.
+        if self.path is not None and not os.fstat(self._file.fileno()).st_size:
+            self.path.unlink(missing_ok=True)
         self._file.close()
 
     def resume(self, depends_on: str, stamps: Mapping[str, str]) -> int:
         """Take up what the file holds, and forget what does not count any more.
+
+        The file itself is changed by the first result that is added: a run that comes to nothing leaves
+        another's results as they were.
 
         Args:
             depends_on: what all results depend on, in a few letters; those of another are forgotten.
@@ -83,10 +92,7 @@ class Journal:
                 self._places[place.facts["id"]] = place
         elif found:
             log.info(f"{self.path} holds results of other settings; starting anew")
-        self._file.truncate(end)
-        self._file.seek(0, os.SEEK_END)
-        if not end:
-            self._file.write(header)
+        self._begin = (end, b"" if end else header)
         for id in [id for id, place in self._places.items() if place.facts["stamp"] != stamps.get(id)]:
             del self._places[id]
         return len(self._places)
@@ -103,6 +109,10 @@ class Journal:
         body = known + result
         record = _HEAD.pack(len(known), len(result), zlib.crc32(body)) + body
         with self._lock:
+            if self._begin is not None:
+                end, header = self._begin
+                self._file.truncate(end)
+                record, self._begin = header + record, None
             end = self._file.seek(0, os.SEEK_END)
             # Unbuffered and at once, so that what was added outlives the process.
             view = memoryview(record)
@@ -151,5 +161,17 @@ class Journal:
             body = self._read(start, n_known + n_result) if start + n_known + n_result <= size else b""
             if len(body) != n_known + n_result or zlib.crc32(body) != checksum:
                 return
-            yield _Place(start + n_known, n_result, json.loads(body[:n_known]))
+            facts = _facts(body[:n_known])
+            if facts is None:
+                return
+            yield _Place(start + n_known, n_result, facts)
             start += len(body)
+
+
+def _facts(text: bytes) -> dict[str, Any] | None:
+    """What a record says of its field; None where it is none of this kit's."""
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return facts if isinstance(facts, dict) and {"id", "stamp"} <= facts.keys() else None

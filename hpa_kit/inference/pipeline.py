@@ -14,6 +14,7 @@ from hpa_kit.cells import FieldCells, segmenter
 from hpa_kit.config import InferSettings
 from hpa_kit.data import DataFolder
 from hpa_kit.devices import pick_devices
+from hpa_kit.files import make_folder_of
 from hpa_kit.flow import Failure
 from hpa_kit.inference.arrays import resized
 from hpa_kit.inference.batching import Batches, batches_to_do
@@ -89,6 +90,7 @@ def infer(settings: InferSettings, now: Now = monotonic) -> Path:
     filling = Filling(
         "infer", settings, chosen, work.ids, work.images, work.demanded, masks, _predict, budget
     )
+    make_folder_of(settings.out)
     with SubmissionRows(settings.out, work.ids, work.sizes, Journal(journal_of(settings.out))) as rows:
         if not settings.out.exists():
             rows.write()
@@ -118,6 +120,8 @@ def journal_of(out: Path) -> Path:
 def fill(filling: Filling[D], table: GrowingTable, give_up: Sequence[Saving] = ()) -> Outcome:
     """Fill a table from its fields, going on where an earlier call was stopped; the table is written.
 
+    What stood in the table's place before stays until there is something to begin with.
+
     Args:
         filling: what to do.
         table: where results go; its journal is removed when no field is left to do.
@@ -133,14 +137,12 @@ def fill(filling: Filling[D], table: GrowingTable, give_up: Sequence[Saving] = (
             table.journal.forget(id)
     if resumed:
         log.info(f"{filling.what}: {len(resumed)} of {len(filling.ids)} fields were done before; going on")
-    table.write()
     todo = list(batches_to_do(filling.ids, filling.settings.batch, table.journal))
     if filling.forecast is not None:
         filling.forecast.fewer(len(filling.ids) - sum(map(len, todo)))
-    try:
-        if todo:
-            _run(filling, table, give_up, todo, stamps)
-    finally:
+    if todo:
+        _run(filling, table, give_up, todo, stamps)
+    else:
         table.write()
     outcome = outcome_of(filling.ids, table.journal)
     if not outcome.late:
@@ -166,7 +168,6 @@ def _run(
     warmup = settings.batch * len(devices)
     forecast = filling.forecast or Forecast(filling.what, total, warmup, budget.now, note=limit)
     said = [efforts[0]]
-    bar = tqdm(total=len(filling.ids), initial=len(filling.ids) - total, unit="field", desc=filling.what)
 
     def receive(id: str, field: PreparedField[D] | None, result: str | Failure) -> None:
         bar.update()
@@ -207,8 +208,14 @@ def _run(
         finder = segmenter(filling.ensemble.segmenter, filling.ensemble.weights, device, batch, workers)
         prepare = Preparer(ensemble.inputs, filling.ensemble.map_size, filling.details)
         lanes.append(Lane(device, ensemble, finder, prepare, shared, queue, receiving, stop))
-    with bar:
-        run_lanes(lanes, stop, meanwhile)
+    # Not before: a table of another run stays where these members, or this segmenter, cannot be loaded.
+    table.write()
+    bar = tqdm(total=len(filling.ids), initial=len(filling.ids) - total, unit="field", desc=filling.what)
+    try:
+        with bar:
+            run_lanes(lanes, stop, meanwhile)
+    finally:
+        table.write()
 
 
 def _load(filling: Filling[D], rule: ScoringRule, device: str) -> Ensemble:

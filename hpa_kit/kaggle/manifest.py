@@ -44,7 +44,7 @@ def check_manifest(root: str | Path) -> list[str] | None:
         files: dict[str, str] = json.loads((root / MANIFEST).read_text(encoding="utf-8"))["files"]
         unpacked = {(wheel.project, wheel.version) for wheel in find_unpacked(root / "wheels")}
         return list(_faults(root, files, unpacked))
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         return [f"{MANIFEST}: cannot be read ({' '.join(str(error).split())})"]
 
 

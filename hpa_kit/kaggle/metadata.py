@@ -33,7 +33,7 @@ def check_metadata(path: str | Path) -> list[str]:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return [f"{path}: missing; the Kaggle client pushes the folder that holds it"]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return [f"{path}: no JSON: {error}"]
     if not isinstance(metadata, dict):
         return [f"{path}: holds a {type(metadata).__name__}; expected names and values"]
@@ -173,7 +173,7 @@ def _code(metadata: Mapping[str, Any], folder: Path) -> Iterator[str]:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
         language = notebook["metadata"].get("kernelspec", {}).get("language")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         yield f"code_file {name!r}: no notebook"
         return
     if not language:

@@ -60,6 +60,10 @@ def read_state_dict(path: Path | str) -> State:
     # A damaged or hostile file can make torch's reader fail in any of its own ways.
     except Exception as error:
         reason = str(error).split("\n")[0] or type(error).__name__
+        if "weights_only" in reason:  # torch advises to run it all the same
+            reason = (
+                "it asks to build more than tensors, which may run code; give a state dict or safetensors"
+            )
         raise InputError(f"pretrained: {path} cannot be read as named tensors: {reason}") from None
     if not tensors:
         raise InputError(f"pretrained: {path} holds no named tensors")

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from hpa_kit.classes import N_CLASSES
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, shown
 from hpa_kit.files import atomic_path
 from hpa_kit.tables import check_ids, read_table
 
@@ -127,7 +127,7 @@ def read_submission(path: str | Path) -> pd.DataFrame:
         for field, size in zip(table["ID"], table[column], strict=True):
             if parse_size(size) is None:
                 where = f"submission: {path}, ID {field}"
-                raise InputError(f"{where}: {column} is {size!r}; expected a number of pixels above 0")
+                raise InputError(f"{where}: {column} is {shown(size)}; expected a number of pixels above 0")
         table[column] = table[column].astype("int64")
     return table[list(COLUMNS)]
 

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file with all weights and hyper-parameters, read without running code."""
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +75,7 @@ def read_checkpoint(path: Path | str, only: Collection[str] | None = None) -> Ch
                 raise ValueError("its settings and its state are no names and values")
             parts = tree if only is None else {key: tree[key] for key in only if key in tree}
             state = {key: _unpack(value, file) for key, value in parts.items()}
+            _check(state)
             return Checkpoint(settings, state, metadata["version"])
     except InputError:
         raise
@@ -150,6 +151,23 @@ def _unpack(value: Any, file: Any) -> Any:
     if len(value) == 1 and (kind := next(iter(value))) in _KINDS:
         return _KINDS[kind](value[kind], file)
     return {key: _unpack(entry, file) for key, entry in value.items()}
+
+
+def _check(state: Mapping[str, Any]) -> None:
+    """Refuse what every reader takes for granted.
+
+    Raises:
+        ValueError: weights, numbers or metrics are of another kind than a run writes.
+    """
+    for name in ("model", "ema", "swa"):
+        weights = state.get(name, {})
+        if not isinstance(weights, dict) or not all(isinstance(one, Tensor) for one in weights.values()):
+            raise ValueError(f"its {name} holds no named tensors")
+    for name in ("epoch", "step_number"):
+        if not isinstance(state.get(name, 0), int):
+            raise ValueError(f"its {name} is no whole number")
+    if not isinstance(state.get("metrics") or {}, dict):
+        raise ValueError("its metrics are no names and values")
 
 
 _KINDS: dict[str, Callable[[Any, Any], Any]] = {

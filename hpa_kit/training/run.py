@@ -25,6 +25,8 @@ _MOVABLE = frozenset(
         "folds_of",
     }
 )  # fmt: skip
+# Of a checkpoint to go on from; the best weights alone have no history.
+_NEEDED = ("step_number", "epoch", "best", "history", "fields")
 _OF_FOLDS = (
     "data",
     "external",
@@ -69,6 +71,7 @@ def find_checkpoint(settings: TrainSettings) -> Checkpoint | None:
     if not last.exists():
         return None
     checkpoint = read_checkpoint(last)
+    _refuse_half(checkpoint, last)
     _refuse_other_settings(settings, checkpoint, last)
     return checkpoint
 
@@ -80,7 +83,8 @@ def _take_over(settings: TrainSettings, earlier: Path, found: Checkpoint | None)
         raise InputError(
             f"resume_from: {earlier} holds no {LAST}; expected the run folder of an earlier hpa-kit train"
         )
-    before = read_checkpoint(last, only=("step_number", "epoch"))
+    before = read_checkpoint(last, only=_NEEDED)
+    _refuse_half(before, last)
     _refuse_other_settings(settings, before, last)
     if found is not None and _progress(found) >= _progress(before):
         return False
@@ -92,6 +96,15 @@ def _take_over(settings: TrainSettings, earlier: Path, found: Checkpoint | None)
             with atomic_path(settings.out / name) as temporary:
                 shutil.copyfile(earlier / name, temporary)
     return True
+
+
+def _refuse_half(checkpoint: Checkpoint, path: Path) -> None:
+    """Refuse what no run can go on from, such as the best weights under the other name."""
+    lacking = [name for name in _NEEDED if name not in checkpoint.state]
+    if lacking:
+        raise InputError(
+            f"checkpoint: {path} lacks {', '.join(lacking)}, which going on needs; delete it to start anew"
+        )
 
 
 def _progress(checkpoint: Checkpoint) -> tuple[int, int]:

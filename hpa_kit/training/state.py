@@ -51,9 +51,22 @@ def restore(trainer: "Trainer", checkpoint: Checkpoint) -> None:
     """Put a run where :func:`last_state` found it; it may have another number of processes now.
 
     Raises:
-        InputError: its data have changed, or its weights do not fit.
+        InputError: its data have changed, its weights do not fit, or it was not written by a run.
     """
-    state, settings = checkpoint.state, trainer.settings
+    try:
+        _put_back(trainer, checkpoint.state)
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(
+            f"checkpoint: {trainer.settings.out / LAST} cannot be gone on from: {reason}; "
+            "delete it to start anew"
+        ) from None
+
+
+def _put_back(trainer: "Trainer", state: dict[str, Any]) -> None:
+    settings = trainer.settings
     if state["fields"] != trainer.fingerprint:
         raise InputError(
             f"train: the run in {settings.out} was started with other fields or labels than data "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hpa_kit.classes import CLASSES, multi_hot, parse_label
 from hpa_kit.config import SubcategoriesSettings
 from hpa_kit.data import read_external, read_labels
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, shown
 from hpa_kit.files import atomic_path, make_folder_of
 from hpa_kit.tables import check_ids, read_table
 from hpa_kit.training.features_file import read_features
@@ -94,7 +94,7 @@ def read_subcategories(path: str | Path) -> SubcategoryTable:
         row, index = (int(number) for number in bad[0])
         raise InputError(
             f"subcategories: {path}, ID {table['ID'].iloc[row]}: {CLASSES[index].name} is "
-            f"{text[row, index]!r}; expected a whole number from 0, or -1 where the class is absent"
+            f"{shown(text[row, index])}; expected a whole number from 0, or -1 where the class is absent"
         )
     return SubcategoryTable(Path(path), table["ID"].tolist(), numbers)
 

@@ -1,6 +1,8 @@
 """Results that outlive the process."""
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -68,8 +70,35 @@ def test_results_of_other_settings_are_not_taken(tmp_path: Path) -> None:
     with Journal(path) as journal:
         assert journal.resume("others", STAMPS) == 0
         assert journal.read("f0") == b""
+        journal.add("f2", b"another", stamp=STAMPS["f2"])
     with Journal(path) as journal:
         assert journal.resume("all", STAMPS) == 0
+
+
+def test_a_run_that_comes_to_nothing_leaves_the_results_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    write(path, ["f0", "f1"])
+    before = path.read_bytes()
+    with Journal(path) as journal:
+        assert journal.resume("others", STAMPS) == 0
+    assert path.read_bytes() == before
+
+
+def test_a_journal_of_nothing_leaves_no_file(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j") as journal:
+        journal.resume("all", STAMPS)
+        assert (tmp_path / "j").is_file()
+    assert not (tmp_path / "j").exists()
+
+
+@pytest.mark.parametrize("facts", [b"[1]", b"{}", b'{"id": "f0"}', b"[" * 100_000])
+def test_a_record_of_somebody_else_ends_the_journal(tmp_path: Path, facts) -> None:
+    path = tmp_path / "j"
+    write(path, ["f1"])
+    record = struct.pack("<III", len(facts), 0, zlib.crc32(facts)) + facts
+    path.write_bytes(path.read_bytes() + record)
+    with Journal(path) as journal:
+        assert journal.resume("all", STAMPS) == 1
 
 
 def test_a_field_that_changed_is_done_again(tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""What goes to Kaggle."""
+
+import zipfile
+
+from bad_input_table.case import Case, nothing
+from bad_input_table.world import World
+
+GROUP = "Kaggle"
+WEIGHTS = "kaggle weights {member} {out} --owner me"
+
+
+def _wheel(name: str, content: bytes | None = None):
+    """A wheel of that name; ``content`` in place of a zip."""
+
+    def make(world: World) -> None:
+        world["folder"].mkdir()
+        path = world["folder"] / name
+        if content is not None:
+            path.write_bytes(content)
+            return
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("hpacellseg/__init__.py", "")
+            archive.writestr("hpacellseg-1.dist-info/METADATA", "Name: hpacellseg\nRequires-Python: >=3.30\n")
+
+    return make
+
+
+def _bundle(name: str) -> str:
+    return f"kaggle bundle {{out}} --owner me --hpacellseg {{folder}}/{name}"
+
+
+FITS = "hpacellseg-1-py3-none-any.whl"
+CASES = (
+    Case(
+        GROUP,
+        "an owner that Kaggle does not take",
+        nothing,
+        "kaggle weights {member} {out} --owner a@b",
+        "dataset-metadata.json: id 'a@b/hpa-kit-members': owner 'a@b' needs lower-case letters and "
+        "digits with single - or _ between",
+    ),
+    Case(
+        GROUP,
+        "a damaged member to upload",
+        lambda w: w.checkpoint(b"half"),
+        WEIGHTS,
+        "checkpoint: …best.safetensors is damaged or no safetensors file: …",
+    ),
+    Case(
+        GROUP,
+        "a file in the place of the folder to upload",
+        lambda w: w.write("out", "x"),
+        WEIGHTS,
+        "files: …member.safetensors cannot be written: …out: File exists; name another file",
+    ),
+    Case(
+        GROUP,
+        "a wheel that is missing",
+        nothing,
+        "kaggle bundle {out} --owner me --hpacellseg {file}",
+        "hpacellseg: …file is missing; expected its wheel, or a checkout of it",
+    ),
+    Case(
+        GROUP,
+        "a wheel that is no zip",
+        _wheel(FITS, b"not a zip"),
+        _bundle(FITS),
+        "wheels: …hpacellseg-1-py3-none-any.whl is no wheel, or a damaged one; remove it and fetch again",
+    ),
+    Case(
+        GROUP,
+        "a wheel for another Python",
+        _wheel("hpacellseg-1-cp39-cp39-any.whl"),
+        _bundle("hpacellseg-1-cp39-cp39-any.whl"),
+        "hpacellseg: hpacellseg-1-cp39-cp39-any.whl is for Python cp39, ABI cp39; expected Python 3.12; "
+        "give another wheel or checkout",
+    ),
+    Case(
+        GROUP,
+        "a wheel that needs a later Python",
+        _wheel(FITS),
+        _bundle(FITS),
+        "hpacellseg: hpacellseg-1-py3-none-any.whl needs Python >=3.30; Kaggle has 3.12; give another "
+        "wheel or checkout",
+    ),
+    Case(
+        GROUP,
+        "the wheel of another project",
+        _wheel("other-1-py3-none-any.whl"),
+        _bundle("other-1-py3-none-any.whl"),
+        "hpacellseg: other-1-py3-none-any.whl is the wheel of other; expected hpacellseg",
+    ),
+    Case(
+        GROUP,
+        "a wheel without a wheel's name",
+        _wheel("hpacellseg.whl"),
+        _bundle("hpacellseg.whl"),
+        "wheels: …hpacellseg.whl is not named as a wheel; expected NAME-VERSION-PYTHON-ABI-PLATFORM.whl",
+    ),
+    Case(
+        GROUP,
+        "metadata that are no JSON",
+        lambda w: w.write("file", "{"),
+        "kaggle metadata {file}",
+        "…file: no JSON: …",
+        1,
+    ),
+    Case(
+        GROUP,
+        "metadata that are a list",
+        lambda w: w.write("file", "[]"),
+        "kaggle metadata {file}",
+        "…file: holds a list; expected names and values",
+        1,
+    ),
+    Case(
+        GROUP,
+        "metadata in another encoding",
+        lambda w: w.write("file", b"\xff\xfe"),
+        "kaggle metadata {file}",
+        "…file: no JSON: …",
+        1,
+    ),
+    Case(
+        GROUP,
+        "metadata nested 100,000 deep",
+        lambda w: w.write("file", "[" * 100_000),
+        "kaggle metadata {file}",
+        "…file: no JSON: …",
+        1,
+    ),
+)

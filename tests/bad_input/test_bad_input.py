@@ -1,0 +1,70 @@
+"""Every row of the table, through the command line."""
+
+import hashlib
+import logging
+import re
+from pathlib import Path
+
+import pytest
+from bad_input_table import CASES, PAGE, Case, World, matches, page
+
+from hpa_kit.cli import main
+
+# More than any row needs, which is a network of a few million weights, and far less than hostile files claim.
+MOST_MEMORY = 300 * 2**20
+
+
+def run(command: str, world: World) -> int:
+    """The exit status of ``hpa-kit``, in this process."""
+    return main([word.format_map(world.paths) for word in command.split(" ")])
+
+
+def files(root: Path) -> dict[str, str]:
+    """A checksum of every file below a folder, links not followed."""
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in root.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+def lines(text: str) -> list[str]:
+    """As a terminal shows them: a progress bar is wiped by a carriage return."""
+    return [line for line in re.split(r"[\r\n]", text) if line.strip()]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[re.sub(r"\W+", "-", case.kind) for case in CASES])
+def test_bad_input_is_told_in_one_line_and_harms_nothing(case: Case, world, capfd, caplog, memory):
+    caplog.set_level(logging.INFO)  # as the command line has it
+    case.make(world)
+    before = files(world.root)
+    capfd.readouterr()
+    memory.start()
+    status = run(case.command, world)
+    grown = memory.grown()
+    told = capfd.readouterr()
+    said = lines(told.out) + lines(told.err) + [line for text in caplog.messages for line in lines(text)]
+    assert status == case.status, said
+    assert "Traceback" not in told.out + told.err + caplog.text
+    assert not (world.root / "ran").exists(), "code of the file's choosing was run"
+    assert grown < MOST_MEMORY
+    after = files(world.root)
+    if case.status == 2:
+        assert matches(case.message, lines(told.err)[-1]), lines(told.err)[-1][:1000]
+        assert lines(told.err)[-1].startswith("hpa-kit: ")
+        assert before.items() <= after.items()
+    else:
+        assert any(matches(case.message, line) for line in said), said
+        # What it was to write is another; all that it read is as it was.
+        read = {name: sum for name, sum in before.items() if not name.startswith(("out", ".out"))}
+        assert read.items() <= after.items()
+    # Nothing half-written stays.
+    assert [name for name in after.keys() - before.keys() if Path(name).name.startswith(".")] == []
+
+
+def test_kinds_are_told_apart():
+    assert len({case.kind for case in CASES}) == len(CASES) >= 60
+
+
+def test_the_page_is_in_step_with_the_table():
+    assert PAGE.read_text(encoding="utf-8") == page(CASES), "run python tests/bad_input/write_page.py"
