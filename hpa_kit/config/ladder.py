@@ -65,7 +65,8 @@ class LadderSettings(Settings):
     k: int = Field(10, ge=1, description="sub-categories per class")
     pseudo_labels: Literal["hard", "soft"] = Field("soft", description="what stage 2 learns from")
     stage2_epochs: int = Field(8, ge=1, description="passes over the training fields, of stage 2")
-    stage2_folds: int = Field(1, ge=1, description="folds of which stage 2 trains a network each, 0 first")
+    stage2_folds: int = Field(5, ge=2, description="folds of stage 2, which needs few fields to be judged by")
+    stage2_networks: int = Field(1, ge=1, description="folds of which stage 2 trains a network, 0 first")
     tune_by: Literal["cells", "images"] = Field(
         "cells", description="what choices are tuned by: the truth of training cells, or image labels alone"
     )
@@ -73,8 +74,8 @@ class LadderSettings(Settings):
 
     @model_validator(mode="after")
     def _folds_exist(self) -> Self:
-        if self.stage2_folds > self.folds:
-            raise ValueError(f"stage2_folds {self.stage2_folds} is more than folds {self.folds}")
+        if self.stage2_networks > self.stage2_folds:
+            raise ValueError(f"stage2_networks {self.stage2_networks} is more than folds {self.stage2_folds}")
         return self
 
     @property

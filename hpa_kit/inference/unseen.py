@@ -23,19 +23,33 @@ class Lookers(NamedTuple):
 def learnt_from(checkpoint: Path) -> frozenset[str] | None:
     """The fields that a member has learnt from, by the folds in its run folder; None where there are none.
 
+    A run that started with another's weights has learnt from that one's fields too. Where the other is not
+    there any more this is said, and its fields are not counted.
+
     Args:
         checkpoint: run folder, or a checkpoint in it.
 
     Raises:
-        InputError: the checkpoint or the folds cannot be read.
+        InputError: a checkpoint or folds cannot be read.
     """
-    file = checkpoint_file(checkpoint)
-    folds = file.parent / FOLDS
-    if not folds.is_file():
-        return None
-    held_out = str(read_checkpoint(file, only=()).settings.get("fold"))
-    table = read_table(folds, ("ID", "fold"))
-    return frozenset(table["ID"][table["fold"].str.strip() != held_out])
+    learnt: frozenset[str] = frozenset()
+    chain: list[Path] = []
+    start: Path | None = checkpoint
+    while start is not None and start.resolve() not in chain:
+        if chain and not start.exists():
+            log.warning(f"{checkpoint} started with {start}, which is not there: its fields are not known")
+            break
+        chain.append(start.resolve())
+        file = checkpoint_file(start)
+        folds = file.parent / FOLDS
+        if not folds.is_file():
+            return None
+        settings = read_checkpoint(file, only=()).settings
+        table = read_table(folds, ("ID", "fold"))
+        learnt |= frozenset(table["ID"][table["fold"].str.strip() != str(settings.get("fold"))])
+        before = settings.get("warm_start")
+        start = None if before is None else Path(str(before))
+    return learnt
 
 
 def choose_lookers(

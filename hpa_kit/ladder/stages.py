@@ -8,13 +8,14 @@ from hpa_kit.config.ladder import STAGE_RUNGS
 from hpa_kit.ladder.plan import ROUND_0, Plan, Score
 
 MASKS = ("true", "classical")
+STAGE_2_BATCH = 8  # fields: many small steps, as there are few fields and minutes
 
 
 def plan_stages(plan: Plan) -> None:
     """Every stage rung, with the true cells and with those that the classical segmenter finds.
 
-    Classifiers are trained once per fold, whatever the cells; stage 2 learns from pseudo labels of the cells
-    that it is scored with.
+    All networks are trained once, whatever the cells: stage 2 learns from pseudo labels of those that the
+    classical segmenter finds, as the true ones are not known where it is used.
     """
     settings = plan.settings
     wanted = [rung for rung in STAGE_RUNGS if rung in settings.rungs]
@@ -32,7 +33,8 @@ class _Stages:
         self.plan, self.seed, self.masks = plan, seed, masks
         self.settings = plan.settings
         self.folder = plan.folder(seed) / masks
-        self.label_maps = plan.true_masks if masks == "true" else _classical(plan)
+        self.classical = _classical(plan)
+        self.label_maps = plan.true_masks if masks == "true" else self.classical
 
     def add(self, rung: str) -> None:
         """Plan a rung: what it needs, and its submissions."""
@@ -59,22 +61,23 @@ class _Stages:
     def _networks(self) -> list[Path]:
         """Stage 2: networks that learnt from out-of-fold pseudo labels of the round-1 classifiers.
 
-        Their encoders start with those classifiers' backbones: minutes would not do from random weights.
+        Their encoders start as a classifier's backbone: minutes would not do from random weights.
         """
-        settings = self.settings
+        settings, folder = self.settings, self.plan.folder(self.seed)
         pseudo_labels = self.plan.add(
-            f"pseudo labels, {self.masks} cells, seed {self.seed}", "pseudo-labels", "pseudo-labels",
-            settings.data, "--members", *self._classifiers("round1"), "--masks", self.label_maps,
+            f"pseudo labels, seed {self.seed}", "pseudo-labels", "pseudo-labels",
+            settings.data, "--members", *self._classifiers("round1"), "--masks", self.classical,
             "--labels", settings.pseudo_labels, "--map-size", settings.size, "--device", settings.device,
-            out=self.folder / "pseudo_labels",
+            out=folder / "pseudo_labels",
         )  # fmt: skip
         return [
             self.plan.train(
-                f"stage2 with {self.masks} cells", self.seed, fold, self.folder / f"stage2_fold{fold}",
-                "--network", "unet", "--pseudo-labels", pseudo_labels, "--epochs", settings.stage2_epochs,
-                "--warm-start", self.plan.classifier("round1", self.seed, fold),
+                "stage2", self.seed, fold, folder / f"stage2_fold{fold}", "--network", "unet",
+                "--pseudo-labels", pseudo_labels, "--epochs", settings.stage2_epochs,
+                "--folds", settings.stage2_folds, "--batch", STAGE_2_BATCH,
+                "--warm-start", self.plan.classifier("round1", self.seed, fold % settings.folds),
             )
-            for fold in range(settings.stage2_folds)
+            for fold in range(settings.stage2_networks)
         ]  # fmt: skip
 
     def _stage_2_members(self) -> Iterator[MemberSettings]:

@@ -30,15 +30,28 @@ def names(steps, command):
     return [step.title for step in steps if step.command[0] == command]
 
 
-def test_classifiers_are_trained_once_for_both_kinds_of_cells_and_stage_2_for_each(stages):
-    steps = list(planned(stages(stage2_folds=2)).steps.values())
+def test_networks_are_trained_once_for_both_kinds_of_cells(stages):
+    steps = list(planned(stages(stage2_networks=2)).steps.values())
     trained = names(steps, "train")
-    assert len(trained) == len(set(trained)) == 2 + 2 + 2 * 2
-    assert sum("stage2" in name for name in trained) == 4
-    assert (
-        len(names(steps, "pseudo-labels")) == len(names(steps, "tune")) == len(names(steps, "segment")) == 2
-    )
+    assert len(trained) == len(set(trained)) == 2 + 2 + 2
+    assert sum("stage2" in name for name in trained) == 2
+    assert len(names(steps, "pseudo-labels")) == 1
+    assert len(names(steps, "tune")) == len(names(steps, "segment")) == 2
     assert len(names(steps, "infer")) == 2 * 6
+
+
+def test_stage_2_starts_with_the_classifier_of_its_fold_and_is_judged_by_few_fields(stages, tmp_path):
+    chosen = stages(stage2_networks=3, stage2_folds=5)
+    trained = [step.command for step in planned(chosen).steps.values() if "--network" in step.command]
+
+    def last(command, option):  # an option that stands twice counts as it stands last
+        return command[len(command) - command[::-1].index(option)]
+
+    assert [last(command, "--fold") for command in trained] == ["0", "1", "2"]
+    assert {last(command, "--folds") for command in trained} == {"5"}
+    seed = tmp_path / "ladder" / "seed0"
+    wanted = [str(seed / f"fold{fold}" / "round1") for fold in (0, 1, 0)]
+    assert [last(command, "--warm-start") for command in trained] == wanted
 
 
 def test_every_stage_comes_after_what_it_is_made_of(stages):
@@ -55,17 +68,20 @@ def test_every_stage_comes_after_what_it_is_made_of(stages):
         assert all(places[word] < number for word in needed), step.title
 
 
-def test_each_kind_of_cells_learns_and_is_scored_with_its_own_label_maps(stages, data, tmp_path):
+def test_each_kind_of_cells_is_scored_by_its_own_label_maps_and_stage_2_learns_from_found_ones(
+    stages, data, tmp_path
+):
     steps = list(planned(stages()).steps.values())
     for step in steps:
         if step.score is not None or step.command[0] in ("pseudo-labels", "tune"):
             folder = step.command[step.command.index("--masks") + 1]
             true = "true cells" in step.title
+            assert not (true and step.command[0] == "pseudo-labels")
             assert folder == str(data / "masks" if true else tmp_path / "ladder" / "label_maps"), step.title
 
 
 def test_stage_2_gives_maps_only_and_half_the_weight_of_the_ensemble(stages, commands):
-    chosen = stages(stage2_folds=2, tune_by="images")
+    chosen = stages(stage2_networks=2, tune_by="images")
     ladder(chosen, commands)
     stage2 = read_ensemble(chosen.out / "seed0" / "true" / "stage2.yaml").members
     assert [member.mode for member in stage2] == ["pred", "pred", "cam", "cam"]
@@ -106,5 +122,5 @@ def test_the_table_tells_the_gain_from_rung_to_rung(settings):
 
 
 def test_no_more_networks_of_stage_2_than_folds(stages):
-    with pytest.raises(ValueError, match="stage2_folds 3 is more than folds 2"):
-        stages(stage2_folds=3)
+    with pytest.raises(ValueError, match="stage2_networks 3 is more than folds 2"):
+        stages(stage2_networks=3, stage2_folds=2)
