@@ -50,15 +50,20 @@ started = time.time()
 def find_kit(inputs):
     """The folder that holds hpa_kit: attached (at any depth, or still a zip), else the checkout."""
     level = [Path(inputs)] if Path(inputs).is_dir() else []
+    damaged = []
     while level:
         for folder in level:
             if (folder / "hpa_kit" / "__init__.py").is_file():
                 return folder
-            for bundle in map(zipfile.ZipFile, filter(zipfile.is_zipfile, folder.glob("hpa*kit*.zip"))):
-                if "hpa_kit/__init__.py" in bundle.namelist():
-                    unpacked = tempfile.mkdtemp(prefix="hpa-kit-")
-                    bundle.extractall(unpacked)
-                    return Path(unpacked)
+            for path in filter(Path.is_file, sorted(folder.glob("hpa*kit*.zip"))):
+                try:
+                    with zipfile.ZipFile(path) as bundle:
+                        if "hpa_kit/__init__.py" in bundle.namelist():
+                            unpacked = tempfile.mkdtemp(prefix="hpa-kit-")
+                            bundle.extractall(unpacked)
+                            return Path(unpacked)
+                except zipfile.BadZipFile as error:
+                    damaged.append(f"{path} is damaged ({error}): upload the bundle again; ")
         inside = [folder for folder in level if folder.name not in ("train", "test")]
         level = sorted(
             Path(entry.path) for folder in inside for entry in os.scandir(folder) if entry.is_dir()
@@ -66,7 +71,8 @@ def find_kit(inputs):
     for folder in (Path.cwd(), *Path.cwd().parents):
         if (folder / "hpa_kit" / "__init__.py").is_file():
             return folder
-    raise FileNotFoundError(f"hpa_kit is neither under {inputs} nor beside this notebook; attach its dataset")
+    nowhere = f"hpa_kit is neither under {inputs} nor beside this notebook; attach its dataset"
+    raise FileNotFoundError("".join(damaged) + nowhere)
 
 
 sys.path.insert(0, str(find_kit(inputs)))

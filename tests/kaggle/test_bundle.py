@@ -3,6 +3,9 @@
 import hashlib
 import json
 import os
+import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -146,6 +149,31 @@ def test_a_wheel_that_kaggle_has_unpacked_still_counts_as_there(checkout, tmp_pa
         archive.extractall(mount / "wheels" / "tiny-1.0-py3-none-any")
     wheel.unlink()
     assert check_manifest(mount) == []
+
+
+def test_the_script_builds_from_any_folder_and_says_when_its_python_is_too_old(checkout, tmp_path):
+    kit = Path(__file__).resolve().parents[2]
+    shutil.copy(kit / "build_dataset.sh", checkout)
+    shutil.copytree(kit / "hpa_kit", checkout / "hpa_kit", dirs_exist_ok=True)
+    old = tmp_path / "bin" / "python3"
+    old.parent.mkdir()
+    environment = {**os.environ, "PATH": f"{old.parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [str(checkout / "build_dataset.sh")]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done = run()
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "older than Python 3.10" in done.stderr
+    old.unlink()
+    old.symlink_to(sys.executable)
+    assert run().returncode == 0
+    assert (checkout / "dist" / "hpa-kit.zip").is_file()
 
 
 def test_the_command_prints_one_line_for_bad_input(tmp_path, capsys):

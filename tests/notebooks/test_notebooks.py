@@ -47,6 +47,12 @@ def with_parameters(name: str, **parameters: Any) -> Any:
     return notebook
 
 
+def find_kit_cell() -> str:
+    cells = content(jupytext.read(NOTEBOOKS / "infer.py"))
+    (source,) = [source for _, source, _ in cells if "def find_kit" in source]
+    return source
+
+
 def execute(notebook: Any, folder: Path) -> str:
     """Run all cells with ``folder`` as working folder; everything they printed."""
     client = nbclient.NotebookClient(
@@ -130,8 +136,7 @@ def test_the_kit_is_found_however_kaggle_mounts_its_dataset(bundle, tmp_path, fo
     else:
         with zipfile.ZipFile(bundle) as archive:
             archive.extractall(folder)
-    cells = content(jupytext.read(NOTEBOOKS / "infer.py"))
-    (source,) = [source for _, source, _ in cells if "def find_kit" in source]
+    source = find_kit_cell()
     code = f"inputs = {str(tmp_path / 'inputs')!r}\n{source}\nprint(sys.path[0])"
     (tmp_path / "elsewhere").mkdir()
     command = [sys.executable, "-P", "-c", code]
@@ -145,9 +150,33 @@ def test_the_kit_is_found_however_kaggle_mounts_its_dataset(bundle, tmp_path, fo
         assert done.stdout.splitlines()[-1] == str(folder)
 
 
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_damaged_bundle_is_named_and_not_called_missing(bundle, tmp_path, damage):
+    content = bytearray(bundle.read_bytes())
+    if damage == "cut":
+        del content[len(content) // 2 :]
+    else:
+        content[content.index(b"Kaggle") + 1] ^= 1  # in the text of a file: its checksum does not hold
+    path = tmp_path / "inputs" / "hpa-kit" / "hpa-kit.zip"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    (path.parent / "hpa-kit-members.zip").mkdir()  # a zip that was unpacked into a folder of its name
+    source = find_kit_cell()
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"inputs = {str(tmp_path / 'inputs')!r}\n{source}"],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert f"{path} is damaged" in done.stderr.splitlines()[-1]
+    assert "upload the bundle again" in done.stderr.splitlines()[-1]
+
+
 def test_without_a_mount_or_a_checkout_the_notebook_says_what_to_attach(tmp_path):
-    cells = content(jupytext.read(NOTEBOOKS / "infer.py"))
-    (source,) = [source for _, source, _ in cells if "def find_kit" in source]
+    source = find_kit_cell()
     code = f"inputs = {str(tmp_path / 'none')!r}\n{source}"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
