@@ -18,13 +18,22 @@ import socket
 from no_network import block  # as it lies in the rehearsal's environment, beside nothing of the kit
 block()
 outside = ("192.0.2.1", 80)
-for reach in (lambda: socket.create_connection(outside, 1), lambda: socket.getaddrinfo("example.org", 80)):
+post = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for reach in (
+    lambda: socket.create_connection(outside, 1),
+    lambda: socket.getaddrinfo("example.org", 80),
+    lambda: socket.gethostbyname("example.org"),
+    lambda: post.sendto(b"x", outside),
+    lambda: post.sendto(b"x", 0, outside),
+):
     try:
         reach()
         raise SystemExit("it was reached")
     except OSError as error:
         assert "as on Kaggle" in str(error), error
 assert socket.socket().connect_ex(("127.0.0.1", 9)) != 101
+assert post.sendto(b"x", ("127.0.0.1", 9)) == 1
+assert socket.gethostbyname("127.0.0.1") == "127.0.0.1"
 """
 
 nbformat = pytest.importorskip("nbformat")

@@ -23,9 +23,22 @@ def block() -> None:
             raise socket.gaierror(socket.EAI_AGAIN, MESSAGE)
         return look_up(host, *arguments, **options)
 
-    replaced = ((socket.socket, guarded), (socket.socket, guarded_ex), (socket, guarded_look_up))
-    for (owner, function), name in zip(replaced, ("connect", "connect_ex", "getaddrinfo"), strict=True):
-        setattr(owner, name, function)
+    send_to, by_name = socket.socket.sendto, socket.gethostbyname
+
+    def guarded_send(self: socket.socket, data: Any, *flags_and_address: Any) -> int:
+        _refuse_others(self.family, flags_and_address[-1])
+        return send_to(self, data, *flags_and_address)
+
+    def guarded_name(host: str) -> str:
+        if not _is_here(host):
+            raise socket.gaierror(socket.EAI_AGAIN, MESSAGE)
+        return by_name(host)
+
+    on_sockets = {"connect": guarded, "connect_ex": guarded_ex, "sendto": guarded_send}
+    for name, function in on_sockets.items():
+        setattr(socket.socket, name, function)
+    for name, function in {"getaddrinfo": guarded_look_up, "gethostbyname": guarded_name}.items():
+        setattr(socket, name, function)
 
 
 def _refuse_others(family: int, address: Any) -> None:
