@@ -19,9 +19,8 @@ from hpa_kit.config import EnsembleSettings, MemberSettings, TuneSettings
 from hpa_kit.devices import pick_devices
 from hpa_kit.files import atomic_path, atomic_text, forget_torn
 from hpa_kit.flow import Failure, attempt, batches, run_ahead
-from hpa_kit.inference.arrays import resized
 from hpa_kit.inference.ensemble import Ensemble, FieldMaps, channels_needed
-from hpa_kit.inference.prepare import GREEN
+from hpa_kit.inference.prepare import at_map_scale
 from hpa_kit.inference.rules import FieldEvidence, scoring_rule
 from hpa_kit.inference.scoring import mean_logits
 from hpa_kit.inference.steps import cell_context
@@ -117,10 +116,10 @@ class Gatherer:
     def _made_from(self) -> dict[str, object]:
         members = []
         for member in self.ensemble.members:
-            stat = checkpoint_file(member.checkpoint).stat()
-            members.append(member.model_dump(mode="json") | {"bytes": stat.st_size, "time": stat.st_mtime_ns})
+            members.append(member.model_dump(mode="json") | _as_it_is(checkpoint_file(member.checkpoint)))
         chosen = self.ensemble.model_dump(mode="json", include={"map_size", "masks", "segmenter", "weights"})
-        truth = None if self.settings.truth is None else str(self.settings.truth)
+        path = self.settings.truth
+        truth = None if path is None else {"path": str(path)} | _as_it_is(path)
         return chosen | {"images": str(self.images), "truth": truth, "members": members}
 
     def _look_at(self, ids: list[str]) -> None:
@@ -187,25 +186,24 @@ class Gatherer:
         return found
 
     def _evidence(self, id: str, found: FieldCells, maps: dict[int, FieldMaps]) -> Evidence:
-        side = self.ensemble.map_size
         n_cells, n_members = int(found.maps.cells.max(initial=0)), len(self.ensemble.members)
-        cells, nuclei = (resized(part, (side, side)) for part in (found.maps.cells, found.maps.nuclei))
+        small = at_map_scale(found, self.ensemble.map_size)
         scores = np.full((n_members, N_CLASSES), np.nan, np.float32)
         logits = np.full((n_members, n_cells, N_CLASSES), np.nan, np.float32)
         for place, seen in maps.items():
             scores[place] = seen.image_scores
-            logits[place] = mean_logits(seen.logit_maps, cells, n_cells)
-        together = FieldEvidence(
-            *combined(maps, self.ensemble.members),
-            cells=cells,
-            nuclei=nuclei,
-            green=found.field[GREEN],
-            n_cells=n_cells,
-        )
+            logits[place] = mean_logits(seen.logit_maps, small.cells, n_cells)
+        together = FieldEvidence(*combined(maps, self.ensemble.members), **small._asdict(), n_cells=n_cells)
         rows = np.stack([rule(together) for rule in MAP_RULES.values()]).astype(np.float32)
-        context = cell_context(together.image_scores, cells, n_cells)
+        context = cell_context(together.image_scores, small.cells, n_cells)
         truth = no_truth(n_cells) if self.truth is None else self.truth.compare(id, found.maps.cells)
         return Evidence(scores, logits, rows, context.areas, context.cut, *truth)
+
+
+def _as_it_is(file: Path) -> dict[str, int]:
+    """What changes when a file does."""
+    stat = file.stat()
+    return {"bytes": stat.st_size, "time": stat.st_mtime_ns}
 
 
 def combined(maps: dict[int, FieldMaps], members: Sequence[MemberSettings]) -> FieldMaps:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -59,17 +59,28 @@ class Preparer(Generic[D]):
 
     def __call__(self, id: str, found: FieldCells) -> PreparedField[D]:
         """Make one field with its label maps ready."""
-        field, (nuclei, cells) = found.field, found.maps
-        shape = (self.map_size, self.map_size)
-        green = cv2.resize(field[GREEN].astype(np.float32), shape, interpolation=cv2.INTER_LINEAR)
+        field = found.field
         return PreparedField(
             id=id,
             size=(field.shape[1], field.shape[2]),
             inputs=self.inputs(field),
-            cells=resized(cells, shape),
-            nuclei=resized(nuclei, shape),
-            green=np.asarray(green),
+            **at_map_scale(found, self.map_size)._asdict(),
             details=self.details(id, found),
-            n_cells=int(cells.max(initial=0)),
+            n_cells=int(found.maps.cells.max(initial=0)),
             made=found.made,
         )
+
+
+class MapScale(NamedTuple):
+    """What a rule needs of a field beside the class maps, at their scale; see :class:`PreparedField`."""
+
+    cells: NDArray[np.int32]
+    nuclei: NDArray[np.int32]
+    green: NDArray[np.float32]
+
+
+def at_map_scale(found: FieldCells, map_size: int) -> MapScale:
+    """A field's label maps and green at the class maps' scale, a square whatever the field is."""
+    shape = (map_size, map_size)
+    green = cv2.resize(found.field[GREEN].astype(np.float32), shape, interpolation=cv2.INTER_LINEAR)
+    return MapScale(resized(found.maps.cells, shape), resized(found.maps.nuclei, shape), np.asarray(green))

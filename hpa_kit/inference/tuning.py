@@ -87,16 +87,15 @@ def tune(settings: TuneSettings) -> Tuning:
             f"tune: {folder.root} has no labels of split {settings.split}; give --truth, or --split train"
         )
     ids = [id for id in folder.fields(settings.split).ids if id in (labels if truth is None else truth)]
+    if not ids:
+        table = settings.truth or folder.labels()
+        raise InputError(f"tune: {table} has none of the fields of {folder.images(settings.split)}")
     cache = settings.cache or settings.out.with_name(f"{settings.out.stem}_evidence")
     gatherer = Gatherer(
         settings, start, folder.images(settings.split), cache, _lookers(ids, start, settings.split), truth
     )
     evidence = gatherer.gather()
-    if len(evidence) < LEAST_FIELDS:
-        raise InputError(
-            f"tune: {len(evidence)} of {len(ids)} fields can be looked at by members that have not learnt "
-            f"from them; expected {LEAST_FIELDS} or more: members need the folds.csv of their run beside them"
-        )
+    _refuse_too_few(len(evidence), len(gatherer.lookers), len(ids))
     known = np.stack([labels.get(id, np.zeros(19, bool)) for id in evidence])
     pool = pooled(evidence, known, by_cell=truth is not None)
     found = crossfit(pool, start, settings.parts, settings.seed, settings.repeats)
@@ -106,6 +105,20 @@ def tune(settings: TuneSettings) -> Tuning:
     tuning = Tuning("image labels" if truth is None else "cells", len(evidence), found, chosen)
     log.info(str(tuning))
     return tuning
+
+
+def _refuse_too_few(usable: int, unseen: int, fields: int) -> None:
+    """Raise where too little is left to choose on."""
+    if unseen < LEAST_FIELDS:
+        raise InputError(
+            f"tune: {unseen} of {fields} fields can be looked at by members that have not learnt from them; "
+            f"expected {LEAST_FIELDS} or more: members need the folds.csv of their run beside them"
+        )
+    if usable < LEAST_FIELDS:
+        raise InputError(
+            f"tune: {usable} of {unseen} fields could be used; expected {LEAST_FIELDS} or more: what is "
+            "wrong with the others is said above"
+        )
 
 
 def _labels(folder: DataFolder, split: str) -> dict[str, NDArray[np.bool_]]:

@@ -21,26 +21,26 @@ from hpa_kit.inference.pool import Pool, pooled
 from hpa_kit.inference.truth import TrueCells
 from hpa_kit.submission import encode_label_map, evaluate, truth_string, write_submission
 
-SIDE = 60
+HEIGHT, WIDTH = 60, 84
 IDS = [f"f{k}" for k in range(6)]
 
 
 @pytest.fixture
 def labelled(competition, cells):
-    """Six labelled training fields with the truth of their cells, whose label maps find most of them."""
+    """Six labelled fields, not square, with the truth of their cells; the label maps find most of them."""
     competition.test = competition.root / "train"
     competition.test.mkdir()
     rng = np.random.default_rng(1)
     truth = []
     for k, id in enumerate(IDS):
-        found = cells(SIDE, SIDE, 20)
+        found = cells(HEIGHT, WIDTH, 20)
         competition.add(id, found, seed=k)
         true = np.where(found == 5, 0, found)  # a cell too many was found
         true[:, :6] = 0  # and the first column of cells is smaller than it was found
         classes = {
             cell: rng.choice(4, 2, replace=False).tolist() for cell in np.unique(true[true > 0]).tolist()
         }
-        truth.append((id, SIDE, SIDE, truth_string(classes, encode_label_map(true))))
+        truth.append((id, WIDTH, HEIGHT, truth_string(classes, encode_label_map(true))))
     competition.truth = competition.root / "truth_train.csv"
     write_submission(competition.truth, truth)
     labels = pd.DataFrame({"ID": IDS, "Label": ["0|1", "2", "3|0", "1|2", "0", "3"]})
@@ -97,7 +97,7 @@ def infer_slowly(labelled, settings: EnsembleSettings, out):
         nuclei = np.load(labelled.masks / f"{id}.npz")["nuclei"].astype(np.int32)
         seen = FieldEvidence(*ensemble([field])[0], cells[id], nuclei, field[1], int(cells[id].max()))
         scores = score_field(id, seen, rule)
-        rows.append((id, SIDE, SIDE, scores_to_prediction(scores, encode_label_map(cells[id]))))
+        rows.append((id, WIDTH, HEIGHT, scores_to_prediction(scores, encode_label_map(cells[id]))))
     write_submission(out, rows)
     return out
 
@@ -144,6 +144,20 @@ def test_members_that_know_every_field_cannot_be_tuned(labelled, make_member, tm
         tune(settings_of(labelled, runs, tmp_path))
 
 
+def test_a_truth_of_other_fields_and_fields_that_cannot_be_read_are_told_apart(
+    labelled, make_member, tmp_path
+) -> None:
+    run = with_folds(make_member(32), tmp_path)
+    other = tmp_path / "other.csv"
+    other.write_text(labelled.truth.read_text().replace("\nf", "\ng"))
+    with pytest.raises(InputError, match="other.csv has none of the fields of .*train"):
+        tune(settings_of(labelled, [run], tmp_path, truth=other))
+    for id in IDS[:3]:
+        (labelled.test / f"{id}_blue.png").write_bytes(b"")
+    with pytest.raises(InputError, match="3 of 6 fields could be used"):
+        tune(settings_of(labelled, [run], tmp_path))
+
+
 def test_evidence_is_kept_until_something_changes(labelled, make_member, tmp_path, monkeypatch) -> None:
     run = with_folds(make_member(32), tmp_path)
     first = tune(settings_of(labelled, [run], tmp_path))
@@ -154,6 +168,9 @@ def test_evidence_is_kept_until_something_changes(labelled, make_member, tmp_pat
     assert not looked
     tune(settings_of(labelled, [run], tmp_path, map_size=40))
     assert len(looked) == 6
+    labelled.truth.write_text(labelled.truth.read_text() + "\n")
+    tune(settings_of(labelled, [run], tmp_path, map_size=40))
+    assert len(looked) == 12
 
 
 def test_without_a_truth_image_labels_judge(labelled, make_member, tmp_path) -> None:
