@@ -11,6 +11,7 @@ from hpa_kit.jit import njit
 
 NO_CELL = N_CLASSES
 N_CHANNELS = N_CLASSES + 1
+FULL = 255  # what a pixel's channel holds where its target is 1, so that a batch is small
 
 
 def make_target(cells: ArrayLike, confidences: ArrayLike, threshold: float = 0.225) -> NDArray[np.uint8]:
@@ -33,7 +34,8 @@ def make_target(cells: ArrayLike, confidences: ArrayLike, threshold: float = 0.2
         InputError: a shape, a dtype or a value is not as above, or a cell has no row.
     """
     rows = _checked_rows(confidences)
-    drawn = rows >= threshold
+    # A plain number is compared in the rows' own precision: 0.225 as float32 is less than as float64.
+    drawn = rows >= float(threshold)
     drawn[:, NEGATIVE] |= ~drawn.any(axis=1)
     return _draw(cells, drawn.astype(np.uint8), np.uint8(1))
 
@@ -57,7 +59,7 @@ def make_soft_target(cells: ArrayLike, probabilities: ArrayLike) -> NDArray[np.u
     rows = _checked_rows(probabilities).copy()
     others = np.delete(rows, NEGATIVE, axis=1).max(axis=1, initial=0)
     rows[:, NEGATIVE] = np.maximum(rows[:, NEGATIVE], 1 - others)
-    return _draw(cells, np.rint(rows * 255).astype(np.uint8), np.uint8(255))
+    return _draw(cells, np.rint(rows * FULL).astype(np.uint8), np.uint8(FULL))
 
 
 def _draw(cells: ArrayLike, values: NDArray[np.uint8], full: np.uint8) -> NDArray[np.uint8]:

@@ -53,8 +53,9 @@ def test_what_augmentation_dropped_counts_as_no_cell():
 
 def test_a_threshold_given_to_the_digit_is_reached_in_any_precision():
     for dtype in (np.float16, np.float32, np.float64):
-        target = make_target(CELLS, rows({4: 0.225}, {}, {}).astype(dtype), threshold=0.225)
-        assert channels_of(target, 1) == [4]
+        for threshold in (0.225, np.float64(0.225)):
+            target = make_target(CELLS, rows({4: 0.225}, {}, {}).astype(dtype), threshold=threshold)
+            assert channels_of(target, 1) == [4]
 
 
 def test_another_threshold_draws_others():
