@@ -1,12 +1,11 @@
 """Settings of the commands that find cells: segment."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from hpa_kit.config.base import Settings
-from hpa_kit.config.kinds import SegmenterName, Split, whole_number
+from hpa_kit.config.kinds import InChannels, SegmenterName, Split, shard_exists
 
 
 class SegmentSettings(Settings):
@@ -17,7 +16,7 @@ class SegmentSettings(Settings):
     split: Split = Field("test", description="which images of a competition folder")
     segmenter: SegmenterName = Field("auto", description="who finds the cells")
     weights: Path | None = Field(None, description="folder of the two published networks")
-    in_channels: Annotated[Literal[3, 4], BeforeValidator(whole_number)] = Field(
+    in_channels: InChannels = Field(
         4, description="4 needs red, green, blue, yellow; 3 takes fields without yellow too"
     )
     shard: int = Field(0, ge=0, description="which share of the fields to do, counted from 0")
@@ -26,8 +25,4 @@ class SegmentSettings(Settings):
     workers: int = Field(2, ge=1, le=256, description="threads that read, label and write fields")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
 
-    @model_validator(mode="after")
-    def _shard_exists(self) -> Self:
-        if self.shard >= self.shards:
-            raise ValueError(f"shard {self.shard} is not one of {self.shards} shards, which count from 0")
-        return self
+    _shard_exists = model_validator(mode="after")(shard_exists)

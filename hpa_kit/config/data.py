@@ -1,13 +1,13 @@
 """Settings of the commands that make or prepare data: simulate, store."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config.base import Settings
-from hpa_kit.config.kinds import Classes, FieldSide, whole_number
+from hpa_kit.config.kinds import Classes, ExternalMode, FieldSide, InChannels, shard_exists
 
 
 class SimulateSettings(Settings):
@@ -38,22 +38,16 @@ class StoreSettings(Settings):
     data: Path = Field(description="competition folder, or a folder of images")
     out: Path = Field(description="folder to write, train's --store; it may hold several sizes")
     size: int = Field(512, ge=32, le=8192, description="side to which fields are resized")
-    in_channels: Annotated[Literal[3, 4], BeforeValidator(whole_number)] = Field(
-        4, description="4 keeps red, green, blue, yellow; 3 leaves yellow out"
-    )
+    in_channels: InChannels = Field(4, description="4 keeps red, green, blue, yellow; 3 leaves yellow out")
     external: Path | None = Field(
         None, description="table of external fields, publichpa-withcellline_processed.csv"
     )
     external_images: Path | None = Field(None, description="folder of their images")
-    external_mode: Annotated[int, BeforeValidator(whole_number)] = Field(
-        1, ge=-1, le=6, description="which external fields: the 15th place's modes 0 to 6, -1 for all"
+    external_mode: ExternalMode = Field(
+        1, description="which external fields: the 15th place's modes 0 to 6, -1 for all"
     )
     shard: int = Field(0, ge=0, description="which share of the fields to do, counted from 0")
     shards: int = Field(1, ge=1, description="shares that the sorted fields are cut into")
     workers: int = Field(2, ge=1, le=256, description="threads that read, resize and write fields")
 
-    @model_validator(mode="after")
-    def _shard_exists(self) -> Self:
-        if self.shard >= self.shards:
-            raise ValueError(f"shard {self.shard} is not one of {self.shards} shards, which count from 0")
-        return self
+    _shard_exists = model_validator(mode="after")(shard_exists)

@@ -22,6 +22,13 @@ def several(value: Any) -> Any:
     return (value,) if isinstance(value, str | Path) else value
 
 
+def shard_exists(settings: Any) -> Any:
+    """Settings whose ``shard`` is one of their ``shards``; to be checked when both are there."""
+    if settings.shard >= settings.shards:
+        raise ValueError(f"shard {settings.shard} is not one of {settings.shards} shards, which count from 0")
+    return settings
+
+
 # Names that settings take; :func:`hpa_kit.inference.add_rule` adds to them.
 RULE_NAMES = ["best", "cam_share", "mean_logit", "mean_logit_negative", "cell_logit", "quantile", "copied"]
 
@@ -42,6 +49,9 @@ Stride = Annotated[Literal[8, 16, 32], BeforeValidator(whole_number)]
 Rule = Annotated[str, AfterValidator(known_rule)]
 Form = Literal["mean_share", "max_share", "mean", "max"]
 StrideBy = Literal["cut", "dilate", "both"]
+InChannels = Annotated[Literal[3, 4], BeforeValidator(whole_number)]
+# The 15th place's modes of sampling external fields; -1 takes all.
+ExternalMode = Annotated[int, Field(ge=-1, le=6), BeforeValidator(whole_number)]
 Split = Literal["train", "test"]
 Views = Literal["none", "flips", "scales"]
 SegmenterName = Literal["auto", "published", "classical", "hpacellseg"]

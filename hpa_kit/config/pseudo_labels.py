@@ -1,13 +1,13 @@
 """Settings of the command that makes labels of cells to learn from: pseudo-labels."""
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from hpa_kit.config.ensemble import EnsembleSettings, LabelledEnsembleSettings
 from hpa_kit.config.infer import LookSettings
-from hpa_kit.config.kinds import whole_number
+from hpa_kit.config.kinds import ExternalMode, InChannels, shard_exists
 
 
 class PseudoLabelSettings(LookSettings):
@@ -30,17 +30,13 @@ class PseudoLabelSettings(LookSettings):
         None, description="table of external fields, publichpa-withcellline_processed.csv"
     )
     external_images: Path | None = Field(None, description="folder of their images")
-    external_mode: Annotated[int, BeforeValidator(whole_number)] = Field(
-        0, ge=-1, le=6, description="which external fields: the 15th place's modes 0 to 6, -1 for all"
+    external_mode: ExternalMode = Field(
+        0, description="which external fields: the 15th place's modes 0 to 6, -1 for all"
     )
-    in_channels: Annotated[Literal[3, 4], BeforeValidator(whole_number)] = Field(
+    in_channels: InChannels = Field(
         4, description="4 needs red, green, blue, yellow; 3, for members of three, no yellow"
     )
     shard: int = Field(0, ge=0, description="which share of the fields to do, counted from 0")
     shards: int = Field(1, ge=1, description="shares that the sorted fields are cut into")
 
-    @model_validator(mode="after")
-    def _shard_exists(self) -> Self:
-        if self.shard >= self.shards:
-            raise ValueError(f"shard {self.shard} is not one of {self.shards} shards, which count from 0")
-        return self
+    _shard_exists = model_validator(mode="after")(shard_exists)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from hpa_kit.config.base import Settings
-from hpa_kit.config.kinds import Split, split_text, whole_number
+from hpa_kit.config.kinds import ExternalMode, Split, split_text
 
 Scale = Annotated[float, Field(gt=0, le=8)]
 
@@ -30,8 +30,8 @@ class FeaturesSettings(Settings):
         None, description="table of external fields, publichpa-withcellline_processed.csv"
     )
     external_images: Path | None = Field(None, description="folder of their images")
-    external_mode: Annotated[int, BeforeValidator(whole_number)] = Field(
-        1, ge=-1, le=6, description="which external fields: the 15th place's modes 0 to 6, -1 for all"
+    external_mode: ExternalMode = Field(
+        1, description="which external fields: the 15th place's modes 0 to 6, -1 for all"
     )
     batch: int = Field(16, ge=1, le=4096, description="fields per step")
     workers: int = Field(2, ge=1, le=256, description="threads that read fields")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from hpa_kit.config.base import Settings
-from hpa_kit.config.kinds import Stride, StrideBy, whole_number
+from hpa_kit.config.kinds import ExternalMode, InChannels, Stride, StrideBy, whole_number
 
 
 class TrainSettings(Settings):
@@ -29,9 +29,7 @@ class TrainSettings(Settings):
         description="how strides 8 and 16 are had: cut leaves last stages out, dilate dilates them, "
         "both leaves the last out and dilates the others: for small fields",
     )
-    in_channels: Annotated[Literal[3, 4], BeforeValidator(whole_number)] = Field(
-        4, description="4 reads red, green, blue, yellow; 3 leaves yellow out"
-    )
+    in_channels: InChannels = Field(4, description="4 reads red, green, blue, yellow; 3 leaves yellow out")
     contrast: Literal["field", "fixed"] = Field(
         "field",
         description="field: every channel of every field by its own mean and spread; fixed: ImageNet's",
@@ -93,8 +91,8 @@ class TrainSettings(Settings):
         None, description="table of external fields, publichpa-withcellline_processed.csv"
     )
     external_images: Path | None = Field(None, description="folder of their images")
-    external_mode: Annotated[int, BeforeValidator(whole_number)] = Field(
-        1, ge=-1, le=6, description="which external fields: the 15th place's modes 0 to 6, -1 for all"
+    external_mode: ExternalMode = Field(
+        1, description="which external fields: the 15th place's modes 0 to 6, -1 for all"
     )
 
     round: int = Field(0, ge=0, description="SC-CAM round; from 1 on sub-categories are learnt too")
