@@ -3,10 +3,15 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Before torch is imported, as the command line does it: threads sleep while they wait for each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# The same examples every time; the first one may compile.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("same")
 
 # The one place that says where the reference data is: its folder has `reference/` and `real/`.
 REFERENCE_SETTING = "HPA_KIT_REFERENCE"

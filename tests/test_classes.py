@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hpa_kit.classes import CLASSES, N_CLASSES, NEGATIVE, format_label, multi_hot, parse_label
 from hpa_kit.errors import InputError
@@ -39,3 +41,22 @@ def test_multi_hot_has_a_row_per_image():
     assert hot.sum(axis=1).tolist() == [2, 0, 1]
     assert hot[0, 18] == hot[2, 7] == 1
     assert multi_hot([]).shape == (0, 19)
+
+
+@given(st.sets(st.integers(0, 18), min_size=1), st.randoms())
+def test_classes_in_any_order_with_blanks_and_repeats_are_the_same_label(classes, random):
+    parts = [*map(str, classes), *(f" 0{index} " for index in classes), ""]
+    random.shuffle(parts)
+    assert parse_label("|".join(parts)) == tuple(sorted(classes)) == parse_label(format_label(classes))
+
+
+@given(st.text("0123456789|- x²٣", max_size=12))
+def test_any_text_is_a_label_or_refused(text):
+    parts = [part.strip() for part in text.split("|") if part.strip()]
+    numbers = {str(index): index for index in range(19)}
+    plain = [numbers.get(part.lstrip("0") or "0") if part != "" else None for part in parts]
+    if parts and None not in plain:
+        assert parse_label(text) == tuple(sorted(set(plain)))
+    else:
+        with pytest.raises(InputError):
+            parse_label(text)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from hpa_kit.errors import InputError, shown
 from hpa_kit.files import atomic_text
@@ -21,6 +21,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+    @field_validator("*")
+    @classmethod
+    def _is_a_path(cls, value: Any) -> Any:
+        paths = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(path, Path) and "\0" in str(path) for path in paths):
+            raise ValueError("a path holds no zero byte")
+        return value
 
 
 S = TypeVar("S", bound=Settings)

@@ -12,7 +12,7 @@ from struct import Struct
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
-from hpa_kit.files import make_folder_of
+from hpa_kit.files import disk_full, is_full, make_folder_of
 from hpa_kit.locks import open_alone
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,9 @@ class Journal:
             id: the field's ID.
             result: any bytes.
             facts: what else is known of it, as JSON holds it; ``stamp`` among them for :meth:`resume`.
+
+        Raises:
+            InputError: the disk takes no more.
         """
         known = json.dumps({"id": id, "stamp": "", **facts}).encode()
         body = known + result
@@ -114,10 +117,7 @@ class Journal:
                 self._file.truncate(end)
                 record, self._begin = header + record, None
             end = self._file.seek(0, os.SEEK_END)
-            # Unbuffered and at once, so that what was added outlives the process.
-            view = memoryview(record)
-            while view:
-                view = view[self._file.write(view) :]
+            self._write(record)
             start = end + len(record) - len(result)
             self._places[id] = _Place(start, len(result), {"id": id, "stamp": "", **facts})
 
@@ -143,6 +143,17 @@ class Journal:
         """Remove the file: its results stand elsewhere now."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+    def _write(self, record: bytes) -> None:
+        """Unbuffered and at once, so that what was added outlives the process."""
+        view = memoryview(record)
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            if is_full(error):
+                raise disk_full(self.path or "a temporary file", error) from None
+            raise
 
     def _read(self, start: int, length: int) -> bytes:
         self._file.seek(start)

@@ -1,8 +1,12 @@
 import json
+from contextlib import suppress
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from hpa_kit.cells import LabelMaps, has_label_maps, read_cells, read_label_maps, write_label_maps
 from hpa_kit.cells.label_maps import label_map_info
@@ -163,3 +167,25 @@ def test_what_is_no_pair_of_label_maps_is_not_written(tmp_path):
         with pytest.raises(ValueError, match="label maps"):
             write_label_maps(tmp_path / "a.npz", bad)
     assert list(tmp_path.iterdir()) == []
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(arrays(np.int32, array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.integers(0, 300)))
+def test_any_cells_come_back_numbered_by_rank(tmp_path, cells):
+    write_label_maps(tmp_path / "f.npz", LabelMaps(cells, cells))
+    ranks = {number: rank for rank, number in enumerate(sorted({0, *cells.ravel().tolist()}))}
+    field = np.zeros((4, *cells.shape), np.uint8)
+    nuclei, found = read_label_maps(tmp_path, "f", field)
+    assert found.tolist() == nuclei.tolist() == [[ranks[number] for number in row] for row in cells.tolist()]
+    assert read_cells(tmp_path, "f").tolist() == found.tolist()
+    assert label_map_info(tmp_path / "f.npz").shape == cells.shape
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=40), st.integers(0, 400))
+def test_a_file_with_any_bytes_changed_is_read_or_refused(tmp_path, noise, at):
+    write_label_maps(tmp_path / "f.npz", LabelMaps(*[np.eye(4, dtype=np.int32)] * 2))
+    whole = (tmp_path / "f.npz").read_bytes()
+    (tmp_path / "f.npz").write_bytes(whole[:at] + noise + whole[at + len(noise) :])
+    with suppress(InputError):
+        assert read_cells(tmp_path, "f").ndim == 2

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 from skimage.measure import label
 
@@ -88,3 +88,16 @@ def test_only_label_maps_are_taken():
         relabel(np.zeros((3, 3)))
     with pytest.raises(ValueError, match="connectivity"):
         components(np.zeros((3, 3), bool), 6)
+
+
+@given(
+    arrays(
+        np.int64,
+        array_shapes(min_dims=2, max_dims=2, max_side=6),
+        elements=st.sampled_from([0, 1, 2, 7, 2**40]),
+    )
+)
+def test_relabel_gives_each_number_its_rank(labels):
+    ranks = {number: rank for rank, number in enumerate(sorted({0, *labels.ravel().tolist()}))}
+    expected = [[ranks[number] for number in row] for row in labels.tolist()]
+    assert relabel(labels).tolist() == expected

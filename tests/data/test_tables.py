@@ -1,6 +1,11 @@
 """Tables: IDs and labels are text whatever they look like."""
 
+import csv
+from contextlib import suppress
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hpa_kit.data import read_labels, read_sample
 from hpa_kit.errors import InputError
@@ -132,3 +137,32 @@ def test_the_competitions_own_tables_are_read(real):
     sample = read_sample(real / "tables" / "sample_submission.csv")
     assert len(sample) == 559
     assert sample["ImageWidth"].min() >= 1728
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.text("0123456789eE+-.naNAul,\"' ü", min_size=1).filter(str.strip),
+        st.sets(st.integers(0, 18), min_size=1),
+        max_size=6,
+    )
+)
+def test_any_ids_and_labels_come_back_as_they_were_written(tmp_path, labels):
+    path = tmp_path / "labels.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(
+            [["ID", "Label"], *([id, "|".join(map(str, one))] for id, one in labels.items())]
+        )
+    table = read_labels(path)
+    assert dict(zip(table["ID"], table["Label"], strict=True)) == {
+        id: "|".join(map(str, sorted(one))) for id, one in labels.items()
+    }
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=80))
+def test_a_file_of_any_bytes_is_a_table_or_refused(tmp_path, content):
+    path = tmp_path / "labels.csv"
+    path.write_bytes(b"ID,Label\n" + content)
+    with suppress(InputError):
+        assert list(read_labels(path).columns) == ["ID", "Label"]

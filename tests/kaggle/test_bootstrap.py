@@ -104,3 +104,23 @@ def test_a_checkout_says_that_it_has_no_manifest_and_a_damaged_bundle_what_is_da
     printed = capsys.readouterr().out
     assert "DAMAGED" in printed
     assert "hpa_kit/cli.py: missing" in printed
+
+
+@pytest.mark.parametrize("name", ["../escaped.py", "/tmp/escaped.py", "a/../../escaped.py", "..\\escaped.py"])
+def test_a_wheel_that_would_write_outside_of_its_folder_is_left_out(tmp_path, monkeypatch, name):
+    with zipfile.ZipFile(make_wheel(tmp_path / "wheels"), "a") as archive:
+        archive.writestr(name, "escaped = True\n")
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("pip was called"))
+    (line,) = install_wheels(tmp_path / "wheels", target=tmp_path / "site")
+    assert "left out" in line
+    assert f"would write outside of its folder: {name!r}" in line
+    assert not list(tmp_path.rglob("escaped.py"))
+
+
+def test_a_wheel_that_unpacks_to_more_than_any_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["hpa_kit.kaggle.bootstrap"], "MOST_UNPACKED", 10_000)
+    with zipfile.ZipFile(make_wheel(tmp_path / "wheels"), "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{PROJECT}/zeros.bin", bytes(20_000))
+    (line,) = install_wheels(tmp_path / "wheels", target=tmp_path / "site")
+    assert "expected 10000 at most" in line
+    assert not (tmp_path / "site").exists()

@@ -3,9 +3,12 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from hpa_kit.errors import InputError
 from hpa_kit.submission import decode_mask, encode_mask, evaluate
+from hpa_kit.submission.metric import average_precision
 
 CASES = (
     "class_without_truth",
@@ -206,3 +209,20 @@ def test_the_score_agrees_with_its_definition(score, seed):
         for id in "abc"
     ]  # fmt: skip
     assert score(truth, found, iou=0.5).mean_ap == pytest.approx(slow_score(truth, found, 0.5), abs=1e-12)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.5, 0.9]), st.booleans()), max_size=8), st.integers(0, 3)
+)
+def test_average_precision_is_the_area_that_its_definition_gives(detections, missed):
+    n_truth = sum(right for _, right in detections) + missed
+    assume(n_truth)
+    # Best first; of two equal ones the later. Then, hit by hit, the best precision from there on.
+    ordered = sorted(detections[::-1], key=lambda one: -one[0])
+    hits = [sum(right for _, right in ordered[:n]) for n in range(1, len(ordered) + 1)]
+    precision = [hit / n for n, hit in enumerate(hits, start=1)]
+    expected = sum(max(precision[place:]) for place, (_, right) in enumerate(ordered) if right) / n_truth
+    confidences, right = (
+        np.array(values) for values in (zip(*detections, strict=True) if detections else ([], []))
+    )
+    assert average_precision(confidences, right.astype(bool), n_truth) == pytest.approx(expected)

@@ -3,7 +3,18 @@
 The tests run the rows; ``write_page.py`` writes them to ``docs/bad_input.md``.
 """
 
-from bad_input_table import caches, images, kaggle, places, settings, sizes, submissions, tables, weights
+from bad_input_table import (
+    caches,
+    images,
+    kaggle,
+    places,
+    pretrained,
+    settings,
+    sizes,
+    submissions,
+    tables,
+    weights,
+)
 from bad_input_table.case import Case, matches
 from bad_input_table.page import PAGE, page
 from bad_input_table.world import World, make_world
@@ -14,6 +25,7 @@ CASES: tuple[Case, ...] = (
     *submissions.CASES,
     *settings.CASES,
     *weights.CASES,
+    *pretrained.CASES,
     *caches.CASES,
     *places.CASES,
     *sizes.CASES,

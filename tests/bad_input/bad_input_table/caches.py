@@ -65,7 +65,7 @@ def _kept_bomb(world: World) -> None:
     """A stored field, its checksum and images right, that unpacks to 100 MB."""
     from hpa_kit.data.kept_fields import VERSION, origins
 
-    packed = zlib.compress(bytes(100_000_000), 9)
+    packed = zlib.compress(bytes(100_000_000), 1)
     about = {
         "version": VERSION, "size": 32, "packing": "zlib", "bytes": len(packed),
         "checksum": zlib.crc32(packed), "images": origins(world["train"], "f0", 4),
@@ -179,6 +179,14 @@ CASES = (
         lambda w: (w.root / ".out.partial").write_bytes(b"\0" * 100),
         INFER,
         "…out.partial holds results of other settings; starting anew",
+        0,
+    ),
+    Case(
+        GROUP,
+        "label maps that unpack to 300 MB",
+        _maps(npz({"cells": npy((10_000, 30_000), "|u1", bytes(300_000_000))})),
+        INFER,
+        UNREADABLE + "cells.npy claims 300000128 bytes; expected … at most" + AGAIN,
         0,
     ),
 )

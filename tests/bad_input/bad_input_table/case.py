@@ -25,6 +25,7 @@ class Case(NamedTuple):
         command: of ``hpa-kit``; names in braces are paths of the world.
         message: what stderr says, ``…`` standing for anything.
         status: exit status; 0 is for input that costs a field only, or is made again.
+        room: bytes that a file may come to, as on a disk that is full; 0 is any number.
     """
 
     group: str
@@ -33,6 +34,7 @@ class Case(NamedTuple):
     command: str
     message: str
     status: int = 2
+    room: int = 0
 
 
 def matches(message: str, text: str) -> bool:

@@ -1,5 +1,6 @@
 """Fields whose images cannot be used."""
 
+import os
 import struct
 import zlib
 
@@ -75,6 +76,12 @@ def _cut_jpg(world: World) -> None:
     path.write_bytes(path.read_bytes()[:-20])
 
 
+def _huge_jpg(world: World) -> None:
+    world.image().unlink()
+    frame = struct.pack(">BBHBHHB", 0xFF, 0xC0, 11, 8, 65_535, 65_535, 1) + b"\1\x11\0"
+    world.image(ending=".jpg").write_bytes(b"\xff\xd8" + frame + b"\xff\xda\xff\xd9")
+
+
 def _folder(world: World) -> None:
     world.image().unlink()
     world.image().mkdir()
@@ -144,6 +151,20 @@ CASES = (
         _image(png_header(0, 0)),
         STORE,
         LOST + GREEN + "claims 0 x 0 pixels; expected 1 to 67108864" + AGAIN,
+    ),
+    Case(
+        GROUP,
+        "a jpg that claims 65,535 x 65,535 pixels",
+        _huge_jpg,
+        STORE,
+        LOST + GREEN.replace("png", "jpg") + "claims 65535 x 65535 pixels; expected 1 to 67108864" + AGAIN,
+    ),
+    Case(
+        GROUP,
+        "a file of 10 GB, nearly all of it a hole",
+        lambda world: os.truncate(world.image(), 10**10),
+        STORE,
+        LOST + GREEN + "has 10000000000 bytes; expected 536870912 at most" + AGAIN,
     ),
     Case(
         GROUP,

@@ -1,8 +1,10 @@
 """Places that cannot be written; a file in a folder's place stops root too."""
 
-from bad_input_table.case import INFER, SEGMENT, STORE, TRAIN, Case
+from bad_input_table.case import INFER, SEGMENT, STORE, TRAIN, Case, nothing
 
 GROUP = "Places that cannot be written"
+FULL, ROOM = "Full disks", 6000
+NO_ROOM = " cannot be written: …; make room, and the same command goes on where it can"
 
 
 def _file(name: str):
@@ -114,5 +116,34 @@ CASES = (
         _file("folder"),
         "runs {folder}",
         "runs: …folder is a file; expected a folder with runs of hpa-kit train below it",
+    ),
+    Case(
+        FULL, "no room for a store", nothing, STORE.replace("32", "64"), "files: …field" + NO_ROOM, room=ROOM
+    ),
+    Case(FULL, "no room for a checkpoint", nothing, TRAIN, "files: …safetensors" + NO_ROOM, room=ROOM),
+    Case(FULL, "no room for a submission", nothing, INFER, "files: ….out.partial" + NO_ROOM, room=ROOM),
+    Case(
+        FULL,
+        "no room for features",
+        nothing,
+        "features {data} --member {member} --out {out} --device cpu",
+        "files: …out" + NO_ROOM,
+        room=ROOM,
+    ),
+    Case(
+        FULL,
+        "no room for a picture",
+        nothing,
+        "picture {submission} {data} --out {out}.png",
+        "files: …out.png" + NO_ROOM,
+        room=ROOM,
+    ),
+    Case(
+        FULL,
+        "no room for members to upload",
+        nothing,
+        "kaggle weights {member} {out} --owner me",
+        "files: …safetensors" + NO_ROOM,
+        room=ROOM,
     ),
 )

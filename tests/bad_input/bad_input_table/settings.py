@@ -115,8 +115,8 @@ CASES = (
     ),
     Case(
         GROUP,
-        "lists nested 10,000 deep",
-        _yaml("size: " + "[" * 10_000 + "]" * 10_000),
+        "lists nested 3,000 deep",
+        _yaml("size: " + "[" * 3_000 + "]" * 3_000),
         SIMULATE,
         "settings: …settings.yaml is no YAML: maximum recursion depth exceeded…",
     ),
@@ -232,5 +232,18 @@ CASES = (
         "store {file} --out {out}",
         "data: …file is a file; expected a folder with train/ and test/, or with images",
     ),
-    Case(GROUP, "a folder name with a zero byte", nothing, "store {data}\0 --out {out}", "…"),
+    Case(
+        GROUP,
+        "a file name with a zero byte",
+        _yaml('data: "a\\0b"'),
+        "store --out {out} --config {yaml}",
+        "…settings.yaml: data: a path holds no zero byte, found …",
+    ),
+    Case(
+        GROUP,
+        "YAML of 2 MB",
+        _yaml("# a comment\n" * 200_000),
+        SIMULATE,
+        "settings: …settings.yaml has 2400000 bytes; expected 1048576 at most",
+    ),
 )

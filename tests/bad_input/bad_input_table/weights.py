@@ -1,22 +1,15 @@
-"""Checkpoints, pretrained weights and published networks that cannot be used."""
+"""Members and checkpoints that cannot be used."""
 
 import json
 import os
 import pickle
 import struct
-import zipfile
 
 from bad_input_table.case import INFER, TRAIN, Case
 from bad_input_table.world import World
 
-GROUP = "Weights and checkpoints"
+GROUP = "Members and checkpoints"
 DAMAGED = "checkpoint: …best.safetensors is damaged or no safetensors file: …"
-MORE = (
-    "pretrained: …file cannot be read as named tensors: it asks to build more than tensors, "
-    "which may run code; give a state dict or safetensors"
-)
-CONVERT = "weights convert {file} {out}.safetensors"
-PRETRAINED = TRAIN + " --pretrained {file}"
 
 
 class Runs:
@@ -52,29 +45,31 @@ def _of_settings(settings: object, state: object = None):
     return _checkpoint(safetensors({"__metadata__": metadata}))
 
 
-def _torch_zip(head: bytes, members: dict[str, bytes], compress: int = zipfile.ZIP_STORED):
+RUN = {"data": "data", "out": "run", "backbone": "resnet10t", "stride": 16, "size": 32}
+
+
+def _best_as_last(world: World) -> None:
+    """A checkpoint of the best weights where one to go on from belongs, of the same settings."""
+    from hpa_kit.config import TrainSettings
+    from hpa_kit.training.checkpoint import LAST, write_checkpoint
+
+    settings = TrainSettings(
+        data=world["data"], out=world["out"], backbone="resnet10t", size=32, stride=8, epochs=1, batch=3,
+        folds=2, workers=0, device="cpu",
+    )  # fmt: skip
+    write_checkpoint(world["out"] / LAST, settings, {"model": {}, "epoch": 1, "metrics": {}})
+
+
+def _half_and(name: str):
+    """A damaged member, and something of an earlier command that it is not to touch."""
+
     def make(world: World) -> None:
-        with zipfile.ZipFile(world["file"], "w", compress) as archive:
-            archive.writestr("archive/data.pkl", head)
-            for name, content in members.items():
-                archive.writestr(name, content)
+        world.checkpoint(b"half")
+        (world.root / name).write_bytes(b"of another run")
 
     return make
 
 
-def _of_other_network(world: World) -> None:
-    import torch
-
-    torch.save({"conv1.weight": torch.zeros(3, 3)}, world["file"])
-
-
-def _whole_module(world: World) -> None:
-    import torch
-
-    torch.save(torch.nn.Linear(2, 2), world["file"])
-
-
-RUN = {"data": "data", "out": "run", "backbone": "resnet10t", "stride": 16, "size": 32}
 PICKLE = pickle.dumps(Runs())
 CASES = (
     Case(
@@ -175,117 +170,41 @@ CASES = (
         TRAIN + " --resume-from {folder}",
         "resume_from: …folder holds no last.safetensors; expected the run folder of an earlier hpa-kit train",
     ),
+    Case(GROUP, "a damaged member, where a submission of before is kept", _half_and("out"), INFER, DAMAGED),
     Case(
         GROUP,
-        "pretrained weights that are missing",
-        lambda w: None,
-        PRETRAINED,
-        "pretrained: …file is missing; give a local weights file or the word download",
+        "a damaged member, where results of a run before are kept",
+        _half_and(".out.partial"),
+        INFER,
+        DAMAGED,
     ),
     Case(
         GROUP,
-        "pretrained weights that would run code",
-        lambda w: w.write("file", PICKLE),
-        PRETRAINED,
-        MORE,
+        "a checkpoint whose metrics are a list",
+        _of_settings(RUN, {"model": {}, "metrics": [1]}),
+        INFER,
+        DAMAGED + "its metrics are no names and values",
     ),
     Case(
         GROUP,
-        "pretrained weights of another network",
-        _of_other_network,
-        PRETRAINED,
-        "pretrained: …file does not fit the backbone; missing: …",
+        "a checkpoint to go on from that has no history",
+        _best_as_last,
+        TRAIN,
+        "checkpoint: …last.safetensors lacks step_number, best, history, fields, which going on needs; "
+        "delete it to start anew",
     ),
     Case(
         GROUP,
-        "pretrained weights that are a whole module",
-        _whole_module,
-        PRETRAINED,
-        MORE,
+        "a checkpoint whose tensors are not in the file",
+        _of_settings(RUN, {"model": {"x": {"<tensor>": "nowhere"}}}),
+        INFER,
+        DAMAGED,
     ),
     Case(
         GROUP,
-        "pretrained weights that are packed to a thousandth",
-        _torch_zip(b"", {"archive/data/0": bytes(10_000_000)}, zipfile.ZIP_DEFLATED),
-        PRETRAINED,
-        "pretrained: …file cannot be read as named tensors: it unpacks to 10000000 bytes; torch's files "
-        "are not packed",
-    ),
-    Case(
-        GROUP,
-        "pretrained weights of 0 bytes",
-        lambda w: w.write("file", b""),
-        PRETRAINED,
-        "pretrained: …file cannot be read as named tensors: …",
-    ),
-    Case(
-        GROUP,
-        "a folder in the place of pretrained weights",
-        lambda w: w["file"].mkdir(),
-        PRETRAINED,
-        "pretrained: …file is missing; give a local weights file or the word download",
-    ),
-    Case(
-        GROUP,
-        "published weights that are missing",
-        lambda w: None,
-        CONVERT,
-        "weights: …file is missing; to be had from Zenodo record 4665863 …; nothing is downloaded",
-    ),
-    Case(
-        GROUP,
-        "published weights that would run code",
-        _torch_zip(PICKLE, {}),
-        CONVERT,
-        "weights: …file asks to run posix.system; weights need no code: nothing of the file was run",
-    ),
-    Case(
-        GROUP,
-        "published weights that would run code, in the older form",
-        lambda w: w.write("file", PICKLE),
-        CONVERT,
-        "weights: …file asks to run posix.system; weights need no code: nothing of the file was run",
-    ),
-    Case(
-        GROUP,
-        "published weights of another network",
-        _of_other_network,
-        CONVERT,
-        "weights: …file: not the weights of HPA-Cell-Segmentation's network: … is missing; …",
-    ),
-    Case(
-        GROUP,
-        "published weights in a zip that unpacks to more",
-        _torch_zip(b"", {"archive/data/0": bytes(10_000_000)}, zipfile.ZIP_DEFLATED),
-        CONVERT,
-        "weights: …file holds compressed members, which torch does not write",
-    ),
-    Case(
-        GROUP,
-        "text named pth",
-        lambda w: w.write("file", "weights"),
-        CONVERT,
-        "weights: …file is damaged or no file of torch's (…)",
-    ),
-    Case(
-        GROUP,
-        "a folder in the place of published weights",
-        lambda w: w["file"].mkdir(),
-        CONVERT,
-        "weights: …file is missing; …",
-    ),
-    Case(
-        GROUP,
-        "a folder without published networks",
-        lambda w: w["folder"].mkdir(),
-        "segment {data} --out {out} --segmenter published --weights {folder}",
-        "weights: no nuclei network in …folder; expected …",
-    ),
-    Case(
-        GROUP,
-        "converted weights of another name",
-        _of_other_network,
-        "weights convert {file} {out}.pth",
-        "weights: …out.pth should be named .safetensors",
+        "a network without class maps",
+        _of_settings({**RUN, "network": "arcface"}),
+        INFER,
+        "checkpoint: …best.safetensors is a network arcface…; expected cam or unet",
     ),
 )
