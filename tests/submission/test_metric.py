@@ -217,12 +217,12 @@ def test_the_score_agrees_with_its_definition(score, seed):
 def test_average_precision_is_the_area_that_its_definition_gives(detections, missed):
     n_truth = sum(right for _, right in detections) + missed
     assume(n_truth)
-    # Best first; of two equal ones the later. Then, hit by hit, the best precision from there on.
-    ordered = sorted(detections[::-1], key=lambda one: -one[0])
+    # Best first; of two equal ones the later, as sorting keeps their order.
+    latest_first = detections[::-1]
+    ordered = sorted(latest_first, key=lambda one: -one[0])
     hits = [sum(right for _, right in ordered[:n]) for n in range(1, len(ordered) + 1)]
     precision = [hit / n for n, hit in enumerate(hits, start=1)]
     expected = sum(max(precision[place:]) for place, (_, right) in enumerate(ordered) if right) / n_truth
-    confidences, right = (
-        np.array(values) for values in (zip(*detections, strict=True) if detections else ([], []))
-    )
-    assert average_precision(confidences, right.astype(bool), n_truth) == pytest.approx(expected)
+    confidences = np.array([confidence for confidence, _ in detections])
+    right = np.array([found for _, found in detections], dtype=bool)
+    assert average_precision(confidences, right, n_truth) == pytest.approx(expected)
