@@ -95,3 +95,19 @@ def test_a_missing_settings_file_is_named(tmp_path):
 def test_a_folder_given_as_settings_file_is_named(tmp_path):
     with pytest.raises(InputError, match=f"{tmp_path} cannot be read: Is a directory"):
         read_yaml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "twice"),
+    [("epochs: 3\nseed: 1\nepochs: 4\n", "epochs"), ("members:\n- {mode: cam, mode: both}\n", "mode")],
+)
+def test_a_key_that_stands_twice_is_refused_at_any_depth(text, twice, tmp_path):
+    (tmp_path / "settings.yaml").write_text(text)
+    with pytest.raises(InputError, match=rf"settings\.yaml is no YAML: '{twice}' stands twice"):
+        read_yaml(tmp_path / "settings.yaml")
+
+
+def test_values_that_stand_once_and_are_merged_into_others_are_no_doubles(tmp_path):
+    text = "one: &one {mode: cam, weight: 1}\ntwo: {<<: *one, weight: 2}\nthree: *one\n"
+    (tmp_path / "settings.yaml").write_text(text)
+    assert read_yaml(tmp_path / "settings.yaml")["two"] == {"mode": "cam", "weight": 2}

@@ -68,7 +68,7 @@ def make_settings(kind: type[S], *layers: Mapping[str, Any], source: str = "sett
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which refuses aliases that unfold to more than anybody would write out."""
+    """YAML's safe loader, which refuses a key that stands twice, and aliases that unfold to far too much."""
 
     def get_single_node(self) -> Any:
         node = super().get_single_node()
@@ -79,6 +79,7 @@ class _Loader(yaml.SafeLoader):
     def _count(self, node: Any, known: dict[int, int]) -> int:
         """Values of a node with all its aliases unfolded; each node is looked at once."""
         if id(node) not in known:
+            _refuse_doubles(node)
             known[id(node)] = MOST_VALUES  # of a node inside of itself
             children = [] if isinstance(node, yaml.ScalarNode) else node.value
             parts = (part for child in children for part in (child if isinstance(child, tuple) else (child,)))
@@ -86,6 +87,16 @@ class _Loader(yaml.SafeLoader):
             if known[id(node)] > MOST_VALUES:
                 raise yaml.YAMLError(f"its aliases unfold to more than {MOST_VALUES} values")
         return known[id(node)]
+
+
+def _refuse_doubles(node: Any) -> None:
+    """Of a key that stands twice YAML's loader takes the last value, and nobody notices the other."""
+    if isinstance(node, yaml.MappingNode):
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+        if twice is not None:
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"{twice!r} stands twice in what begins at line {line}")
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
