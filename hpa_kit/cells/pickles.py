@@ -7,115 +7,21 @@ ends the reading before anything of it is looked up.
 
 import io
 import itertools
-import pickle
 import struct
 import zipfile
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from hpa_kit.cells.unpickle import LazyTensor, Reader, Record, Storage
 from hpa_kit.errors import InputError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
-DTYPES = {
-    "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
-    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}  # fmt: skip
-# Modules whose classes may stand in a file; they become records that hold attributes and do nothing.
-RECORD_MODULES = ("pytorch_zoo", "hpacellseg", "torch.nn.modules", "torch.nn.parallel", "torch.nn.backends")
 MAX_DEPTH, MAX_MODULES = 100, 100_000
-
-
-class Storage(NamedTuple):
-    """A run of numbers in the file: what its pickle says of it."""
-
-    key: str
-    dtype: torch.dtype
-    size: int
-
-
-class LazyTensor(NamedTuple):
-    """A view of a storage; the numbers are read later."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-class _Reader(pickle._Unpickler):
-    """An unpickler that knows a dozen harmless names and refuses all others.
-
-    The one in Python: that in C makes room for 2**31 objects where a file of ten bytes numbers one so.
-    """
-
-    def __init__(self, file: io.BufferedIOBase, where: str) -> None:
-        super().__init__(file, encoding="utf-8")
-        self.where = where
-        self.records: dict[tuple[str, str], type] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if module in ("builtins", "__builtin__") and name == "set":
-            return set
-        if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
-        if module == "torch._utils" and name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
-            return _rebuild_parameter
-        if module == "torch" and name in DTYPES:
-            return name
-        if (module, name) in (("torch", "Size"), ("torch", "device")) or _is_record(module, name):
-            # One class per reading: what a hostile file sets on it is gone with the reading.
-            return self.records.setdefault((module, name), type(name, (_Record,), {}))
-        raise InputError(
-            f"{self.where} asks to run {module}.{name}; weights need no code: nothing of the file was run"
-        )
-
-    def persistent_load(self, pid: Any) -> Any:
-        if isinstance(pid, tuple) and len(pid) == 4 and pid[0] == "module":
-            return pid[1]
-        match pid:
-            case ("storage", str(kind), str(key), _, int(size), *view) if kind in DTYPES and size >= 0:
-                if any(part is not None for part in view):
-                    raise InputError(
-                        f"{self.where} holds views of storages, a form older than any published file"
-                    )
-                return Storage(key, DTYPES[kind], size)
-        raise InputError(f"{self.where} refers to something that is no tensor storage")
-
-
-class _Record:
-    """An object of a class that the file names: its attributes, nothing else."""
-
-    def __new__(cls, *_: Any, **__: Any) -> "_Record":
-        return object.__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-
-def _is_record(module: str, name: str) -> bool:
-    known = any(module == allowed or module.startswith(f"{allowed}.") for allowed in RECORD_MODULES)
-    return known and name.isidentifier()
-
-
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> LazyTensor:
-    counts = all(isinstance(number, int) and number >= 0 for number in (offset, *shape, *stride))
-    if not (counts and isinstance(storage, Storage) and len(shape) == len(stride)):
-        raise InputError("a tensor of the file is malformed")
-    return LazyTensor(storage, offset, tuple(shape), tuple(stride))
-
-
-def _rebuild_parameter(data: Any, *_: Any) -> Any:
-    return data
 
 
 def read_pickled_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -165,7 +71,7 @@ def _read_zip(path: Path, where: str) -> tuple[Any, dict[str, bytearray]]:
         root = heads[0].removesuffix("data.pkl")
         if f"{root}byteorder" in members and archive.read(f"{root}byteorder") != b"little":
             raise InputError(f"{where} was written big-endian")
-        content = _Reader(io.BytesIO(archive.read(heads[0])), where).load()
+        content = Reader(io.BytesIO(archive.read(heads[0])), where).load()
         prefix = f"{root}data/"
         storages = {
             name.removeprefix(prefix): bytearray(archive.read(name))
@@ -177,15 +83,15 @@ def _read_zip(path: Path, where: str) -> tuple[Any, dict[str, bytearray]]:
 
 def _read_legacy(file: io.BufferedReader, where: str) -> tuple[Any, dict[str, bytearray]]:
     file.seek(0)
-    if _Reader(file, where).load() != LEGACY_MAGIC or _Reader(file, where).load() != LEGACY_PROTOCOL:
+    if Reader(file, where).load() != LEGACY_MAGIC or Reader(file, where).load() != LEGACY_PROTOCOL:
         raise InputError(f"{where} is no file of torch's")
-    if _Reader(file, where).load().get("little_endian") is not True:
+    if Reader(file, where).load().get("little_endian") is not True:
         raise InputError(f"{where} was written big-endian")
-    reader = _Reader(file, where)
+    reader = Reader(file, where)
     content = reader.load()
     sizes = _storage_sizes(content)
     storages = {}
-    for key in _Reader(file, where).load():
+    for key in Reader(file, where).load():
         (count,) = struct.unpack("<q", file.read(8))
         if key not in sizes or sizes[key].size != count:
             raise InputError(f"{where}: storage {key} has another size than its pickle says")
@@ -231,9 +137,9 @@ def _unwrap(content: Any) -> Any:
     """A checkpoint around a state dict -> the state dict; a module inside DataParallel -> the module."""
     if isinstance(content, dict):
         for key in ("state_dict", "model_state_dict", "model"):
-            if isinstance(content.get(key), dict | _Record):
+            if isinstance(content.get(key), dict | Record):
                 return _unwrap(content[key])
-    if isinstance(content, _Record) and type(content).__name__ in ("DataParallel", "DistributedDataParallel"):
+    if isinstance(content, Record) and type(content).__name__ in ("DataParallel", "DistributedDataParallel"):
         inner = _part(content, "_modules").get("module")
         return content if inner is None else inner
     return content
@@ -261,5 +167,5 @@ def _collect(
         if isinstance(value, LazyTensor):
             found[f"{prefix}{name}"] = value
     for name, child in children.items():
-        if isinstance(child, _Record):
+        if isinstance(child, Record):
             _collect(child, f"{prefix}{name}.", found, depth + 1, visits)
