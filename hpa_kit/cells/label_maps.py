@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from hpa_kit.cells.classical import ClassicalSegmenter
 from hpa_kit.cells.regions import LabelMap, relabel
-from hpa_kit.data.decode import MAX_PIXELS, decode_plane, read_header, read_image
+from hpa_kit.data.decode import decode_plane, read_image
+from hpa_kit.data.headers import MAX_PIXELS, read_header
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path
 from hpa_kit.npz import read_npz

@@ -6,35 +6,23 @@ answer with a wrong picture: half a jpg, the first page of many, separate planes
 """
 
 import io
-import struct
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hpa_kit.data.headers import AGAIN, MAX_PIXELS, read_header, tif_page
 from hpa_kit.errors import InputError
 
-# Four times the largest field of the competition (4096 x 4096). A header that claims more is not believed.
-MAX_PIXELS = 2**26
-# The same with four planes of 16 bits, nothing of it packed: no file that can be used is larger.
+# The most pixels, in four planes of 16 bits, nothing of them packed: no file that can be used is larger.
 MAX_BYTES = 8 * MAX_PIXELS
-AGAIN = "download or copy it again"
-KINDS = "expected a png, jpg or tif"
 # Photometric interpretations of tif: white is 0, black is 0, RGB, palette, YCbCr.
 TIF_COLOURS = (0, 1, 2, 3, 6)
 
 Plane = NDArray[np.uint8] | NDArray[np.uint16]
-
-
-class Header(NamedTuple):
-    """What a file says of itself before anything is decoded."""
-
-    kind: Literal["png", "jpg", "tif"]
-    height: int
-    width: int
 
 
 def read_image(path: Path, where: str) -> bytes:
@@ -54,37 +42,6 @@ def read_image(path: Path, where: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{where} cannot be read: {error.strerror}") from None
-
-
-def read_header(stream: BinaryIO, where: str) -> Header:
-    """Kind and size of an image from its first bytes; what it is called plays no part.
-
-    Args:
-        stream: the file, open for reading bytes, or its bytes in memory.
-        where: what to call the file in an error.
-
-    Raises:
-        InputError: neither png, jpg nor tif, a damaged header, more than one page, or a size beyond belief.
-    """
-    start = stream.read(32)
-    if not start:
-        raise InputError(f"{where} is empty (0 bytes); {AGAIN}")
-    try:
-        if start.startswith(b"\x89PNG\r\n\x1a\n"):
-            header = _png_header(start)
-        elif start.startswith(b"\xff\xd8\xff"):
-            header = _jpg_header(stream)
-        elif start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            header = Header("tif", *_tif_page(stream, where)[:2])
-        else:
-            raise InputError(f"{where} is {_guess(start)}; {KINDS}")
-    except struct.error:
-        raise InputError(f"{where} is truncated or damaged inside its header; {AGAIN}") from None
-    if header.height < 1 or header.width < 1 or header.height * header.width > MAX_PIXELS:
-        raise InputError(
-            f"{where} claims {header.width} x {header.height} pixels; expected 1 to {MAX_PIXELS}; {AGAIN}"
-        )
-    return header
 
 
 def decode_plane(data: bytes, where: str) -> Plane:
@@ -128,78 +85,12 @@ def to_8_bits(plane: Plane) -> tuple[NDArray[np.uint8], int]:
     return (plane >> (bits - 8)).astype(np.uint8), bits
 
 
-def _png_header(start: bytes) -> Header:
-    if start[12:16] != b"IHDR":
-        raise struct.error
-    width, height = struct.unpack(">II", start[16:24])
-    return Header("png", height, width)
-
-
-def _jpg_header(stream: BinaryIO) -> Header:
-    """Walk the markers to the frame header; there alone a jpg says its size."""
-    at = 2
-    while True:
-        stream.seek(at)
-        mark, kind, length = struct.unpack(">BBH", stream.read(4))
-        if mark != 0xFF:
-            raise struct.error
-        if kind == 0xFF:  # a fill byte
-            at += 1
-        elif 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
-            _, height, width = struct.unpack(">BHH", stream.read(5))
-            return Header("jpg", height, width)
-        else:
-            at += 2 + length
-
-
-class _TifPage(NamedTuple):
-    height: int
-    width: int
-    dtype: str
-    samples: int
-    photometric: int
-    separate: bool  # each sample a plane of its own
-
-
-def _tif_page(stream: BinaryIO, where: str) -> _TifPage:
-    """The only page of a tif, its strips all inside the file, its values of a kind that a channel has."""
-    import tifffile  # here: a tenth of a second that only readers of tif should pay
-
-    size = stream.seek(0, io.SEEK_END)
-    stream.seek(0)
-    try:
-        with tifffile.TiffFile(stream) as tif:
-            pages = len(tif.pages)
-            first: Any = tif.pages[0]
-            strips = [(int(n), int(m)) for n, m in zip(first.dataoffsets, first.databytecounts, strict=True)]
-            page = _TifPage(
-                height=int(first.imagelength),
-                width=int(first.imagewidth),
-                dtype=str(first.dtype),
-                samples=int(first.samplesperpixel),
-                photometric=int(first.photometric),
-                separate=int(first.planarconfig) == 2,
-            )
-    except Exception as error:  # tifffile lets through whatever a damaged directory trips over
-        raise InputError(
-            f"{where} is damaged: no readable tif ({' '.join(str(error).split())}); {AGAIN}"
-        ) from None
-    if pages != 1:
-        raise InputError(f"{where} holds {pages} pages; expected one page per channel")
-    if page.dtype not in ("uint8", "uint16", "bool"):
-        raise InputError(f"{where} holds {page.dtype} values; expected whole numbers of 8 or 16 bits")
-    if not strips or any(count < 1 or offset + count > size for offset, count in strips):
-        raise InputError(f"{where} is truncated: its end is missing; {AGAIN}")
-    return page
-
-
 def _is_whole(data: bytes, kind: str) -> bool:
     """Whether the end mark is there. OpenCV fills up what is missing of a jpg; old ones do it for a png."""
     if kind == "png":
         return data.rfind(b"IEND") > 0
-    if (
-        kind == "jpg"
-    ):  # an end mark cannot occur inside the scan, but thumbnails before it have one of their own
+    if kind == "jpg":
+        # An end mark cannot occur inside the scan, but thumbnails before it have one of their own.
         return data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) > 0
     return True
 
@@ -213,7 +104,7 @@ def _decode_cv2(data: bytes) -> NDArray[Any] | None:
 
 def _decode_tif(data: bytes, where: str) -> NDArray[Any] | None:
     """OpenCV for 16 bits (it multiplies 8 bits by alpha), Pillow for 8 (it knows no RGB of 16)."""
-    page = _tif_page(io.BytesIO(data), where)
+    page = tif_page(io.BytesIO(data), where)
     if page.photometric not in TIF_COLOURS or page.samples > 4:
         found = f"{page.samples} samples of photometric kind {page.photometric}"
         raise InputError(f"{where} has {found}; expected grey, palette or RGB, with or without alpha")
@@ -245,20 +136,3 @@ def _largest_plane(pixels: NDArray[Any]) -> Plane:
     for index in range(1, colours):
         largest = cv2.max(largest, cv2.extractChannel(np.ascontiguousarray(pixels), index))
     return largest
-
-
-def _guess(start: bytes) -> str:
-    """What a file of another kind looks like, for the error."""
-    head = start.lstrip().lower()
-    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page"
-    for magic, name in (
-        (b"GIF8", "a GIF"),
-        (b"BM", "a BMP"),
-        (b"RIFF", "a WebP"),
-        (b"PK", "a zip"),
-        (b"\x1f\x8b", "a gzip"),
-    ):
-        if start.startswith(magic):
-            return name
-    return f"no image (it starts with {start[:8]!r})"
