@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.cells.nuclei import Image, region_quantile
+from hpa_kit.cells.nuclei import Image, region_quantile, smooth_outlines
 from hpa_kit.cells.regions import LabelMap, components, fill_holes
 from hpa_kit.cells.watershed import spread
 
@@ -53,7 +53,7 @@ def grow_bodies(red: Image, yellow: Image, nuclei: LabelMap, unit: float, rules:
     territory, _ = spread(cost, nuclei, reach=int(rules.reach * unit * 5 * BRIGHT))
     threshold = ground + rules.level * np.maximum(near - ground, 0)
     inside = (body > threshold[territory]) & (territory > 0) | (nuclei > 0)
-    inside = _smooth(inside, unit) | (nuclei > 0)
+    inside = smooth_outlines(inside, unit, around=4) | (nuclei > 0)
     cells = np.where(inside, territory, np.int32(0))
     return keep_with_nucleus(cells, nuclei)
 
@@ -91,13 +91,3 @@ def keep_with_nucleus(cells: LabelMap, nuclei: LabelMap) -> LabelMap:
     keep[parts[nuclei > 0]] = True
     keep[0] = False
     return fill_holes(np.where(keep[parts], cells, np.int32(0)))
-
-
-def _smooth(mask: NDArray[np.bool_], unit: float) -> NDArray[np.bool_]:
-    """Without threads thinner than 4 units, and with the outline that most of the pixels around have."""
-    radius = round(2 * unit)
-    if radius < 1:
-        return mask
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
-    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disc)
-    return cv2.medianBlur(opened, 4 * radius + 1) > 0

@@ -38,6 +38,7 @@ class Scale:
 
     @classmethod
     def of(cls, height: int, width: int) -> "Scale":
+        """The scale of a field of so many pixels."""
         side = math.sqrt(height * width)
         if side == 0:
             return cls((height, width), 1.0)

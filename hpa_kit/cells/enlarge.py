@@ -3,9 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from hpa_kit.cells.regions import LabelMap
 from hpa_kit.jit import njit
-
-LabelMap = NDArray[np.int32]
 
 
 def enlarge(labels: LabelMap, shape: tuple[int, int]) -> LabelMap:

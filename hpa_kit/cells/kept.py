@@ -8,16 +8,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hpa_kit.cells.label_maps import LabelMaps, has_label_maps, read_label_maps
+from hpa_kit.cells.one_or_many import Field
 from hpa_kit.cells.segmenters import Segmenter
 from hpa_kit.data import CHANNELS, read_field
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, attempt, run_ahead
-
-Field = NDArray[np.uint8]
 
 log = logging.getLogger(__name__)
 

@@ -61,7 +61,7 @@ def find_nuclei(blue: Image, unit: float, rules: NucleusRules) -> LabelMap:
         return empty
     regions = _split(signal, rough, unit, rules.neck)
     cut = _cut_at_own_level(signal, regions, rules.level, threshold)
-    solid = fill_holes(_smooth(fill_holes(cut > 0) > 0, unit)) > 0
+    solid = fill_holes(smooth_outlines(fill_holes(cut > 0) > 0, unit)) > 0
     return relabel(drop_small(_split(signal, solid, unit, rules.neck), smallest))
 
 
@@ -181,11 +181,20 @@ def region_quantile(image: Image, regions: LabelMap, quantile: float) -> Image:
     return out
 
 
-def _smooth(mask: NDArray[np.bool_], unit: float) -> NDArray[np.bool_]:
-    """Without specks and threads, and with the outline that most of the pixels around have."""
+def smooth_outlines(mask: NDArray[np.bool_], unit: float, around: int = 2) -> NDArray[np.bool_]:
+    """A mask without specks and threads, with the outline that most of the pixels around have.
+
+    Args:
+        mask: bool (h, w).
+        unit: pixels per pixel of a 512-pixel field; what is thinner than 4 units goes.
+        around: how far a pixel looks around: a square of so many times the disc's radius, and its own pixel.
+
+    Returns:
+        bool (h, w); the mask itself where a unit is too small.
+    """
     radius = round(2 * unit)
     if radius < 1:
         return mask
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
     solid = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disc)
-    return cv2.medianBlur(solid, 2 * radius + 1) > 0
+    return cv2.medianBlur(solid, around * radius + 1) > 0

@@ -23,8 +23,6 @@ from hpa_kit.cells.published import fingerprint
 from hpa_kit.cells.weights import find_weights, load_published_network
 from hpa_kit.errors import InputError
 
-LabelMap = NDArray[np.int32]
-
 _SHIMMED = Lock()
 
 

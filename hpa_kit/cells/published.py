@@ -20,7 +20,6 @@ from hpa_kit.cells.label_step import SMALLEST_FULL_SIDE, label_cells
 from hpa_kit.cells.one_or_many import Field, OneOrMany, Pair
 from hpa_kit.cells.weights import find_weights, load_published_network
 
-LabelMap = NDArray[np.int32]
 Maps = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 log = logging.getLogger(__name__)
