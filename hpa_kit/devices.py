@@ -1,5 +1,6 @@
-"""Which device to run on, or which devices."""
+"""Which device to run on, or which devices; how many processors there are."""
 
+import os
 from contextlib import suppress
 
 from hpa_kit.errors import InputError
@@ -52,3 +53,8 @@ def pick_devices(names: str) -> list[str]:
         with suppress(InputError):
             working.append(pick_device(f"cuda:{index}"))
     return working or ["cpu"]
+
+
+def cpus() -> int:
+    """Processors that this process may use; fewer than the machine has in a container."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

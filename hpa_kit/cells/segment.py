@@ -17,7 +17,7 @@ from hpa_kit.config import SegmentSettings
 from hpa_kit.data import DataFolder, field_size
 from hpa_kit.errors import InputError
 from hpa_kit.files import forget_torn
-from hpa_kit.flow import Failure, run_ahead
+from hpa_kit.flow import Failure, run_ahead, share
 from hpa_kit.timing import Forecast
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def segment(settings: SegmentSettings) -> Path:
     """
     folder = DataFolder(settings.data)
     images = folder.images(settings.split)
-    ids = _share(folder.fields(settings.split).ids, settings.shard, settings.shards)
+    ids = share(sorted(folder.fields(settings.split).ids), settings.shard, settings.shards)
     if settings.out.exists() and not settings.out.is_dir():
         raise InputError(f"segment: {settings.out} is a file; expected a folder for label maps")
     finder = segmenter(
@@ -62,11 +62,6 @@ def segment(settings: SegmentSettings) -> Path:
             f"{settings.out}: {', '.join(sorted(failed))}; first: {failed[min(failed)]}"
         )
     return settings.out
-
-
-def _share(ids: list[str], shard: int, shards: int) -> list[str]:
-    ordered = sorted(ids)
-    return ordered[len(ordered) * shard // shards : len(ordered) * (shard + 1) // shards]
 
 
 def _todo(ids: list[str], images: Path, out: Path, made_with: dict[str, Any], workers: int) -> list[str]:

@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.data.decode import decode_plane, read_header, read_image, to_8_bits
+from hpa_kit.data.decode import decode_plane, read_image, to_8_bits
+from hpa_kit.data.headers import read_header
+from hpa_kit.devices import cpus
 from hpa_kit.errors import InputError
 
 CHANNELS = ("red", "green", "blue", "yellow")
@@ -64,7 +66,7 @@ def read_field(
     others = (_beside(paths[0], id, channel) for channel in CHANNELS[len(paths) : n_channels])
     paths += [path for path in others if path is not None]
     n_channels, channels = len(paths), CHANNELS[: len(paths)]
-    threads = min(n_channels, threads or _cpus())
+    threads = min(n_channels, threads or cpus())
     ids = [id] * n_channels
     if threads == 1:
         planes = list(map(_read_channel, paths, channels, ids))
@@ -236,8 +238,3 @@ def _read_channel(path: Path, channel: str, id: str) -> tuple[Field, int]:
 
 def _where(path: Path, channel: str, id: str) -> str:
     return f"fields: {path} ({channel} of ID {id})"
-
-
-def _cpus() -> int:
-    """Processors that this process may use; fewer than the machine has in a container."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,6 @@
 """Fields at their training size: resized once, kept on disk and, where they fit, in memory."""
 
 import logging
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +17,10 @@ from hpa_kit.data.fields import CHANNELS, read_field, resize_field
 from hpa_kit.data.kept_fields import Origin, kept_fault, kept_path, origins, read_kept, write_kept
 from hpa_kit.data.labelled import fields_to_keep
 from hpa_kit.data.memory import available_bytes
+from hpa_kit.devices import cpus
 from hpa_kit.errors import InputError
 from hpa_kit.files import forget_torn
-from hpa_kit.flow import Failure, attempt
+from hpa_kit.flow import Failure, attempt, share
 from hpa_kit.timing import Forecast
 
 log = logging.getLogger(__name__)
@@ -50,10 +50,7 @@ def store_fields(settings: StoreSettings) -> Path:
         InputError: data or settings cannot be used, or some fields cannot be read; the others are kept then.
     """
     folders = fields_to_keep(settings)
-    ids = sorted(folders)
-    ids = ids[
-        len(ids) * settings.shard // settings.shards : len(ids) * (settings.shard + 1) // settings.shards
-    ]
+    ids = share(sorted(folders), settings.shard, settings.shards)
     fields = FieldStore(folders, ids, settings.size, False, None, settings.in_channels)
     fields.keep_in(settings.out, settings.workers, whole=True)
     total = sum(kept_path(settings.out, id, settings.size).stat().st_size for id in ids)
@@ -91,7 +88,7 @@ class FieldStore:
         self._folders = [images[id] if isinstance(images, Mapping) else images for id in self.ids]
         self._kept: Path | None = None
         if kept is not None:
-            self.keep_in(kept, _cpus())
+            self.keep_in(kept, cpus())
         self._memory = self._read_all() if cache and self._fits() else None
 
     def __len__(self) -> int:
@@ -192,8 +189,8 @@ class FieldStore:
             return None
 
         held = f"; the fields hold {memory.nbytes / 2**30:.1f} GiB"
-        forecast = Forecast("read fields", len(self), _cpus(), note=held)
-        self._each(keep, range(len(self)), "read fields", _cpus(), forecast)
+        forecast = Forecast("read fields", len(self), cpus(), note=held)
+        self._each(keep, range(len(self)), "read fields", cpus(), forecast)
         return memory
 
     def _fits(self) -> bool:
@@ -245,7 +242,3 @@ class FieldStore:
 
 def _channels_last(planes: Planes) -> Field:
     return np.asarray(cv2.merge(list(planes)))
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

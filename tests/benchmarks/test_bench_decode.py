@@ -98,7 +98,7 @@ def test_a_field_is_read_as_the_usual_way_reads_it(real, data):
 def test_the_checks_are_small_beside_the_decoding(real, monkeypatch):
     folder = real / "competition" / "train"
     ids = find_fields(folder)
-    monkeypatch.setattr("hpa_kit.data.fields._cpus", lambda: 1)
+    monkeypatch.setattr("hpa_kit.data.fields.cpus", lambda: 1)
     checked = fastest(lambda: [read_field(folder, id) for id in ids]) / len(ids)
     unchecked = fastest(lambda: [one_after_the_other(folder, id) for id in ids]) / len(ids)
     assert (read_field(folder, ids[0]) == one_after_the_other(folder, ids[0])).all()
