@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from hpa_kit.classes import CLASSES, multi_hot, parse_label
 from hpa_kit.data.external import is_competition_line
-from hpa_kit.data.tables import read_table
 from hpa_kit.errors import InputError, shown
 from hpa_kit.files import atomic_path
+from hpa_kit.tables import read_table
 
 COLUMNS = ("ID", "Label", "fold")
 

@@ -1,15 +1,11 @@
 """The competition's tables of image labels and of rows to fill."""
 
-import re
 from pathlib import Path
 
 import pandas as pd
 
 from hpa_kit.classes import format_label, parse_label
-from hpa_kit.errors import InputError, shown
 from hpa_kit.tables import check_ids, read_table
-
-SAMPLE_COLUMNS = ("ID", "ImageWidth", "ImageHeight", "PredictionString")
 
 
 def read_labels(path: str | Path) -> pd.DataFrame:
@@ -43,13 +39,7 @@ def read_sample(path: str | Path) -> pd.DataFrame:
         InputError: the file is missing, empty or no table, lacks a column, holds an ID twice, or a size is no
             positive whole number; the ID is named.
     """
-    table = read_table(path, SAMPLE_COLUMNS)
-    check_ids(table["ID"], path)
-    for column in ("ImageWidth", "ImageHeight"):
-        for id, size in zip(table["ID"], table[column], strict=True):
-            if not re.fullmatch(r" *0*[1-9][0-9]{0,5} *", size):
-                raise InputError(
-                    f"sample: {path}, ID {id}: {column} is {shown(size)}; expected a number of pixels above 0"
-                )
-        table[column] = table[column].astype("int64")
-    return table[list(SAMPLE_COLUMNS)]
+    # Here, because submissions come with numba, which takes a second to import.
+    from hpa_kit.submission import read_submission
+
+    return read_submission(path, "sample")

@@ -111,8 +111,12 @@ def _checked(rows: Iterable[tuple[str, int, int, str]]) -> Iterator[tuple[str, i
         yield id, width, height, text
 
 
-def read_submission(path: str | Path) -> pd.DataFrame:
-    """Read a submission or a truth table.
+def read_submission(path: str | Path, what: str = "submission") -> pd.DataFrame:
+    """Read a submission, a sample of one or a truth table.
+
+    Args:
+        path: the CSV.
+        what: the first word of an error about a row.
 
     Returns:
         Columns ``ID`` (text), ``ImageWidth``, ``ImageHeight`` (int64), ``PredictionString`` (text, may be
@@ -126,7 +130,7 @@ def read_submission(path: str | Path) -> pd.DataFrame:
     for column in ("ImageWidth", "ImageHeight"):
         for field, size in zip(table["ID"], table[column], strict=True):
             if parse_size(size) is None:
-                where = f"submission: {path}, ID {field}"
+                where = f"{what}: {path}, ID {field}"
                 raise InputError(f"{where}: {column} is {shown(size)}; expected a number of pixels above 0")
         table[column] = table[column].astype("int64")
     return table[list(COLUMNS)]
@@ -134,8 +138,8 @@ def read_submission(path: str | Path) -> pd.DataFrame:
 
 def parse_size(text: str) -> int | None:
     """A side in pixels, or None where the text is no whole number above 0."""
-    text = text.strip()
-    return int(text) if _is_number(text, 6) and int(text) > 0 else None
+    digits = text.strip().lstrip("0")
+    return int(digits) if _is_number(digits, 6) else None
 
 
 def parse_prediction(text: str) -> Detections:
