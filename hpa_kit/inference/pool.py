@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import EnsembleSettings
 from hpa_kit.inference.evidence import MAP_RULES, Evidence
+from hpa_kit.inference.logits import logit, sigmoid
 from hpa_kit.inference.rules import rule_of
-from hpa_kit.inference.steps import CellContext, apply_steps, logit, sigmoid
+from hpa_kit.inference.steps import CellContext, apply_steps
 from hpa_kit.submission.metric import average_precision
 
 LINEAR = ("best", "mean_logit", "mean_logit_negative", "cell_logit", "copied")

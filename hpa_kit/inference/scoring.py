@@ -9,6 +9,7 @@ from hpa_kit.classes import N_CLASSES, NEGATIVE
 from hpa_kit.config import Form
 from hpa_kit.errors import InputError
 from hpa_kit.inference.arrays import checked_green, checked_labels, checked_maps, checked_scores, resized
+from hpa_kit.inference.logits import sigmoid
 from hpa_kit.inference.runs import areas, find_runs, peaks, sum_maps, sum_plane
 
 FLOOR_SCORE = 0.01  # image score from which a class is looked at
@@ -142,7 +143,7 @@ def score_cells_mean_logit(
     mean = mean_logits(logit_maps, cells, n_cells)
     scores = checked_scores(image_scores)
     shown = ~np.isnan(mean)
-    return np.where(shown, scores / (1 + np.exp(-np.clip(np.where(shown, mean, 0), -500, 500))), 0)
+    return np.where(shown, scores * sigmoid(np.where(shown, mean, 0)), 0)
 
 
 def mean_logits(logit_maps: ArrayLike, cells: ArrayLike, n_cells: int | None = None) -> NDArray[np.float64]:

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from hpa_kit.classes import NEGATIVE
 from hpa_kit.config import Settings
 from hpa_kit.config.scoring import CalibrateStep, FillStep, FloorStep, FuseStep, SmallStep
+from hpa_kit.inference.logits import logit, sigmoid
 from hpa_kit.inference.scoring import settle_negative
 
 Rows = NDArray[np.float64]
 
 FULL_SIDE = 2048  # of the field in whose pixels areas are given
-LEAST_PROBABILITY = 1e-6  # probabilities this near to 0 or 1 have no larger logit
 
 
 class CellContext(NamedTuple):
@@ -117,14 +117,3 @@ _STEPS: dict[str, Callable[[Rows, CellContext, Any], Rows]] = {
     "floor": _floor,
     "negative_check": _negative_check,
 }
-
-
-def logit(p: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The logit of probabilities, finite for 0 and 1 too."""
-    inside = np.clip(np.asarray(p, np.float64), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
-    return np.asarray(np.log(inside) - np.log1p(-inside))
-
-
-def sigmoid(x: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The inverse of :func:`logit`, for values of any size."""
-    return np.asarray(1 / (1 + np.exp(-np.clip(np.asarray(x, np.float64), -500, 500))))

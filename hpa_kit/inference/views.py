@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hpa_kit.config import MemberSettings
+from hpa_kit.inference.logits import LEAST_PROBABILITY
 from hpa_kit.inference.scoring import FLOOR_SCORE
 from hpa_kit.training import load_member
 
@@ -18,8 +19,6 @@ SCALES = (1.0, 1.2, 1.4)
 LARGE_SIDE = 1024
 # A segmentation member says a class is in the field where any pixel is above this.
 SHOWN = 0.01
-# Probabilities this near to 0 or 1 have no larger logit.
-LEAST_PROBABILITY = 1e-6
 
 
 class Seen(NamedTuple):
