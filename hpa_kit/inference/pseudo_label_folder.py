@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hpa_kit.config import PseudoLabelSettings, make_settings, read_yaml, write_yaml
+from hpa_kit.config.compare import differences
 from hpa_kit.data.cell_scores import FIELDS, MASKS, SCORES, SCORES_HEADER, SETTINGS
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, atomic_text, forget_torn
@@ -159,14 +160,8 @@ class _KeptJournal(Journal):
 
 
 def _refuse_other_settings(before: PseudoLabelSettings, now: PseudoLabelSettings) -> None:
-    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
-    differing = [
-        name
-        for name in new
-        if name not in _FREE and _name_only(name, old[name]) != _name_only(name, new[name])
-    ]
-    if differing:
-        listed = ", ".join(f"{name} {old[name]} (now {new[name]})" for name in differing)
+    listed = differences(before, now, _FREE, _MOVABLE)
+    if listed:
         raise InputError(
             f"pseudo-labels: the run in {now.out} was started with {listed}; give these again to go on, or "
             "another --out"
@@ -179,12 +174,6 @@ def _refuse_other_members(path: Path, members: str) -> None:
             f"pseudo-labels: the run in {path.parent} was started with other members of these names: they "
             "have learnt something else since, or the kit is of another version; give another --out"
         )
-
-
-def _name_only(name: str, value: Any) -> Any:
-    if name not in _MOVABLE or value is None:
-        return value
-    return [Path(one).name for one in value] if isinstance(value, list) else Path(value).name
 
 
 def _rows(path: Path) -> list[tuple[str, ...]]:

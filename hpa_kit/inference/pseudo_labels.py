@@ -22,14 +22,14 @@ from hpa_kit.inference.budget import Budget, Now
 from hpa_kit.inference.ensemble import FieldMaps
 from hpa_kit.inference.fingerprint import depends_on
 from hpa_kit.inference.journal import Journal
-from hpa_kit.inference.pipeline import Filling, evidence, fill
-from hpa_kit.inference.prepare import PreparedField
+from hpa_kit.inference.pipeline import evidence, fill
+from hpa_kit.inference.prepare import PreparedField, Size
 from hpa_kit.inference.pseudo_label_folder import DoneField, PseudoLabelFolder
 from hpa_kit.inference.pseudo_label_report import WHAT, Seconds, report, together
-from hpa_kit.inference.rows import GrowingTable, Size
+from hpa_kit.inference.rows import GrowingTable
 from hpa_kit.inference.rules import ScoringRule
 from hpa_kit.inference.unseen import Lookers, choose_lookers
-from hpa_kit.inference.work import Outcome
+from hpa_kit.inference.work import Filling, Outcome
 from hpa_kit.timing import Forecast
 
 log = logging.getLogger(__name__)

@@ -2,9 +2,9 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from hpa_kit.config import TrainSettings, make_settings, read_yaml, write_yaml
+from hpa_kit.config.compare import differences
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, forget_torn
 from hpa_kit.training.checkpoint import BEST, LAST, SETTINGS, Checkpoint, read_checkpoint
@@ -115,20 +115,12 @@ def _progress(checkpoint: Checkpoint) -> tuple[int, int]:
 def _refuse_other_settings(now: TrainSettings, checkpoint: Checkpoint, path: Path) -> None:
     # Through the class, so that a setting younger than the checkpoint has its default there.
     before = make_settings(type(now), checkpoint.settings, source=f"checkpoint: {path}")
-    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
-    differing = [name for name in new if name not in _FREE and _kept(name, old) != _kept(name, new)]
-    if differing:
-        listed = ", ".join(f"{name} {old[name]} (now {new[name]})" for name in differing)
+    listed = differences(before, now, _FREE, _MOVABLE)
+    if listed:
         raise InputError(
             f"train: the run in {path.parent} was started with {listed}; "
             "give these again to go on, or another --out"
         )
-
-
-def _kept(name: str, values: dict[str, Any]) -> Any:
-    """What of a setting must stay: of a path its name."""
-    value = values[name]
-    return Path(value).name if name in _MOVABLE and isinstance(value, str) else value
 
 
 def _drop_folds_of_another_start(settings: TrainSettings) -> None:
