@@ -1,5 +1,6 @@
 """Members and competitions small enough for a test."""
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from hpa_kit.config import TrainSettings
 from hpa_kit.submission import write_submission
 from hpa_kit.training.checkpoint import BEST, write_checkpoint
 from hpa_kit.training.member import build_network
+
+# Lets tests import what stands beside them.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from written_fields import write_field
 
 MakeMember = Callable[..., Path]
 
@@ -75,10 +81,7 @@ class Competition:
 
     def add(self, id: str, cells: NDArray[np.int32], seed: int = 0) -> None:
         """Write a field whose channels are bright in its cells, and its label maps."""
-        rng = np.random.default_rng(seed)
-        for channel in ("red", "green", "blue", "yellow"):
-            plane = np.where(cells > 0, rng.integers(40, 200, cells.shape), rng.integers(0, 9, cells.shape))
-            cv2.imwrite(str(self.test / f"{id}_{channel}.png"), plane.astype(np.uint8))
+        write_field(self.test, id, cells, seed)
         nuclei = cv2.erode((cells > 0).astype(np.uint8), np.ones((9, 9))) * cells
         write_label_maps(self.masks / f"{id}.npz", LabelMaps(nuclei.astype(np.int32), cells))
         self.sizes[id] = cells.shape

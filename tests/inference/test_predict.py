@@ -101,8 +101,8 @@ def test_a_field_without_cells_has_no_rows(folder, member) -> None:
     assert (out.parent / "cells_label_maps" / "dark.npz").exists()
 
 
-def test_predict_goes_on_where_it_was(folder, member, monkeypatch) -> None:
-    expected = predict(settings(folder, member)).read_bytes()
+def stop_at_the_second_batch(monkeypatch):
+    """Interrupt the members once; gives the sizes of the batches that they are asked for from now on."""
     look, calls = Ensemble.look, []
 
     def stopped(self, inputs):
@@ -112,6 +112,12 @@ def test_predict_goes_on_where_it_was(folder, member, monkeypatch) -> None:
         return look(self, inputs)
 
     monkeypatch.setattr(Ensemble, "look", stopped)
+    return calls
+
+
+def test_predict_goes_on_where_it_was(folder, member, monkeypatch) -> None:
+    expected = predict(settings(folder, member)).read_bytes()
+    calls = stop_at_the_second_batch(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         predict(settings(folder, member))
     assert set(read(settings(folder, member).out)["ID"]) == {"00123"}
@@ -121,15 +127,7 @@ def test_predict_goes_on_where_it_was(folder, member, monkeypatch) -> None:
 
 def test_label_maps_that_are_gone_are_made_again(folder, member, monkeypatch) -> None:
     chosen = settings(folder, member, label_maps=folder.parent / "maps")
-    look, calls = Ensemble.look, []
-
-    def stopped(self, inputs):
-        calls.append(len(inputs))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return look(self, inputs)
-
-    monkeypatch.setattr(Ensemble, "look", stopped)
+    calls = stop_at_the_second_batch(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         predict(chosen)
     (folder.parent / "maps" / "00123.npz").unlink()
