@@ -64,7 +64,7 @@ class LookSettings(Settings):
 class ScoreSettings(LookSettings):
     """What infer and predict share: a CSV of cell scores of any split."""
 
-    out: Path = Field(description="CSV to write")
+    out: Path = Field(description="CSV to write; NAME_seconds.yaml beside it says what a field took")
     split: Split = Field("test", description="which images of a competition folder")
     rule: Rule = Field(
         "best",

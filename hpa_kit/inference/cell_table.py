@@ -32,6 +32,7 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
     The same work as :func:`~hpa_kit.inference.infer`, without table, sample, time limit or mask strings:
     label maps of full size are written as ``ID.npz`` instead, see :func:`~hpa_kit.cells.write_label_maps`. A
     field that cannot be used has no rows, is counted and said. Killed at any moment, the same call goes on.
+    Where the time went is kept as :func:`~hpa_kit.inference.infer` keeps it.
 
     Args:
         settings: see :class:`~hpa_kit.config.PredictSettings`.

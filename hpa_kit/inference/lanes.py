@@ -8,7 +8,7 @@ their batches from one list, so that a faster device does more.
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -46,7 +46,8 @@ class Shared(Generic[D, R]):
         needed: channels that a field must have.
         workers: threads of each lane that read fields, and as many that make them ready.
         finish: a field and what the members say of it -> what comes of it; in a thread.
-        receive: takes what came of a field, or why nothing did; by one thread at a time.
+        receive: takes what came of a field, and its seconds by part, or why nothing came; by one thread at
+            a time.
         pace: the clock.
         efforts: from full to least; the pace's numbers.
         after: is called after each batch with seconds per field by part.
@@ -57,7 +58,7 @@ class Shared(Generic[D, R]):
     needed: int
     workers: int
     finish: Callable[[PreparedField[D], FieldMaps], R]
-    receive: Callable[[str, PreparedField[D] | None, R | Failure], None]
+    receive: Callable[[str, PreparedField[D] | None, R | Failure, Mapping[str, float]], None]
     pace: Pace
     efforts: Sequence[Effort]
     after: Callable[[int, dict[str, float]], None]
@@ -112,14 +113,15 @@ class Lane(Generic[D, R]):
             seen = self._look(good)
             looked = now() - begun
             scored = self._collect()
+            parts = {part: took / len(batch.fields) for part, took in batch.seconds.items()}
             self._receive_failures(batch, good, seen)
+            each = parts | {"members": looked / max(1, len(good))}
             for one, maps in zip(good, seen, strict=True):
                 if not isinstance(maps, Failure):
-                    self.waiting.append(scoring.submit(self._score, one, maps))
+                    self.waiting.append(scoring.submit(self._score, one, maps, each))
             whole, asked = now() - asked, now()
             spent = BatchSeconds(sum(batch.seconds.values()), looked, scored, whole)
             job.pace.add(effort, len(batch.fields), len(good), spent)
-            parts = {part: took / len(batch.fields) for part, took in batch.seconds.items()}
             with self.receiving:
                 job.after(len(batch.fields), parts | job.pace.parts())
             broken = broken + 1 if good and all(isinstance(maps, Failure) for maps in seen) else 0
@@ -185,14 +187,14 @@ class Lane(Generic[D, R]):
         alone = [attempt(self.ensemble.look, [field.inputs]) for field in good]
         return [found if isinstance(found, Failure) else found[0] for found in alone]
 
-    def _score(self, one: PreparedField[D], maps: FieldMaps) -> float:
+    def _score(self, one: PreparedField[D], maps: FieldMaps, seconds: Mapping[str, float]) -> float:
         """Score a field and hand over what comes of it at once: a kill does not cost it; seconds it took."""
         now = self.job.pace.budget.now
         begun = now()
         result = attempt(self.job.finish, one, maps)
         took = now() - begun
         with self.receiving:
-            self.job.receive(one.id, one, result)
+            self.job.receive(one.id, one, result, {**seconds, "scoring": took})
         return took
 
     def _collect(self) -> float:
@@ -209,7 +211,7 @@ class Lane(Generic[D, R]):
         failed += [(one.id, maps) for one, maps in zip(good, seen, strict=True) if isinstance(maps, Failure)]
         with self.receiving:
             for id, failure in failed:
-                self.job.receive(id, None, failure)
+                self.job.receive(id, None, failure, {})
 
 
 class _Watched:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from time import monotonic
@@ -66,6 +66,8 @@ def infer(settings: InferSettings, now: Now = monotonic) -> Path:
 
     Killed at any moment, the same call goes on and ends with the same CSV: results are kept in a hidden file
     beside it until all are there. A second call that writes the same CSV meanwhile is refused.
+
+    Beside the CSV, ``NAME_seconds.yaml`` says what a field took by part, all starts of the run together.
 
     Args:
         settings: see :class:`~hpa_kit.config.InferSettings`.
@@ -169,14 +171,17 @@ def _run(
     forecast = filling.forecast or Forecast(filling.what, total, warmup, budget.now, note=limit)
     said = [efforts[0]]
 
-    def receive(id: str, field: PreparedField[D] | None, result: str | Failure) -> None:
+    def receive(
+        id: str, field: PreparedField[D] | None, result: str | Failure, seconds: Mapping[str, float]
+    ) -> None:
         bar.update()
         if field is None or isinstance(result, Failure):
             reason = result.reason if isinstance(result, Failure) else "no result"
             table.journal.add(id, b"", stamp=stamps[id], failed=reason)
             return
         size = filling.sizes.get(id, field.size)
-        table.add(id, size, result, stamp=stamps[id], made=field.made, actual=field.size)
+        facts = {"stamp": stamps[id], "made": field.made, "actual": field.size, "seconds": dict(seconds)}
+        table.add(id, size, result, **facts)
 
     def after(fields: int, parts: dict[str, float]) -> None:
         forecast.add(fields, parts)

@@ -12,6 +12,7 @@ import numpy as np
 
 from hpa_kit.files import atomic_path, forget_torn, make_folder_of
 from hpa_kit.inference.journal import Journal
+from hpa_kit.inference.seconds import keep_seconds
 from hpa_kit.submission import encode_mask, write_submission
 
 Size = tuple[int, int]
@@ -78,7 +79,7 @@ class GrowingTable(ABC):
 
     @abstractmethod
     def _write(self) -> None:
-        """Put the CSV in its place."""
+        """Put the CSV in its place, and what its fields took beside it."""
 
 
 class SubmissionRows(GrowingTable):
@@ -107,6 +108,7 @@ class SubmissionRows(GrowingTable):
 
     def _write(self) -> None:
         write_submission(self.out, self._rows())
+        keep_seconds(self.out, self.ids, self.journal)
 
     def _rows(self) -> Iterator[tuple[str, int, int, str]]:
         sizes = {id: self._size(id) for id in self.ids}
@@ -153,3 +155,4 @@ class CellRows(GrowingTable):
             file.write(self.header.encode("utf-8"))
             for id in self.ids:
                 file.write(self.journal.read(id))
+        keep_seconds(self.out, self.ids, self.journal)

@@ -1,4 +1,4 @@
-"""How runs were trained: settings and scores, metrics by epoch, and the time that epochs took."""
+"""How runs were trained, by table and by epoch, and what the fields of a submission took."""
 
 import logging
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from hpa_kit.errors import InputError
+from hpa_kit.inference.seconds import read_seconds, seconds_of
 from hpa_kit.report.runs import list_runs, runs_rows
 from hpa_kit.training.log import read_scalars
 from hpa_kit.training.run import EVENTS, METRICS
@@ -45,6 +47,22 @@ def histories(folders: list[Path]) -> dict[str, Any]:
     read = ((name, _history(path)) for name, path in places.items())
     runs = [{"name": name, **history} for name, history in read if history is not None]
     return {"header": header, "rows": rows, "runs": runs}
+
+
+def inference_seconds(source: Path) -> list[tuple[str, float, int]]:
+    """What a field of a submission took when it was made: (part, mean seconds, number of fields) in order.
+
+    Args:
+        source: the CSV, or a run folder. Where no file of seconds lies beside it the list is empty.
+    """
+    if not (source.is_file() and seconds_of(source).is_file()):  # a folder such as . has no name
+        return []
+    try:
+        found = read_seconds(seconds_of(source))
+    except InputError as error:
+        log.warning(f"report: left out: {error}")
+        return []
+    return [(part, one.seconds_per_field, one.fields) for part, one in found.items()]
 
 
 def _history(run: Path) -> dict[str, Any] | None:

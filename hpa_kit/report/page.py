@@ -13,7 +13,7 @@ from hpa_kit.classes import CLASSES
 from hpa_kit.config import ReportSettings
 from hpa_kit.files import atomic_text, make_folder_of
 from hpa_kit.report.evidence import Error, Evidence, measure
-from hpa_kit.report.history import histories
+from hpa_kit.report.history import histories, inference_seconds
 from hpa_kit.report.mosaics import MAP_COLUMNS, MAP_SIDE, PackedMaps, maps_picture
 from hpa_kit.report.records import FieldRecord, Recorder, packed
 from hpa_kit.report.shapes import UNITS
@@ -79,6 +79,7 @@ def write_report(settings: ReportSettings) -> Report:
         "evidence": None if evidence is None else _evidence(evidence, ids),
         "training": histories(source.runs),
         "seconds": seconds,
+        "inference": inference_seconds(settings.source),
     }
     page = _assembled(index, records)
     atomic_text(settings.out, page)

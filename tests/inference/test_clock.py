@@ -11,6 +11,7 @@ import pytest
 from hpa_kit.config import InferSettings, make_settings, write_ensemble
 from hpa_kit.errors import InputError
 from hpa_kit.inference import Ensemble, infer, lanes
+from hpa_kit.inference.seconds import read_seconds, seconds_of
 from hpa_kit.submission import check_submission, read_submission
 
 
@@ -174,7 +175,12 @@ def test_fields_left_for_want_of_time_are_done_by_the_next_call(
         done.append(found(fields))
     assert done == sorted(set(done))
     assert done[-1] == 16
-    assert [path.name for path in chosen.out.parent.iterdir()] == ["submission.csv"]
+    assert {path.name for path in chosen.out.parent.iterdir()} == {
+        "submission.csv",
+        "submission_seconds.yaml",
+    }
+    taken = read_seconds(seconds_of(chosen.out))["members"]
+    assert (taken.seconds_per_field, taken.fields) == (30, 16)
 
 
 def test_a_disk_that_hangs_is_not_waited_for_beyond_the_end(fields, member, monkeypatch) -> None:

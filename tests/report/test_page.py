@@ -115,6 +115,22 @@ def test_runs_of_one_name_are_told_apart(report, tmp_path):
     assert names == [str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run")]
 
 
+def test_what_its_fields_took_is_shown_where_it_lies_beside_the_submission(report, tmp_path, caplog):
+    write_submission(tmp_path / "s.csv", [("x", 16, 14, f"0 0.5 {MASK}")])
+    _, page = report(tmp_path / "s.csv")
+    assert held(page, "index")["inference"] == []
+    kept = tmp_path / "s_seconds.yaml"
+    kept.write_text(
+        "reading: {seconds_per_field: 0.25, fields: 3}\nmembers: {seconds_per_field: 2, fields: 2}\n"
+    )
+    _, page = report(tmp_path / "s.csv")
+    assert held(page, "index")["inference"] == [["reading", 0.25, 3], ["members", 2.0, 2]]
+    kept.write_text("reading: soon\n")
+    _, page = report(tmp_path / "s.csv")
+    assert held(page, "index")["inference"] == []
+    assert f"left out: seconds: {kept} cannot be used" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [("0 0.5 nonsense", "ID x: mask nonsense cannot be used"), ("0 0.5", "ID x: 2 words; expected")],

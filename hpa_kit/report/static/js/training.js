@@ -28,12 +28,27 @@ function drawTraining() {
   panel.replaceChildren(make("div", { class: "cards" }, ...cards));
 }
 
+function table(heads, body) {
+  return make("div", { class: "wide card" }, make("table", { class: "plain" },
+    make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text.replaceAll("_", " "))))),
+    make("tbody", {}, ...body.map((row) => make("tr", {}, ...row.map((text) => make("td", {}, text)))))));
+}
+
+// What a field took when the submission was made, as it was kept beside it.
+function inferenceTimes() {
+  if (!DATA.inference.length) return [];
+  const most = Math.max(...DATA.inference.map(([, seconds]) => seconds)) || 1;
+  const rows = DATA.inference.map(([part, seconds, fields]) => [part, `${number(seconds)} s`,
+    make("span", { class: "track" }, make("i", { style: `width:${(100 * seconds) / most}%` })), count(fields)]);
+  return [
+    make("h2", { style: "margin-top:1rem" }, "Time of inference"),
+    make("div", { id: "inference" }, table(["part", "per field", "", "fields"], rows)),
+    make("p", { class: "key" }, "Parts overlap: where one is much longer than the others, a field takes about as long as that one.")];
+}
+
 function drawRuns() {
   const panel = $("panel-runs");
   const { header, rows, runs } = DATA.training;
-  const table = (heads, body) => make("div", { class: "wide card" }, make("table", { class: "plain" },
-    make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text.replaceAll("_", " "))))),
-    make("tbody", {}, ...body.map((row) => make("tr", {}, ...row.map((text) => make("td", {}, text)))))));
   const times = Object.entries(DATA.seconds).map(([what, seconds]) => [what, `${number(seconds)} s per field`]);
   for (const run of runs) {
     const seconds = (run.metrics["seconds per epoch"] || []).filter((value) => value !== null);
@@ -44,5 +59,6 @@ function drawRuns() {
     make("h2", {}, "Runs"),
     rows.length ? table(header, rows) : make("p", { class: "empty" }, "No runs: report a run, or give --members with a submission."),
     make("h2", { style: "margin-top:1rem" }, "Time"),
-    times.length ? table(["step", "time"], times) : make("p", { class: "empty" }, "No times were kept."));
+    times.length ? table(["step", "time"], times) : make("p", { class: "empty" }, "No times were kept."),
+    ...inferenceTimes());
 }
