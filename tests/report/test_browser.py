@@ -57,10 +57,14 @@ def report(simulated, tmp_path_factory) -> Path:
     torch.nn.init.normal_(model.head.weight, std=0.3)
     write_checkpoint(folder / "run" / BEST, settings, {"model": model.state_dict(), "epoch": 1})
     (folder / "run" / "metrics.csv").write_text("epoch,train_loss,val_loss\n1,2.0,2.5\n2,1.5,1.75\n")
-    out = folder / "report.html"
+    out, submission = folder / "report.html", folder / "submission.csv"
+    shutil.copy(simulated.submission, submission)
+    (folder / "submission_seconds.yaml").write_text(
+        "reading: {seconds_per_field: 0.25, fields: 6}\nmembers: {seconds_per_field: 1, fields: 6}\n"
+    )
     write_report(
         ReportSettings(
-            source=simulated.submission, data=simulated.data, out=out, members=(folder / "run",), device="cpu"
+            source=submission, data=simulated.data, out=out, members=(folder / "run",), device="cpu"
         )
     )
     return out
@@ -118,6 +122,32 @@ def test_fields_come_into_view_with_pictures_and_outlines(page):
     assert page.locator("#grid button").count() == 6
     wait_until_painted(page, "#grid canvas")
     assert page.locator("#grid li").first.locator("path").count() > 2
+
+
+def test_classes_stand_as_numbers_in_small_pictures_and_below_them(page):
+    """Nineteen outline colours cannot all be told apart."""
+    wait_until_painted(page, "#grid canvas")
+    cells = page.evaluate("record(0).c.filter(Boolean).map(cell => cell.s[0][0])")
+    card = page.locator("#grid button").first
+    texts = card.locator("svg text")
+    assert texts.all_text_contents() == [str(first) for first in cells]
+    sizes = texts.evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
+    assert min(sizes) > 7  # pixels
+    shown = sorted(set(cells), key=lambda index: (-cells.count(index), index))
+    assert card.locator(".firsts .swatch").all_inner_texts() == [str(index) for index in shown]
+    names = page.evaluate("CLASSES.map(one => one.name)")
+    assert card.get_attribute("aria-label").endswith(
+        ": " + ", ".join(f"{cells.count(index)} {names[index]}" for index in shown)
+    )
+    page.uncheck("#outlines")
+    page.wait_for_function("!document.querySelector('#grid svg text')")
+
+
+def test_many_classes_below_a_picture_are_counted_in_a_line(page):
+    page.evaluate("DATA.fields[0].f.fill(1); DATA.fields[1].f.fill(0); drawGrid()")
+    cards = page.locator("#grid button")
+    assert cards.nth(0).locator(".firsts").inner_text().split() == [*"012345", "+13"]
+    assert cards.nth(1).locator(".firsts").count() == 0
 
 
 def test_a_class_filter_keeps_the_fields_that_show_it(page):
@@ -204,6 +234,13 @@ def test_tabs_show_figures_confusion_errors_and_training(page):
     assert page.locator("#panel-training .curve").count() == 2
     page.click("#tab-runs")
     assert "best.safetensors" in page.locator("#panel-runs").inner_text()
+    rows = page.locator("#inference tbody tr")
+    assert [text.split() for text in rows.all_inner_texts()] == [
+        ["reading", "0.250", "s", "6"],
+        ["members", "1.000", "s", "6"],
+    ]
+    bars = rows.locator(".track i").evaluate_all("all => all.map(one => one.getBoundingClientRect().width)")
+    assert bars[0] == pytest.approx(bars[1] / 4, abs=1)
 
 
 def test_a_phone_needs_no_sideways_scrolling(page):

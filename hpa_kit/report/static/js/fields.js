@@ -1,5 +1,6 @@
 // The grid of fields: filters, order, and drawing what is in view.
 const waiting = new Map(); // card -> place of its field
+const MOST_NAMED = 6; // classes below a picture, in one line of it
 
 const watcher = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
@@ -102,10 +103,18 @@ function card(place) {
   waiting.set(shot, place);
   watcher.observe(shot);
   const best = state.class < 0 ? plural(field.n, "cell") : number(score(field), 2);
-  const label = `Field ${field.id}, ${plural(field.n, "cell")}`;
-  return make("button", { type: "button", "data-place": place, "aria-label": label, onclick: () => openViewer(place) },
-    shot, make("span", { class: "caption" }, make("b", { title: field.id }, shortId(field.id)), make("span", { class: "soft" }, best)));
+  const firsts = firstClasses(field);
+  const words = firsts.map((index) => `${field.f[index]} ${className(index)}`).join(", ");
+  const label = `Field ${field.id}, ${plural(field.n, "cell")}${words ? `: ${words}` : ""}`;
+  return make("button", { type: "button", "data-place": place, "aria-label": label, title: words, onclick: () => openViewer(place) },
+    shot, make("span", { class: "caption" }, make("b", { title: field.id }, shortId(field.id)), make("span", { class: "soft" }, best)),
+    firsts.length ? make("span", { class: "firsts" }, ...firsts.slice(0, MOST_NAMED).map(swatch),
+      firsts.length > MOST_NAMED ? make("span", { class: "soft" }, `+${firsts.length - MOST_NAMED}`) : null) : null);
 }
+
+// Classes that cells of a field score first, most cells first.
+const firstClasses = ({ f }) =>
+  CLASSES.map(({ index }) => index).filter((index) => f[index]).sort((one, other) => f[other] - f[one] || one - other);
 
 async function drawShot(shot, place) {
   const canvas = make("canvas", { width: 1, height: 1 });
@@ -121,7 +130,7 @@ function outlines(place, chosen = null, live = false) {
   const [width, height] = frame(field);
   const one = record(place);
   const most = highestScore(state.class);
-  const paths = one.c.map((cell, k) => (cell ? outline(cell, k, chosen === k, live, most) : ""));
+  const paths = one.c.map((cell, k) => (cell ? outline(cell, k, chosen === k, live, most, width) : ""));
   if (state.outlines || live) {
     for (const cell of one.x) if (cell) paths.push(`<path class="missed" d="${cell.d}"/>`);
   }
@@ -129,7 +138,15 @@ function outlines(place, chosen = null, live = false) {
   return svg(`viewBox="0 0 ${width} ${height}" preserveAspectRatio="none"`, paths.join(""));
 }
 
-function outline(cell, k, chosen, live, most) {
+// The number of a cell's first class inside of it: 19 colours cannot all be told apart. In a small picture it is
+// as large as the cell lets it, so that what lies below can be seen.
+function classNumber({ b: [left, top, wide, high] }, first, width) {
+  const size = width && Math.max(0.042 * width, Math.min(0.06 * width, 0.5 * Math.min(wide, high)));
+  const style = size ? ` style="font-size:${size.toFixed(1)}px;stroke-width:${(size / 5).toFixed(1)}px"` : "";
+  return `<text x="${left + wide / 2}" y="${top + high / 2}"${style}>${first === NOTHING ? "-" : first}</text>`;
+}
+
+function outline(cell, k, chosen, live, most, width) {
   const first = cell.s.length ? cell.s[0][0] : NOTHING;
   const own = state.class < 0 ? 0 : (cell.s.find(([index]) => index === state.class) || [0, 0])[1];
   const opacity = state.overlay === "scores" && state.class >= 0 ? (0.75 * own) / most : 0;
@@ -138,8 +155,7 @@ function outline(cell, k, chosen, live, most) {
   const best = cell.s.length ? `, ${className(first)} ${number(cell.s[0][1], 2)}` : "";
   const how = live ? ` class="cell${chosen ? " chosen" : ""}" data-cell="${k}" tabindex="0" role="button" aria-label="Cell ${k + 1}${escaped(best)}"` : "";
   const halo = state.outlines || chosen ? `<path class="halo" d="${cell.d}"/>` : "";
-  const [left, top, wide, high] = cell.b;
-  const name = live ? `<text x="${left + wide / 2}" y="${top + high / 2}">${first === NOTHING ? "-" : first}</text>` : "";
+  const name = state.outlines || live ? classNumber(cell, first, live ? null : width) : "";
   return halo + `<path${how} d="${cell.d}" stroke="${stroke}" style="fill:rgba(${HEAT},${opacity.toFixed(3)})"/>` +
     (truly ? `<path class="true" d="${cell.d}"/>` : "") + name;
 }
