@@ -10,15 +10,18 @@ from hpa_kit.config.base import nearest
 
 
 def split_text(value: Any) -> Any:
+    """Text such as ``0,2,7`` -> its parts; anything else as it is, for the kind itself to check."""
     return value.split(",") if isinstance(value, str) else value
 
 
 def whole_number(value: Any) -> Any:
+    """Text that is a whole number -> the number, for kinds that take no text; anything else as it is."""
     text = value.strip() if isinstance(value, str) else ""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else value
 
 
 def several(value: Any) -> Any:
+    """One path in place of a tuple of them -> a tuple."""
     return (value,) if isinstance(value, str | Path) else value
 
 
@@ -34,6 +37,11 @@ RULE_NAMES = ["best", "cam_share", "mean_logit", "mean_logit_negative", "cell_lo
 
 
 def known_rule(value: str) -> str:
+    """The name of a rule that is there when settings are made.
+
+    Raises:
+        ValueError: there is none of that name; the nearest one is named.
+    """
     if value not in RULE_NAMES:
         raise ValueError(
             f"there is no such rule{nearest(value, RULE_NAMES)}; one of your own has to be added first "
