@@ -1,8 +1,6 @@
 """The time of a session: when to keep a checkpoint, when to stop, and what the run is going to take."""
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from hpa_kit.config import TrainSettings
+from hpa_kit.timing import peak_memory
 
 # The first steps choose algorithms and fill queues; what a run takes is read from those after them.
 _WARM_UP, _STEPS_TO_FORECAST = 5, 20
@@ -148,5 +147,4 @@ def _memory(device: torch.device) -> str:
     """The most memory that was used until now."""
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_reserved(device) / 2**30:.1f} GiB of GPU memory"
-    unit = 1 if sys.platform == "darwin" else 1024
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB of memory"
+    return f"{peak_memory() / 2**30:.1f} GiB of memory"

@@ -31,9 +31,11 @@ class Batch(NamedTuple):
     numbers: Tensor
 
     def pin_memory(self) -> "Batch":
+        """A copy in memory that a GPU reads by itself; torch's loader calls this."""
         return Batch(*(tensor.pin_memory() for tensor in self))
 
     def to(self, device: torch.device) -> "Batch":
+        """The batch on a device."""
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
@@ -79,7 +81,6 @@ class EpochBatches(Sampler[list[Draw]]):
 
     Attributes:
         epoch: which epoch comes next; ``first``: the batch that it begins with, others being done already.
-        sizes: fields of each batch, of all processes together.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class EpochBatches(Sampler[list[Draw]]):
 
     @property
     def sizes(self) -> list[int]:
+        """Fields of each batch, of all processes together."""
         return [end - start for start, end in self._bounds()]
 
     def __iter__(self) -> Iterator[list[Draw]]:

@@ -13,7 +13,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hpa_kit.devices import pick_device
+from hpa_kit.devices import cpus, pick_device
 from hpa_kit.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -90,8 +90,7 @@ class Processes(NamedTuple):
 
         Each worker computes with one thread.
         """
-        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(wanted, max(1, available // self.local_world))
+        return min(wanted, max(1, cpus() // self.local_world))
 
     def say_idle_gpus(self, device: torch.device) -> None:
         """Tell how all GPUs of a machine are used where only one of several is."""

@@ -1,6 +1,5 @@
 """Stage 2's data: fields and the pseudo labels of their cells, drawn after augmentation."""
 
-import os
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -17,15 +16,14 @@ from tqdm import tqdm
 from hpa_kit.cells import has_label_maps, read_cells
 from hpa_kit.config import TrainSettings
 from hpa_kit.data import FieldStore, PseudoLabels, read_pseudo_labels
+from hpa_kit.devices import cpus
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, attempt, run_ahead
 from hpa_kit.training.augment import Augmentation
 from hpa_kit.training.data import RunFields, TrainingData, load_batches, read_run_fields
 from hpa_kit.training.dataset import Draw, Row
 from hpa_kit.training.processes import Processes
-from hpa_kit.training.targets import make_soft_target, make_target
-
-FULL = 255  # what a pixel's channel holds where its target is 1
+from hpa_kit.training.targets import FULL, make_soft_target, make_target
 
 
 def load_segmentation_data(
@@ -112,7 +110,7 @@ class CellMaps:
         def packed(id: str) -> bytes | Failure:
             return attempt(self._packed, pseudo, id) if id in pseudo.scores else b""
 
-        threads = os.cpu_count() or 1
+        threads = cpus()
         with ThreadPoolExecutor(threads, "label maps") as pool:
             maps = run_ahead(pool, packed, self.ids, 2 * threads)
             read = list(tqdm(maps, "read label maps", len(self.ids), unit="field", leave=False))

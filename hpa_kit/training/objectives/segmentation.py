@@ -10,8 +10,7 @@ from hpa_kit.classes import N_CLASSES
 from hpa_kit.training.dataset import Batch
 from hpa_kit.training.log import Metrics
 from hpa_kit.training.objectives.base import Losses, Objective
-
-_FULL = 255  # a target of 1, as a dataset of pseudo labels gives it
+from hpa_kit.training.targets import FULL
 
 
 class SegmentationObjective(Objective):
@@ -21,13 +20,15 @@ class SegmentationObjective(Objective):
     """
 
     def losses(self, batch: Batch, progress: float) -> Losses:
-        return {"focal": pixel_focal_loss(self.model(batch.fields), batch.targets / _FULL)}
+        """The focal loss of pixels."""
+        return {"focal": pixel_focal_loss(self.model(batch.fields), batch.targets / FULL)}
 
     def judge(self, model: nn.Module, batches: Iterable[Batch]) -> Metrics:
+        """The mean loss of held-out fields, and the macro F1 of their pixels."""
         counts = torch.zeros(3, N_CLASSES, dtype=torch.float64)
         total, fields = 0.0, 0
         for batch in batches:
-            logits, targets = model(batch.fields).float(), batch.targets / _FULL
+            logits, targets = model(batch.fields).float(), batch.targets / FULL
             total += float(pixel_focal_loss(logits, targets)) * len(targets)
             fields += len(targets)
             counts += _pixel_counts(logits[:, :N_CLASSES] > 0, targets[:, :N_CLASSES] > 0.5).cpu()
