@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hpa_kit.classes import N_CLASSES
-from hpa_kit.models.backbones import Backbone, StrideBy
+from hpa_kit.models.backbones import StrideBy
 from hpa_kit.models.cam import mean_logits
-from hpa_kit.models.contrast import Contrast, ContrastNorm
+from hpa_kit.models.contrast import Contrast
+from hpa_kit.models.field_net import FieldNet
 from hpa_kit.models.pretrained import Weights
 
 EMBEDDING = 512
@@ -17,7 +18,7 @@ EMBEDDING = 512
 _LARGEST_COSINE = 1 - 1e-6
 
 
-class ArcFaceNet(nn.Module):
+class ArcFaceNet(FieldNet):
     """Fields -> cosines between the field's embedding and its nearest sub-centre of each class.
 
     Mean feature -> linear to 512 -> batch norm -> cosine to every sub-centre, the largest per class. There is
@@ -49,26 +50,13 @@ class ArcFaceNet(nn.Module):
         n_centres: int = 3,
         scale: float = 30.0,
     ) -> None:
-        super().__init__()
-        self.input = ContrastNorm(in_channels, contrast)
-        self.backbone = Backbone(backbone, stride, stride_by, in_channels, pretrained)
-        self.n_features = self.backbone.n_features
+        super().__init__(backbone, stride, stride_by, in_channels, pretrained, contrast)
         self.drop = nn.Dropout(drop_rate)
         self.embed = nn.Linear(self.n_features, EMBEDDING)
         self.norm = nn.BatchNorm1d(EMBEDDING)
         self.centres = nn.Parameter(torch.empty(n_classes, n_centres, EMBEDDING))
         nn.init.xavier_uniform_(self.centres)
         self.scale = scale
-
-    @property
-    def in_channels(self) -> int:
-        """Channels that are read: 3 or 4."""
-        return self.input.in_channels
-
-    def forward_features(self, fields: Tensor) -> Tensor:
-        """Fields, uint8 or float 0–255 (B, 4 or in_channels, S, S) -> feature maps (B, n_features, h, w)."""
-        features: Tensor = self.backbone(self.input(fields))
-        return features
 
     def forward_embedding(self, fields: Tensor) -> Tensor:
         """Fields -> embeddings (B, 512), not normed."""

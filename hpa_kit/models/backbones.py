@@ -47,11 +47,15 @@ class Backbone(nn.Module):
         self.n_features = _checked_features(self.maps, network, name, stride, in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Float (B, C, H, W) -> feature maps (B, n_features, h, w).
+
+        Raises:
+            InputError: the network takes fields of one size only, and these are of another.
+        """
         try:
             maps: Tensor = self.maps(x)
-        except (
-            AssertionError
-        ) as error:  # of a transformer made for one size, whose windows do not fit another
+        except AssertionError as error:
+            # Of a transformer made for one size, whose windows do not fit another.
             size = f"{x.shape[-1]} x {x.shape[-2]}"
             raise InputError(f"backbone: {self.name} cannot look at fields of {size}: {error}") from None
         return maps

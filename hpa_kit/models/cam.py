@@ -7,8 +7,9 @@ from torch.nn import functional
 
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.errors import InputError
-from hpa_kit.models.backbones import Backbone, StrideBy
-from hpa_kit.models.contrast import Contrast, ContrastNorm
+from hpa_kit.models.backbones import StrideBy
+from hpa_kit.models.contrast import Contrast
+from hpa_kit.models.field_net import FieldNet
 from hpa_kit.models.pretrained import Weights
 
 
@@ -31,7 +32,7 @@ class CamHeads(NamedTuple):
     subcategory_maps: Tensor | None
 
 
-class CamClassifier(nn.Module):
+class CamClassifier(FieldNet):
     """Fields -> logits, through class maps: logits are the mean over positions, the CAM is ReLU of the maps.
 
     The head is a bias-free 1×1 convolution after channel dropout, so nothing but the maps decides. A second
@@ -68,24 +69,11 @@ class CamClassifier(nn.Module):
         contrast: Contrast = "field",
         n_subcategories: int = 0,
     ) -> None:
-        super().__init__()
-        self.input = ContrastNorm(in_channels, contrast)
-        self.backbone = Backbone(backbone, stride, stride_by, in_channels, pretrained)
+        super().__init__(backbone, stride, stride_by, in_channels, pretrained, contrast)
         self.stride = stride
-        self.n_features = self.backbone.n_features
         self.drop = nn.Dropout2d(drop_rate)
         self.head = _map_head(self.n_features, n_classes)
         self.subcategory_head = _map_head(self.n_features, n_subcategories) if n_subcategories else None
-
-    @property
-    def in_channels(self) -> int:
-        """Channels that are read: 3 or 4."""
-        return self.input.in_channels
-
-    def forward_features(self, fields: Tensor) -> Tensor:
-        """Fields, uint8 or float 0–255 (B, 4 or in_channels, S, S) -> feature maps (B, n_features, h, w)."""
-        features: Tensor = self.backbone(self.input(fields))
-        return features
 
     def forward_heads(self, normalised: Tensor) -> CamHeads:
         """One pass of fields that ``self.input`` normalised, or of tiles of them, through all heads."""
