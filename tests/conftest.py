@@ -1,6 +1,7 @@
 """What all tests share: where reference data lies, and how a test that needs it skips."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -39,3 +40,14 @@ def reference(shared: Path) -> Path:
 def real(shared: Path) -> Path:
     """Real HPA images, masks and tables."""
     return shared / "real"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch computes with one thread, which is quickest for tiny networks."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

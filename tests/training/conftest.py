@@ -1,19 +1,21 @@
 """A tiny competition to train on, and one thread, which is quickest for tiny networks."""
 
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from hpa_kit.config import TrainSettings
 
+# Lets tests import what stands beside them.
+sys.path.insert(0, str(Path(__file__).parent))
+
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def quick(one_thread):
+    """Every test of this room."""
 
 
 @pytest.fixture(scope="session")

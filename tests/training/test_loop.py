@@ -1,6 +1,5 @@
 """A run learns, can be cut off at any moment, and says what is wrong."""
 
-import csv
 import shutil
 import signal
 import subprocess
@@ -10,31 +9,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from runs_alike import CutOffError, assert_same_run, metrics
 
 from hpa_kit.config import TrainSettings, to_yaml
 from hpa_kit.errors import InputError
 from hpa_kit.training import Trainer, load_member, read_checkpoint, train
 from hpa_kit.training.objectives import Objective
 from hpa_kit.training.subcategory_table import write_subcategories
-
-
-class CutOffError(Exception):
-    """Stands for a process that ends."""
-
-
-def metrics(run):
-    with (run / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def assert_same_run(one, other):
-    assert metrics(one) == metrics(other)
-    for name in ("best.safetensors", "last.safetensors"):
-        left, right = read_checkpoint(one / name).state, read_checkpoint(other / name).state
-        assert left.keys() == right.keys()
-        assert left["metrics"] == right["metrics"] and left["epoch"] == right["epoch"]
-        for part in {"model", "ema"} & left.keys():
-            assert all(torch.equal(left[part][key], right[part][key]) for key in left[part])
 
 
 def test_a_run_learns_and_leaves_everything_in_its_folder(settings):

@@ -1,11 +1,11 @@
 """A run that its time limit or a kill ends in the middle goes on to the same curve, here or elsewhere."""
 
-import csv
 import logging
 import shutil
 
 import pytest
 import torch
+from runs_alike import CutOffError, assert_same_run
 
 from hpa_kit.errors import InputError
 from hpa_kit.training import Trainer, load_member, read_checkpoint, train
@@ -15,30 +15,11 @@ NO_TIME = 1e-9  # hours; one step of a session, or one validation, is done in an
 CHANGES = {"drop_rate": 0.3, "ema": 0.9, "epochs": 2, "swa": 0.4}
 
 
-class CutOffError(Exception):
-    """Stands for a process that ends."""
-
-
 @pytest.fixture(scope="module")
 def undisturbed(make_run_settings, tmp_path_factory):
     """A run with dropout and averaged weights that nothing disturbed."""
     torch.set_num_threads(1)
     return train(make_run_settings(out=tmp_path_factory.mktemp("undisturbed") / "run", **CHANGES))
-
-
-def metrics(run):
-    with (run / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def assert_same_run(one, other):
-    assert metrics(one) == metrics(other)
-    for name in ("best.safetensors", "last.safetensors"):
-        left, right = read_checkpoint(one / name).state, read_checkpoint(other / name).state
-        assert left.keys() == right.keys()
-        assert left["metrics"] == right["metrics"] and left["epoch"] == right["epoch"]
-        for part in {"model", "ema", "swa"} & left.keys():
-            assert all(torch.equal(left[part][key], right[part][key]) for key in left[part])
 
 
 def finished(run, epochs=CHANGES["epochs"]):

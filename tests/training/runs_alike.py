@@ -1,0 +1,26 @@
+"""Runs that end early, and whether two runs came to the same."""
+
+import csv
+
+import torch
+
+from hpa_kit.training import read_checkpoint
+
+
+class CutOffError(Exception):
+    """Stands for a process that ends."""
+
+
+def metrics(run):
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_run(one, other):
+    assert metrics(one) == metrics(other)
+    for name in ("best.safetensors", "last.safetensors"):
+        left, right = read_checkpoint(one / name).state, read_checkpoint(other / name).state
+        assert left.keys() == right.keys()
+        assert left["metrics"] == right["metrics"] and left["epoch"] == right["epoch"]
+        for part in {"model", "ema", "swa"} & left.keys():
+            assert all(torch.equal(left[part][key], right[part][key]) for key in left[part])
