@@ -6,7 +6,7 @@ from collections import Counter
 import cv2
 import numpy as np
 import pytest
-import torch
+from written_fields import write_field
 
 from hpa_kit.cells import ClassicalSegmenter, LabelMaps, read_label_maps, write_label_maps
 from hpa_kit.classes import multi_hot, parse_label
@@ -28,13 +28,7 @@ from hpa_kit.inference.arrays import resized
 LABELS = {"a": "0|7", "b": "18", "c": "5|18", "1e5": "16", "d": "2|3", "e": "14"}
 SIDE = 48
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -48,13 +42,6 @@ def data(tmp_path, cells):
         write_field(root / "train", id, found, seed)
         write_label_maps(root / "maps" / f"{id}.npz", LabelMaps(found, found))
     return root
-
-
-def write_field(folder, id, found, seed):
-    rng = np.random.default_rng(seed)
-    for channel in ("red", "green", "blue", "yellow"):
-        plane = np.where(found > 0, rng.integers(40, 200, found.shape), rng.integers(0, 9, found.shape))
-        cv2.imwrite(str(folder / f"{id}_{channel}.png"), plane.astype(np.uint8))
 
 
 @pytest.fixture
@@ -295,7 +282,8 @@ def test_a_segmentation_member_gives_pseudo_labels_too(make, data, make_segmente
     np.testing.assert_allclose(scores["a"], fifteenth(data, "a", [run]), rtol=1e-4, atol=1e-6)
 
 
-def test_it_says_how_fast_it_went_and_where_the_time_goes(make, caplog):
+def test_it_says_how_fast_it_went_and_where_the_time_goes(make, data, caplog):
+    (data / "maps" / "a.npz").unlink()  # so that there are cells to find
     with caplog.at_level(logging.INFO):
         make()
     line = next(message for message in caplog.messages if "per second" in message)
