@@ -6,7 +6,7 @@ LATEST := .venv-latest
 CLIENT := .venv-client
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-latest lint format sync bench kill-table client rehearse clean
+.PHONY: help demo test test-latest lint format sync bench coverage kill-table client rehearse clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,10 @@ sync: $(VENV)/ready  ## bring each notebook's .ipynb in step with its .py
 
 bench: $(VENV)/ready  ## benchmarks against the usual way
 	$(BIN)/python -m pytest tests/benchmarks -s --override-ini addopts= -q
+
+# Not counted: functions that numba compiles, and most of what runs in processes of its own.
+coverage: $(VENV)/ready  ## the lines that no test runs
+	$(BIN)/python -m pytest --cov=hpa_kit --cov-branch --cov-report=term-missing:skip-covered
 
 KILLS ?= 60
 
