@@ -5,7 +5,7 @@ from typing import Any
 
 from hpa_kit.config import InferSettings, ReportSettings, TrainSettings, make_settings
 from hpa_kit.report.page import write_report
-from hpa_kit.training.checkpoint import BEST, LAST
+from hpa_kit.training.checkpoint import BEST
 
 
 class Frame:
@@ -58,7 +58,7 @@ def submission_report(settings: InferSettings, submission: Path, fields: int = 2
 def run_report(settings: TrainSettings, fields: int = 12) -> Frame:
     """The report of a run, ``report.html`` in its folder: its training, and fields it has not learnt from.
 
-    A network without class maps, or a run without a checkpoint yet, shows its training only.
+    A network without class maps, or a run without a whole epoch yet, shows its training only.
 
     Args:
         settings: of the run.
@@ -67,7 +67,7 @@ def run_report(settings: TrainSettings, fields: int = 12) -> Frame:
     Raises:
         InputError: as :func:`hpa_kit.report.write_report`.
     """
-    looks = settings.network != "arcface" and any((settings.out / name).is_file() for name in (BEST, LAST))
+    looks = settings.network != "arcface" and (settings.out / BEST).is_file()
     return _frame(
         source=settings.out,
         out=settings.out / "report.html",

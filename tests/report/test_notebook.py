@@ -11,7 +11,7 @@ from hpa_kit.report.frame import run_report, submission_report
 from hpa_kit.report.notebook import GrowingCams, augmented_batch, first_look, over_protein, top_cells
 from hpa_kit.submission import read_submission, write_submission
 from hpa_kit.training import train
-from hpa_kit.training.checkpoint import BEST, write_checkpoint
+from hpa_kit.training.checkpoint import BEST, LAST, write_checkpoint
 from hpa_kit.training.member import build_network
 
 FIELD = np.full((4, 40, 60), 7, np.uint8)
@@ -86,6 +86,13 @@ def test_a_run_is_shown_in_a_frame_whether_it_has_maps_a_checkpoint_or_neither(t
     frame = shown._repr_html_()
     assert frame.count("'") == 6  # a page with one of its own would end the frame
     assert html.unescape(frame.split("srcdoc='")[1].split("'")[0]) == shown.path.read_text()
+
+
+def test_a_run_that_was_stopped_before_its_first_epoch_shows_that_nothing_is_there_yet(training, tmp_path):
+    run = training.model_copy(update={"out": tmp_path / "stopped", "time_limit": 1e-9})
+    train(run)
+    assert (run.out / LAST).is_file() and not (run.out / BEST).is_file()
+    assert '"fields":[]' in run_report(run).path.read_text()
 
 
 def test_a_submission_is_shown_with_the_maps_of_its_members(training, tmp_path):
