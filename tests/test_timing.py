@@ -7,20 +7,7 @@ import pytest
 from hpa_kit.timing import Forecast, Stopwatch, duration, peak_memory
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-def taking(clock: Clock, items, seconds: float):
+def taking(clock, items, seconds: float):
     for item in items:
         clock.seconds += seconds
         yield item

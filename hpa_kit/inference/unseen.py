@@ -43,6 +43,8 @@ def learnt_from(checkpoint: Path) -> frozenset[str] | None:
         file = checkpoint_file(start)
         folds = file.parent / FOLDS
         if not folds.is_file():
+            if len(chain) > 1:
+                log.warning(f"{checkpoint} started with {start}, which has no {FOLDS} beside it")
             return None
         settings = read_checkpoint(file, only=()).settings
         table = read_table(folds, ("ID", "fold"))

@@ -16,21 +16,6 @@ from hpa_kit.inference.seconds import PARTS, read_seconds, seconds_of
 N_FIELDS = 6
 
 
-class Clock:
-    """Seconds that pass only while members look."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
 @pytest.fixture
 def fields(competition, cells):
     for k in range(N_FIELDS):
@@ -54,7 +39,7 @@ def settings(competition, member: Path, kind=InferSettings, **changes):
     return kind(**values)
 
 
-def members_take(monkeypatch, clock: Clock, seconds: float, fail_at: int = 0) -> None:
+def members_take(monkeypatch, clock, seconds: float, fail_at: int = 0) -> None:
     """Let members take so long for a field, and be interrupted at a call."""
     look, calls = Ensemble.look, []
 

@@ -36,10 +36,12 @@ def test_what_it_started_with_has_told_it_of_fields_too(make_run):
     assert learnt_from(third) == {"a", "b", "c", "d"}
 
 
-def test_without_folds_anywhere_it_may_have_learnt_from_every_field(make_run):
+def test_without_folds_anywhere_it_may_have_learnt_from_every_field(make_run, caplog):
     first = make_run("first", None)
     assert learnt_from(first) is None
-    assert learnt_from(make_run("second", {"a": 0, "b": 1}, warm_start=first)) is None
+    with caplog.at_level(logging.WARNING):
+        assert learnt_from(make_run("second", {"a": 0, "b": 1}, warm_start=first)) is None
+    assert f"started with {first}, which has no folds.csv beside it" in caplog.text
 
 
 def test_a_start_that_is_gone_is_said_and_its_fields_are_not_counted(make_run, tmp_path, caplog):
