@@ -105,8 +105,8 @@ def field_size(folder: str | Path, id: str) -> tuple[int, int]:
             continue
         try:
             with path.open("rb") as stream:
-                _, height, width = read_header(stream, _where(path, channel, id))
-            return height, width
+                header = read_header(stream, _where(path, channel, id))
+            return header.height, header.width
         except OSError as error:
             failure = InputError(f"{_where(path, channel, id)} cannot be read: {error.strerror}")
         except InputError as error:
