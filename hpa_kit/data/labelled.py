@@ -92,9 +92,7 @@ def _external_fields(settings: _Settings, path: Path, known: set[str], sources: 
             f"external: no field of {path} is taken: {why}; put that right or leave external out"
         )
     if len(new) < len(listed):
-        log.info(
-            f"external: {len(listed) - len(new)} rows of {path} are fields of the competition; left out"
-        )
+        log.info(f"external: {len(listed) - len(new)} rows of {path} are fields of the competition; left out")
     log.info(f"external: {len(taken)} of {len(rows)} fields with images are taken in mode {mode}")
     return taken
 
