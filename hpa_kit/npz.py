@@ -1,4 +1,4 @@
-"""Arrays out of numpy's npz files, without pickles and without more memory than the reader expects."""
+"""Arrays out of numpy's files, without pickles and without more memory than the reader expects."""
 
 import math
 import zipfile
@@ -31,7 +31,11 @@ def read_npz(path: str | Path, names: Collection[str], most: int) -> dict[str, N
         with zipfile.ZipFile(path) as archive:
             members = {info.filename: info for info in archive.infolist()}
             found = {name: members[f"{name}.npy"] for name in names if f"{name}.npy" in members}
-            return {name: _read(archive, info, most) for name, info in found.items()}
+            arrays = {}
+            for name, info in found.items():
+                with archive.open(info) as member:
+                    arrays[name] = _read(member, info.filename, info.file_size, most)
+            return arrays
     # What numpy and zipfile raise for a file that is no archive of arrays, or a broken one.
     except (OSError, EOFError, NotImplementedError, RuntimeError, MemoryError, zlib.error) as error:
         raise ValueError(str(error) or type(error).__name__) from None
@@ -39,22 +43,47 @@ def read_npz(path: str | Path, names: Collection[str], most: int) -> dict[str, N
         raise ValueError(str(error)) from None
 
 
-def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> NDArray[Any]:
-    if info.file_size > most:
-        raise ValueError(f"{info.filename} claims {info.file_size} bytes; expected {most} at most")
-    with archive.open(info) as member:
-        _check_claim(member, info)
-    with archive.open(info) as member:
-        return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
+def npz_names(path: str | Path) -> list[str]:
+    """The names of the arrays in an npz file.
+
+    Raises:
+        ValueError: the file is missing, damaged, or no npz.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ValueError(str(error)) from None
 
 
-def _check_claim(member: IO[bytes], info: zipfile.ZipInfo) -> None:
-    """Refuse an array that claims more than its member holds, before numpy makes room for it."""
-    version = np.lib.format.read_magic(member)
+def read_npy(path: str | Path, most: int) -> NDArray[Any]:
+    """Read the array of an npy file.
+
+    Args:
+        path: the file.
+        most: bytes of the array.
+
+    Raises:
+        ValueError: the file is missing, damaged, no npy, larger, or of pickled objects.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return _read(file, Path(path).name, Path(path).stat().st_size, most)
+    except (OSError, EOFError, RuntimeError, MemoryError) as error:
+        raise ValueError(str(error) or type(error).__name__) from None
+
+
+def _read(file: IO[bytes], name: str, size: int, most: int) -> NDArray[Any]:
+    """An array of so many bytes at most; one that claims more than its file holds gets no room."""
+    version = np.lib.format.read_magic(file)
     read_header = (
         np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     )
-    shape, _, dtype = read_header(member)
+    shape, _, dtype = read_header(file)
+    if size > most:
+        raise ValueError(f"{name} claims {size} bytes, {dtype} {shape}; expected {most} bytes at most")
     claimed = math.prod(shape) * dtype.itemsize
-    if not dtype.hasobject and claimed != info.file_size - member.tell():
-        raise ValueError(f"{info.filename} claims {claimed} bytes, holds {info.file_size - member.tell()}")
+    if not dtype.hasobject and claimed != size - file.tell():
+        raise ValueError(f"{name} claims {claimed} bytes, holds {size - file.tell()}")
+    file.seek(0)
+    return np.asarray(np.lib.format.read_array(file, allow_pickle=False))

@@ -7,14 +7,15 @@ if TYPE_CHECKING:
     from hpa_kit.cells.classical import ClassicalSegmenter
     from hpa_kit.cells.dpn_unet import DPNUnet
     from hpa_kit.cells.kept import FieldCells, kept_or_made
-    from hpa_kit.cells.label_maps import (
-        LabelMaps,
+    from hpa_kit.cells.label_maps import LabelMaps, write_label_maps
+    from hpa_kit.cells.label_step import label_cells
+    from hpa_kit.cells.mask_folder import (
+        MaskFolder,
         has_label_maps,
+        label_map_ids,
         read_cells,
         read_label_maps,
-        write_label_maps,
     )
-    from hpa_kit.cells.label_step import label_cells
     from hpa_kit.cells.segmenters import segmenter
     from hpa_kit.cells.weights import load_published_network
 
@@ -24,12 +25,14 @@ _HOME = {
     "DPNUnet": "dpn_unet",
     "FieldCells": "kept",
     "LabelMaps": "label_maps",
-    "has_label_maps": "label_maps",
+    "MaskFolder": "mask_folder",
+    "has_label_maps": "mask_folder",
     "kept_or_made": "kept",
     "label_cells": "label_step",
+    "label_map_ids": "mask_folder",
     "load_published_network": "weights",
-    "read_cells": "label_maps",
-    "read_label_maps": "label_maps",
+    "read_cells": "mask_folder",
+    "read_label_maps": "mask_folder",
     "segmenter": "segmenters",
     "write_label_maps": "label_maps",
 }
@@ -39,9 +42,11 @@ __all__ = [
     "DPNUnet",
     "FieldCells",
     "LabelMaps",
+    "MaskFolder",
     "has_label_maps",
     "kept_or_made",
     "label_cells",
+    "label_map_ids",
     "load_published_network",
     "read_cells",
     "read_label_maps",

@@ -8,7 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from hpa_kit.cells.label_maps import LabelMaps, has_label_maps, read_label_maps
+from hpa_kit.cells.label_maps import LabelMaps
+from hpa_kit.cells.mask_folder import MaskFolder
 from hpa_kit.cells.one_or_many import Field
 from hpa_kit.cells.segmenters import Segmenter
 from hpa_kit.data import CHANNELS, read_field
@@ -58,8 +59,8 @@ def kept_or_made(
         ids: the fields, in the order wanted.
         images: folder of their images.
         finder: finds the cells.
-        masks: folder of ``ID.npz`` or ``ID.png``; damaged ones are warned of and found again. None: all are
-            found.
+        masks: folder of label maps, see :class:`~hpa_kit.cells.MaskFolder`; what cannot be read is warned of
+            and found again. None: all are found.
         workers: threads that read.
         needed: channels that a field must have; 3 takes those without yellow, which is 0 there.
 
@@ -67,36 +68,40 @@ def kept_or_made(
         an iterator of ID and field with label maps, or why there are none.
 
     Raises:
-        InputError: ``masks`` is no folder.
+        InputError: ``masks`` is no folder, or one of other files.
     """
-    folder = None if masks is None else Path(masks)
-    if folder is not None and not folder.is_dir():
-        raise InputError(f"masks: {folder} is no folder; expected one with ID.npz or ID.png files")
+    folder = None if masks is None else MaskFolder(masks)
+    if folder is not None:
+        folder.check()
     return _kept_or_made(ids, Path(images), finder, folder, max(1, workers), needed)
 
 
 def _kept_or_made(
-    ids: Iterable[str], images: Path, finder: Segmenter, masks: Path | None, workers: int, needed: int
+    ids: Iterable[str], images: Path, finder: Segmenter, masks: MaskFolder | None, workers: int, needed: int
 ) -> Generator[tuple[str, FieldCells | Failure], None, None]:
     def read(id: str) -> tuple[str, _Read | Failure]:
         return id, attempt(_read, images, masks, id, needed)
 
-    with (
-        ThreadPoolExecutor(workers, "read") as pool,
-        closing(run_ahead(pool, read, ids, max(workers + 1, READ_AHEAD))) as fields,
-    ):
-        for id, result in _through(fields, finder):
-            if isinstance(result, FieldCells) and result.made and not result.maps.cells.any():
-                log.warning(f"cells: {finder.name} finds no cell in field {id}")
-            yield id, result
+    try:
+        with (
+            ThreadPoolExecutor(workers, "read") as pool,
+            closing(run_ahead(pool, read, ids, max(workers + 1, READ_AHEAD))) as fields,
+        ):
+            for id, result in _through(fields, finder):
+                if isinstance(result, FieldCells) and result.made and not result.maps.cells.any():
+                    log.warning(f"cells: {finder.name} finds no cell in field {id}")
+                yield id, result
+    finally:
+        if masks is not None:
+            masks.report()
 
 
-def _read(images: Path, masks: Path | None, id: str, needed: int) -> _Read:
+def _read(images: Path, masks: MaskFolder | None, id: str, needed: int) -> _Read:
     field = read_field(images, id, needed=needed)
-    if masks is None or not has_label_maps(masks, id):
+    if masks is None:
         return _Read(field, None)
     try:
-        return _Read(field, read_label_maps(masks, id, field))
+        return _Read(field, masks.read(id, field) if masks.find(id) is not None else None)
     except InputError as error:
         log.warning(f"{error}; its cells are found again")
         return _Read(field, None)

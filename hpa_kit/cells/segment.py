@@ -11,7 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from hpa_kit.cells.kept import FieldCells, kept_or_made
-from hpa_kit.cells.label_maps import VERSION, label_map_info, read_label_maps, write_label_maps
+from hpa_kit.cells.label_maps import VERSION, label_map_info, write_label_maps
+from hpa_kit.cells.mask_folder import read_label_maps
 from hpa_kit.cells.segmenters import Segmenter, segmenter
 from hpa_kit.config import SegmentSettings
 from hpa_kit.data import DataFolder, field_size

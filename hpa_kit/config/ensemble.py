@@ -65,7 +65,7 @@ class EnsembleSettings(Settings):
     map_size: int = Field(
         default=512, ge=16, le=4096, description="side of the maps on which cells are scored"
     )
-    masks: Path | None = Field(default=None, description="folder of ID.npz or ID.png label maps")
+    masks: Path | None = Field(default=None, description="folder of label maps: ID.npz, .png, .npy or .tif")
     segmenter: SegmenterName = Field(default="auto", description="who finds cells that masks lacks")
     weights: Path | None = Field(default=None, description="folder of the two published cell networks")
 

@@ -22,7 +22,7 @@ class LookSettings(Settings):
     ensemble: Path | None = Field(
         None, description="ensemble YAML, in place of members; options given here win over what it says"
     )
-    masks: Path | None = Field(None, description="folder of ID.npz or ID.png label maps")
+    masks: Path | None = Field(None, description="folder of label maps: ID.npz, .png, .npy or .tif")
     segmenter: SegmenterName = Field("auto", description="who finds cells that masks lacks")
     weights: Path | None = Field(None, description="folder of the two published networks")
     views: Views = Field("flips", description="test-time views of each field by members")

@@ -73,14 +73,7 @@ def read_cell_scores(path: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"cell scores: {path} is missing; expected a table that hpa-kit pseudo-labels wrote")
     numbers: dict[str, Any] = {"cell": np.int64} | dict.fromkeys(CLASS_COLUMNS, np.float64)
-    try:
-        # Text would need ten times the memory; what is text must stay it.
-        table = pd.read_csv(path, dtype={"ID": object} | numbers, keep_default_na=False, na_filter=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cell scores: {path} cannot be read: {' '.join(str(error).split())}") from None
-    lacking = [column for column in ("ID", *numbers) if column not in table.columns]
-    if lacking:
-        raise InputError(f"cell scores: {path} lacks the column {', '.join(lacking)}")
+    table = read_table(path, ("ID", *numbers), numbers)
     values = table[list(CLASS_COLUMNS)].to_numpy()
     bad = ~((values >= 0) & (values <= 1)).all(axis=1)
     if bad.any():

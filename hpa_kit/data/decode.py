@@ -1,5 +1,8 @@
 """One channel's file -> one plane: png, jpg and tif of any depth and colour, checked before it is decoded.
 
+Pixels come as they are stored. A file may ask to be turned or mirrored when it is shown (EXIF in png and jpg,
+a tag in tif), each channel of a field for itself: whoever did it would lay one channel askew on the others.
+
 OpenCV decodes: of what Kaggle's image has it is the fastest for grey png, and it lets other threads run
 meanwhile (``tests/benchmarks/test_bench_decode.py`` measures it). It is not asked about files that it would
 answer with a wrong picture: half a jpg, the first page of many, separate planes of a 16-bit tif.
@@ -12,9 +15,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
-from hpa_kit.data.headers import AGAIN, MAX_PIXELS, read_header, tif_page
+from hpa_kit.data.headers import AGAIN, MAX_PIXELS, as_stored, read_header, tif_page
 from hpa_kit.errors import InputError
 
 # The most pixels, in four planes of 16 bits, nothing of them packed: no file that can be used is larger.
@@ -60,15 +63,36 @@ def decode_plane(data: bytes, where: str) -> Plane:
     Raises:
         InputError: the file is no whole png, jpg or single-page tif of 8 or 16 bits.
     """
+    return _largest_plane(decode_planes(data, where))
+
+
+def decode_planes(data: bytes, where: str) -> Plane:
+    """All planes of an image's file, as they are stored.
+
+    Args:
+        data: the file's bytes.
+        where: what to call the file in an error.
+
+    Returns:
+        (H, W), or (H, W, 2 or 4) with alpha last, or (H, W, 3); uint8, or uint16 where the file has 16 bits.
+
+    Raises:
+        InputError: as :func:`decode_plane`.
+    """
     header = read_header(io.BytesIO(data), where)
     if not _is_whole(data, header.kind):
         raise InputError(f"{where} is truncated: its end is missing; {AGAIN}")
     pixels = _decode_tif(data, where) if header.kind == "tif" else _decode_cv2(data)
     if pixels is None or pixels.shape[:2] != (header.height, header.width):
+        if header.rare:
+            raise InputError(
+                f"{where} is a {header.kind} with {header.rare}, which neither OpenCV nor Pillow unpacks "
+                "here; save it as png, or as tif without compression"
+            )
         raise InputError(f"{where} is damaged: a {header.kind} that cannot be decoded; {AGAIN}")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{where} holds {pixels.dtype} values; expected whole numbers of 8 or 16 bits")
-    return _largest_plane(pixels)
+    return pixels
 
 
 def to_8_bits(plane: Plane) -> tuple[NDArray[np.uint8], int]:
@@ -108,6 +132,7 @@ def _decode_tif(data: bytes, where: str) -> NDArray[Any] | None:
     if page.photometric not in TIF_COLOURS or page.samples > 4:
         found = f"{page.samples} samples of photometric kind {page.photometric}"
         raise InputError(f"{where} has {found}; expected grey, palette or RGB, with or without alpha")
+    data = as_stored(data, page)
     if page.dtype != "uint16":
         return _decode_pillow(data)
     if page.samples == 2 or (page.samples > 1 and page.separate):  # OpenCV mixes these up
@@ -115,6 +140,8 @@ def _decode_tif(data: bytes, where: str) -> NDArray[Any] | None:
             f"{where} is a 16-bit tif with separate planes or grey alpha; save it as grey tif or png"
         )
     pixels = _decode_cv2(data)
+    if pixels is None and page.samples == 1:  # some compressions only Pillow unpacks
+        pixels = _decode_pillow(data)
     return ~pixels if pixels is not None and page.photometric == 0 else pixels
 
 
@@ -122,7 +149,10 @@ def _decode_pillow(data: bytes) -> NDArray[Any] | None:
     modes = {"1": "L", "P": "RGB", "PA": "RGB", "YCbCr": "RGB"}
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert(modes.get(image.mode, image.mode)))
+            # Before it is loaded: Pillow turns what asks for it, in its directory or in its XMP.
+            image.getexif()[ExifTags.Base.Orientation] = 1
+            pixels = np.asarray(image.convert(modes.get(image.mode, image.mode)))
+            return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     except Exception:  # Pillow raises many kinds on damaged files; all mean the same here
         return None
 

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,12 +26,16 @@ def find_fields(folder: str | Path) -> list[str]:
     """IDs of all fields of which a folder holds at least one channel, sorted.
 
     A channel's file is ``ID_red``, ``_green``, ``_blue`` or ``_yellow`` and an ending of :data:`ENDINGS` in
-    any letter case. Hidden files (``._ID_red.png``) and folders are passed over.
+    any letter case. Hidden files (``._ID_red.png``) and folders are passed over, and so are the pictures of
+    several channels that the Atlas offers beside them, such as ``ID_blue_red_green.jpg``.
 
     Raises:
         InputError: the folder is missing, or is a file.
     """
-    return sorted({id for _, id, _ in _channel_files(Path(folder))})
+    found: dict[str, set[str]] = {}
+    for _, id, channel in _channel_files(Path(folder)):
+        found.setdefault(id, set()).add(channel)
+    return sorted(id for id, channels in found.items() if not _is_merged(id, channels, found))
 
 
 def read_field(
@@ -105,8 +109,8 @@ def field_size(folder: str | Path, id: str) -> tuple[int, int]:
             continue
         try:
             with path.open("rb") as stream:
-                _, height, width = read_header(stream, _where(path, channel, id))
-            return height, width
+                header = read_header(stream, _where(path, channel, id))
+            return header.height, header.width
         except OSError as error:
             failure = InputError(f"{_where(path, channel, id)} cannot be read: {error.strerror}")
         except InputError as error:
@@ -175,6 +179,29 @@ def _channel_files(folder: Path) -> Iterator[tuple[str, str, str]]:
         raise InputError(f"fields: {folder} is a file; expected a folder with ID_red.png and so on") from None
     except OSError as error:
         raise InputError(f"fields: {folder} cannot be read: {error.strerror}") from None
+
+
+def _is_merged(id: str, channels: Set[str], fields: Collection[str]) -> bool:
+    """Whether an ID is none: its files are pictures of several channels, whose names list these.
+
+    ``k_blue_red_green.jpg`` looks like channel green of ``k_blue_red``. An ID may end in colours of its own,
+    so a field that could be read stays one; and a merged picture lists no channel twice.
+
+    Args:
+        id: what the files would be the channels of.
+        channels: which of its channels are there.
+        fields: all such IDs of the folder.
+    """
+    if channels >= {"red", "green", "blue"}:
+        return False
+    base, _, last = id.rpartition("_")
+    listed: list[str] = []
+    while base and last in CHANNELS and last not in {*listed, *channels}:
+        listed.append(last)
+        if base in fields or len(listed) > 1:
+            return True
+        base, _, last = base.rpartition("_")
+    return False
 
 
 def channel_paths(folder: Path, id: str, n_channels: int = len(CHANNELS)) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from collections.abc import Collection, Iterator
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from hpa_kit.errors import InputError
@@ -10,6 +11,14 @@ from hpa_kit.errors import InputError
 MAX_PIXELS = 2**26
 AGAIN = "download or copy it again"
 KINDS = "expected a png, jpg or tif"
+# Values that a channel's tif may hold, as numpy calls them.
+CHANNEL_VALUES = ("uint8", "uint16", "bool")
+# Frames of a jpg that every reader knows: baseline, extended, progressive.
+_COMMON_FRAMES = (0xC0, 0xC1, 0xC2)
+# Compressions of a tif that every libtiff knows: none, CCITT, LZW, jpg, deflate, PackBits.
+_COMMON_COMPRESSIONS = (1, 2, 3, 4, 5, 7, 8, 32773, 32946)
+# The tag by which a tif asks to be turned or mirrored when it is shown.
+_ORIENTATION = 274
 
 
 class Header(NamedTuple):
@@ -18,14 +27,16 @@ class Header(NamedTuple):
     kind: Literal["png", "jpg", "tif"]
     height: int
     width: int
+    rare: str = ""  # how its pixels are packed, where not every reader can unpack that
 
 
-def read_header(stream: BinaryIO, where: str) -> Header:
+def read_header(stream: BinaryIO, where: str, values: Collection[str] = CHANNEL_VALUES) -> Header:
     """Kind and size of an image from its first bytes; what it is called plays no part.
 
     Args:
         stream: the file, open for reading bytes, or its bytes in memory.
         where: what to call the file in an error.
+        values: that a tif may hold.
 
     Raises:
         InputError: neither png, jpg nor tif, a damaged header, more than one page, or a size beyond belief.
@@ -39,7 +50,8 @@ def read_header(stream: BinaryIO, where: str) -> Header:
         elif start.startswith(b"\xff\xd8\xff"):
             header = _jpg_header(stream)
         elif start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            header = Header("tif", *tif_page(stream, where)[:2])
+            page = tif_page(stream, where, values)
+            header = Header("tif", page.height, page.width, page.rare)
         else:
             raise InputError(f"{where} is {_guess(start)}; {KINDS}")
     except struct.error:
@@ -69,8 +81,9 @@ def _jpg_header(stream: BinaryIO) -> Header:
         if kind == 0xFF:  # a fill byte
             at += 1
         elif 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
-            _, height, width = struct.unpack(">BHH", stream.read(5))
-            return Header("jpg", height, width)
+            bits, height, width = struct.unpack(">BHH", stream.read(5))
+            common = kind in _COMMON_FRAMES and bits == 8
+            return Header("jpg", height, width, "" if common else f"frame {kind:#x} of {bits} bits")
         else:
             at += 2 + length
 
@@ -84,14 +97,18 @@ class TifPage(NamedTuple):
     samples: int
     photometric: int
     separate: bool  # each sample a plane of its own
+    packed: str  # "NONE", or the name of a compression
+    rare: str  # as in a header
+    turned: tuple[tuple[int, bytes], ...]  # where it asks to be turned, and what asks for nothing there
 
 
-def tif_page(stream: BinaryIO, where: str) -> TifPage:
+def tif_page(stream: BinaryIO, where: str, values: Collection[str] = CHANNEL_VALUES) -> TifPage:
     """The only page of a tif, its strips all inside the file, its values of a kind that a channel has.
 
     Args:
         stream: the file, open for reading bytes, or its bytes in memory.
         where: what to call the file in an error.
+        values: that it may hold.
 
     Raises:
         InputError: it is damaged or truncated, holds several pages, or values of another kind.
@@ -104,6 +121,7 @@ def tif_page(stream: BinaryIO, where: str) -> TifPage:
         with tifffile.TiffFile(stream) as tif:
             pages = len(tif.pages)
             first: Any = tif.pages[0]
+            packed = getattr(first.compression, "name", str(first.compression))
             strips = [(int(n), int(m)) for n, m in zip(first.dataoffsets, first.databytecounts, strict=True)]
             page = TifPage(
                 height=int(first.imagelength),
@@ -112,6 +130,9 @@ def tif_page(stream: BinaryIO, where: str) -> TifPage:
                 samples=int(first.samplesperpixel),
                 photometric=int(first.photometric),
                 separate=int(first.planarconfig) == 2,
+                packed=packed,
+                rare=f"{packed} compression" if _is_rare(first) else "",
+                turned=tuple(_turns(first, "little" if tif.byteorder == "<" else "big")),
             )
     except Exception as error:  # tifffile lets through whatever a damaged directory trips over
         raise InputError(
@@ -119,11 +140,35 @@ def tif_page(stream: BinaryIO, where: str) -> TifPage:
         ) from None
     if pages != 1:
         raise InputError(f"{where} holds {pages} pages; expected one page per channel")
-    if page.dtype not in ("uint8", "uint16", "bool"):
-        raise InputError(f"{where} holds {page.dtype} values; expected whole numbers of 8 or 16 bits")
+    if page.dtype not in values:
+        expected = "whole numbers of 8 or 16 bits" if values == CHANNEL_VALUES else "numbers"
+        raise InputError(f"{where} holds {page.dtype} values; expected {expected}")
     if not strips or any(count < 1 or offset + count > size for offset, count in strips):
         raise InputError(f"{where} is truncated: its end is missing; {AGAIN}")
     return page
+
+
+def as_stored(data: bytes, page: TifPage) -> bytes:
+    """The bytes of a tif that asks to be shown as it is stored: its readers turn it otherwise."""
+    if not page.turned:
+        return data
+    straight = bytearray(data)
+    for offset, one in page.turned:
+        straight[offset : offset + len(one)] = one
+    return bytes(straight)
+
+
+def _is_rare(page: Any) -> bool:
+    # libtiff reads jpg inside a tif with 8 bits only.
+    compression = int(page.compression)
+    return compression not in _COMMON_COMPRESSIONS or (compression == 7 and page.dtype == "uint16")
+
+
+def _turns(page: Any, order: Literal["little", "big"]) -> Iterator[tuple[int, bytes]]:
+    """Where a page's directory holds its orientation, and the bytes of 1, which is: as stored."""
+    for tag in page.tags.getall(_ORIENTATION, default=[]):
+        if tag.count == 1 and tag.value != 1:
+            yield tag.valueoffset, (1).to_bytes(tag.valuebytecount, order)
 
 
 def _guess(start: bytes) -> str:

@@ -20,7 +20,7 @@ from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path
 
 # Raised where the same image gives another field than before: files of other versions are made again.
-VERSION = 1
+VERSION = 2
 SUFFIX = ".field"
 
 _MARK = b"hpa_kit field\n"
@@ -108,7 +108,7 @@ def kept_fault(path: Path, size: int, images: Path, id: str, n_channels: int) ->
         return ""
     except OSError as error:
         return f"store: {path} cannot be read: {error.strerror}"
-    if about is None or about["version"] != VERSION or about["size"] != size:
+    if about is None or not _reads_the_same(about) or about["size"] != size:
         return f"store: {path} was not written by this version, or is damaged"
     if there - start != about["bytes"]:
         return f"store: {path} is truncated"
@@ -190,6 +190,13 @@ def _about(mark: bytes, line: bytes) -> dict[str, Any] | None:
     except (ValueError, TypeError, RecursionError):
         pass
     return None
+
+
+def _reads_the_same(about: dict[str, Any]) -> bool:
+    """Whether this version would make the same field; version 1 turned tifs that asked for it."""
+    if about["version"] == 1:
+        return not any(str(name).lower().endswith((".tif", ".tiff")) for name, *_ in about["images"])
+    return bool(about["version"] == VERSION)
 
 
 def _unchanged(kept: Origin, image: Path) -> bool:

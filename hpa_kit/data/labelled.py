@@ -18,6 +18,8 @@ from hpa_kit.errors import InputError
 
 log = logging.getLogger(__name__)
 
+_Settings = TrainSettings | StoreSettings | PseudoLabelSettings
+
 
 class LabelledFields(NamedTuple):
     """``ID``, ``Label``, ``Cellline`` and ``External`` (bool) of fields; the folder of each ID."""
@@ -26,7 +28,7 @@ class LabelledFields(NamedTuple):
     folders: dict[str, Path]
 
 
-def labelled_fields(settings: TrainSettings | StoreSettings | PseudoLabelSettings) -> LabelledFields:
+def labelled_fields(settings: _Settings) -> LabelledFields:
     """The competition's training fields, then the external fields that settings ask for.
 
     Images of the competition's fields are looked for in ``train/`` and then among the external ones; all must
@@ -34,7 +36,8 @@ def labelled_fields(settings: TrainSettings | StoreSettings | PseudoLabelSetting
     those that the competition has.
 
     Raises:
-        InputError: a table cannot be read, or a field of the competition lacks images.
+        InputError: a table cannot be read, a field of the competition lacks images, or not one external field
+            is taken.
     """
     folder = DataFolder(settings.data)
     images, channels = folder.images("train"), CHANNELS[: settings.in_channels]
@@ -47,11 +50,7 @@ def labelled_fields(settings: TrainSettings | StoreSettings | PseudoLabelSetting
     if settings.external is None:
         return LabelledFields(table, folders)
     sources = Sources(others | {images: image_stems(images)}, channels)
-    rows = _with_images(read_external(settings.external), settings.external, set(labels["ID"]), sources)
-    taken = sample_external(rows, settings.external_mode)
-    log.info(
-        f"external: {len(taken)} of {len(rows)} fields with images are taken in mode {settings.external_mode}"
-    )
+    taken = _external_fields(settings, settings.external, set(labels["ID"]), sources)
     folders |= dict(zip(taken["ID"], taken["folder"], strict=True))
     external = taken[["ID", "Label", "Cellline"]].assign(External=True)
     return LabelledFields(pd.concat([table, external], ignore_index=True), folders)
@@ -70,20 +69,45 @@ def fields_to_keep(settings: StoreSettings) -> dict[str, Path]:
     return dict.fromkeys(find_fields(images), images)
 
 
-def _with_images(table: pd.DataFrame, path: Path, known: set[str], sources: Sources) -> pd.DataFrame:
-    """The rows of new fields whose images are there, with a column ``folder``; says how many are not."""
-    new = table[~table["ID"].isin(known)]
-    if len(new) < len(table):
-        log.info(f"external: {len(table) - len(new)} rows of {path} are fields of the competition; left out")
-    places = [sources.find(id, name) for id, name in zip(new["ID"], new["dir"], strict=True)]
+def _external_fields(settings: _Settings, path: Path, known: set[str], sources: Sources) -> pd.DataFrame:
+    """The rows of external fields to take, with a column ``folder``; says what is left out.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    mode = settings.external_mode
+    listed = read_external(path)
+    new = listed[~listed["ID"].isin(known)]
+    rows = _with_images(new, path, sources)
+    taken = sample_external(rows, mode)
+    if taken.empty:
+        if len(rows):
+            why = f"external_mode {mode} takes none of the {len(rows)} with images"
+        elif len(new):
+            where = settings.external_images or settings.data
+            why = f"none of its {len(new)} new IDs, such as {new['ID'].iloc[0]}, has its images in {where}"
+        else:
+            why = f"of its {len(listed)} rows none is of a field that the competition's table lacks"
+        raise InputError(
+            f"external: no field of {path} is taken: {why}; put that right or leave external out"
+        )
+    if len(new) < len(listed):
+        log.info(f"external: {len(listed) - len(new)} rows of {path} are fields of the competition; left out")
+    log.info(f"external: {len(taken)} of {len(rows)} fields with images are taken in mode {mode}")
+    return taken
+
+
+def _with_images(table: pd.DataFrame, path: Path, sources: Sources) -> pd.DataFrame:
+    """The rows of fields whose images are there, with a column ``folder``; says how many are not."""
+    places = [sources.find(id, name) for id, name in zip(table["ID"], table["dir"], strict=True)]
     there = np.array([place is not None for place in places], dtype=bool)
-    missing = len(new) - int(there.sum())
+    missing = len(table) - int(there.sum())
     if missing:
-        example = new["ID"].iloc[int(np.argmin(there))]
+        example = table["ID"].iloc[int(np.argmin(there))]
         channels = ", ".join(sources.channels)
         warnings.warn(
-            f"external: {missing} of {len(new)} rows of {path} lack images ({channels}), such as ID "
+            f"external: {missing} of {len(table)} rows of {path} lack images ({channels}), such as ID "
             f"{example}; left out",
             stacklevel=3,
         )
-    return new.assign(folder=pd.Series(places, index=new.index, dtype=object))[there]
+    return table.assign(folder=pd.Series(places, index=table.index, dtype=object))[there]

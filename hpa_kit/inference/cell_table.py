@@ -7,7 +7,7 @@ from time import monotonic
 import numpy as np
 import pandas as pd
 
-from hpa_kit.cells import FieldCells, has_label_maps, write_label_maps
+from hpa_kit.cells import FieldCells, write_label_maps
 from hpa_kit.cells.geometry import CellGeometry, cell_geometry
 from hpa_kit.config import PredictSettings
 from hpa_kit.data import DataFolder, find_fields
@@ -89,8 +89,9 @@ def _label_map_folder(settings: PredictSettings) -> Path:
 def _keep(folder: Path, masks: Path | None, id: str, found: FieldCells) -> CellGeometry:
     """Write a field's label maps where they are not there already, and measure its cells."""
     kept_here = not found.made and masks is not None and masks.resolve() == folder.resolve()
-    if not (kept_here and has_label_maps(folder, id)):
-        write_label_maps(folder / f"{id}.npz", found.maps)
+    path = folder / f"{id}.npz"
+    if not (kept_here and path.is_file()):
+        write_label_maps(path, found.maps)
     return cell_geometry(found.maps.cells)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpa_kit import __version__
+from hpa_kit.cells import label_map_ids
 from hpa_kit.training.checkpoint import BEST
 
 WEIGHT_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
@@ -41,11 +42,12 @@ def field_stamps(
             continue
         with os.scandir(folder) as entries:
             for entry in entries:
-                stem = entry.name.rpartition(".")[0]
-                found = files.get(stem.rpartition("_")[0] if is_image else stem)
-                if found is not None and entry.is_file():
-                    stat = entry.stat()
-                    found.append([is_image, entry.name, stat.st_size, stat.st_mtime_ns])
+                name = entry.name
+                mine = [name.rpartition("_")[0]] if is_image else label_map_ids(name)
+                for found in (files[id] for id in mine if id in files):
+                    if entry.is_file():
+                        stat = entry.stat()
+                        found.append([is_image, name, stat.st_size, stat.st_mtime_ns])
     return {
         id: _short(json.dumps([sorted(found, key=str), extra.get(id)]).encode())
         for id, found in files.items()

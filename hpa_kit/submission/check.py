@@ -7,7 +7,7 @@ from typing import NamedTuple
 from hpa_kit.errors import InputError
 from hpa_kit.submission.rle import mask_runs
 from hpa_kit.submission.table import COLUMNS, parse_prediction, parse_size, read_submission
-from hpa_kit.tables import read_table
+from hpa_kit.tables import SEPARATORS, find_separator, read_table
 
 # Of one kind of fault, this many IDs are named one by one.
 MOST_NAMED = 50
@@ -35,6 +35,8 @@ def check_submission(csv: str | Path, sample_csv: str | Path) -> list[str]:
             raise
         return [str(error)]
     faults = []
+    if (separator := find_separator(csv, COLUMNS)) != ",":
+        faults.append(f"{SEPARATORS[separator]} stand between the columns; expected commas")
     if tuple(table.columns) != COLUMNS:
         faults.append(f"columns are {','.join(table.columns)}; expected {','.join(COLUMNS)}")
     expected, found = sample["ID"].tolist(), table["ID"].tolist()
@@ -73,7 +75,7 @@ def _row_faults(wanted: _Wanted, width: str, height: str, text: str) -> Iterator
         return
     for confidence in detections.confidences:
         if not 0 <= confidence <= 1:
-            yield f"confidence {confidence:g} is not between 0 and 1"
+            yield f"confidence {confidence!r} is not between 0 and 1"
             break
     # What the sample itself holds for the field is accepted, whatever size of mask it is.
     own = set(wanted.text.split())

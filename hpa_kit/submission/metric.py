@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from hpa_kit.classes import N_CLASSES
@@ -71,7 +72,8 @@ def evaluate(
     Args:
         truth_csv: ``ID,ImageWidth,ImageHeight,PredictionString`` with ``class mask`` pairs.
         submission_csv: the same columns with ``class confidence mask`` triples. A field of the truth without
-            a row has no detections; a row that the truth lacks is left out with a warning.
+            a row has no detections; a row that the truth lacks is left out with a warning. One row at least
+            has to be of the truth.
         iou: overlap from which a detection is right; the value itself is enough.
         verified: ``all`` counts every detection; ``present`` leaves out detections of a class that the
             field's truth does not show.
@@ -97,6 +99,12 @@ def compare_fields(truth_csv: Path, submission_csv: Path) -> list[ComparedField]
     """
     truth, submission = read_submission(truth_csv), read_submission(submission_csv)
     rows = {row[0]: row for row in submission.itertuples(index=False, name=None)}
+    if rows.keys().isdisjoint(truth["ID"]):
+        raise InputError(
+            f"evaluate: {submission_csv} has no field of the truth: its IDs are "
+            f"{_such_as(submission['ID'])}, those of {truth_csv} {_such_as(truth['ID'])}; give the truth of "
+            "these fields"
+        )
     fields = []
     for id, width, height, text in truth.itertuples(index=False, name=None):
         truth_place, place = f"truth: {truth_csv}, ID {id}", f"submission: {submission_csv}, ID {id}"
@@ -114,6 +122,11 @@ def compare_fields(truth_csv: Path, submission_csv: Path) -> list[ComparedField]
             f"evaluate: {len(rows)} rows are not in the truth, such as {next(iter(rows))}", stacklevel=3
         )
     return fields
+
+
+def _such_as(ids: "pd.Series[str]") -> str:
+    shown = ", ".join(ids.iloc[:2])
+    return "none" if ids.empty else f"such as {shown}"
 
 
 def _parsed(parse: Callable[[str], Detections], text: str, place: str) -> Detections:

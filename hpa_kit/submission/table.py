@@ -17,6 +17,9 @@ from hpa_kit.tables import check_ids, read_table
 
 COLUMNS = ("ID", "ImageWidth", "ImageHeight", "PredictionString")
 
+# Above it a confidence is written as more than 1; below, rounding errors of sums are not.
+_MOST = 1 + 4e-7
+
 
 class Detections(NamedTuple):
     """What a prediction string says: one entry per cell and class."""
@@ -38,7 +41,7 @@ def prediction_string(scores: ArrayLike, masks: Mapping[int, str], floor: float 
         ``class confidence mask`` triples, cells rising, classes rising; empty where nothing is left.
 
     Raises:
-        InputError: another shape, or a score that is not finite.
+        InputError: another shape, or a score that is not finite or above 1.
     """
     array = np.asarray(scores, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] != N_CLASSES:
@@ -47,6 +50,11 @@ def prediction_string(scores: ArrayLike, masks: Mapping[int, str], floor: float 
         cell, index = np.argwhere(~np.isfinite(array))[0]
         raise InputError(
             f"scores: cell {cell + 1}, class {index} is {array[cell, index]}; expected a finite number"
+        )
+    if (array > _MOST).any():
+        cell, index = np.argwhere(array > _MOST)[0]
+        raise InputError(
+            f"scores: cell {cell + 1}, class {index} is {array[cell, index]}; expected a confidence of 0 to 1"
         )
     return " ".join(
         f"{index} {array[row, index]:.7g} {masks[row + 1]}"

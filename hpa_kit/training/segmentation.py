@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from hpa_kit.cells import has_label_maps, read_cells
+from hpa_kit.cells import MaskFolder
 from hpa_kit.config import TrainSettings
 from hpa_kit.data import FieldStore, PseudoLabels, read_pseudo_labels
 from hpa_kit.devices import cpus
@@ -106,14 +106,17 @@ class CellMaps:
 
     def __init__(self, pseudo: PseudoLabels, ids: Sequence[str], size: int) -> None:
         self.ids, self.size = list(ids), size
+        folders = [MaskFolder(folder) for folder in pseudo.masks]
 
         def packed(id: str) -> bytes | Failure:
-            return attempt(self._packed, pseudo, id) if id in pseudo.scores else b""
+            return attempt(self._packed, folders, pseudo, id) if id in pseudo.scores else b""
 
         threads = cpus()
         with ThreadPoolExecutor(threads, "label maps") as pool:
             maps = run_ahead(pool, packed, self.ids, 2 * threads)
             read = list(tqdm(maps, "read label maps", len(self.ids), unit="field", leave=False))
+        for folder in folders:
+            folder.report()
         failed = [found.reason for found in read if isinstance(found, Failure)]
         if failed:
             raise InputError(f"train: label maps of {len(failed)} of {len(self.ids)} fields: {failed[0]}")
@@ -125,10 +128,10 @@ class CellMaps:
         flat = np.frombuffer(data, f"u{len(data) // self.size**2}")
         return flat.reshape(self.size, self.size).astype(np.int32)
 
-    def _packed(self, pseudo: PseudoLabels, id: str) -> bytes:
-        folder = next((place for place in pseudo.masks if has_label_maps(place, id)), pseudo.masks[-1])
-        cells = read_cells(folder, id)
-        _check_count(folder, id, int(cells.max(initial=0)), len(pseudo.scores[id]))
+    def _packed(self, folders: Sequence[MaskFolder], pseudo: PseudoLabels, id: str) -> bytes:
+        folder = next((folder for folder in folders if folder.has(id)), folders[-1])
+        cells = folder.read_cells(id)
+        _check_count(folder.folder, id, int(cells.max(initial=0)), len(pseudo.scores[id]))
         # Pixel centres on pixel centres, as fields are resized.
         small = cv2.resize(cells, (self.size, self.size), interpolation=cv2.INTER_NEAREST_EXACT)
         # In the smallest type that holds the numbers, which the length tells again.

@@ -104,7 +104,7 @@ def write_bad(kind, path):
     elif kind == "no cells":
         np.savez(path, masks=maps(3).cells)
     elif kind == "floats":
-        np.savez(path, cells=maps(3).cells.astype(float))
+        np.savez(path, cells=maps(3).cells * 0.5)
     elif kind == "stack":
         np.savez(path, cells=np.zeros((3, 30, 50), np.uint8))
     elif kind == "negative":

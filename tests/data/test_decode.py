@@ -1,5 +1,6 @@
 """Channels: whatever file holds one is read, whatever does not is one clear error."""
 
+import io
 import struct
 import warnings
 import zlib
@@ -7,11 +8,14 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from channel_files import HEIGHT, WIDTH, by_pillow, by_tifffile, encoded, ramp, write_field
 from PIL import Image
 
 from hpa_kit.data import CHANNELS, field_size, read_field
 from hpa_kit.errors import InputError
+
+NOISE = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".JPEG"])
@@ -133,6 +137,53 @@ def test_a_black_sixteen_bit_channel_is_black_and_nothing_is_said(tmp_path):
         assert read_field(tmp_path, "a").max() == 0
 
 
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate", "lzma"])
+@pytest.mark.parametrize("factor", [1, 257])
+def test_tifs_of_every_compression_that_a_library_here_unpacks_are_read(tmp_path, compression, factor):
+    plane = ramp().astype(np.uint16) * 257 if factor == 257 else ramp()
+    write_field(
+        tmp_path, ending=".tif", data=by_pillow(Image.fromarray(plane), "tiff", compression=compression)
+    )
+    assert (read_field(tmp_path, "a") == ramp()).all()
+
+
+def packed_as(code, dtype=np.uint8):
+    """A tif whose directory says that it is packed in some way."""
+    data = bytearray(by_tifffile(NOISE.astype(dtype)))
+    with tifffile.TiffFile(io.BytesIO(data)) as tif:
+        at = tif.pages[0].tags["Compression"].valueoffset
+    data[at : at + 2] = code.to_bytes(2, "little")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [(34712, "JPEG2000"), (50002, "JPEGXL"), (34887, "LERC"), (50001, "WEBP"), (12345, "12345")],
+)
+def test_a_compression_that_nothing_unpacks_is_named_and_not_called_damage(tmp_path, code, name, dtype):
+    write_field(tmp_path, ending=".tif", data=packed_as(code, dtype))
+    with pytest.raises(InputError, match=f"a tif with {name} compression, which neither") as caught:
+        read_field(tmp_path, "a")
+    assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", [5, 8, 4, 7])
+def test_a_tif_of_a_common_compression_that_does_not_unpack_is_damaged(tmp_path, code):
+    write_field(tmp_path, ending=".tif", data=packed_as(code))
+    with pytest.raises(InputError, match="damaged"):
+        read_field(tmp_path, "a")
+
+
+def test_a_jpg_of_a_rare_kind_is_not_called_damaged(tmp_path):
+    data = bytearray(encoded(ramp(), ".jpg"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 1] = 0xC7  # lossless, differential, which no library here knows
+    write_field(tmp_path, ending=".jpg", data=bytes(data))
+    with pytest.raises(InputError, match="a jpg with frame 0xc7 of 8 bits, which neither"):
+        read_field(tmp_path, "a")
+
+
 def claims(width, height):
     """A png of a few bytes whose header claims a size."""
 
@@ -145,8 +196,6 @@ def claims(width, height):
     body = chunk(b"IDAT", zlib.compress(b"\0" * 100))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
 
-
-NOISE = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
 
 BAD = {
     "nothing": (b"", "empty"),

@@ -112,6 +112,55 @@ def test_only_channel_files_make_a_field(tmp_path):
     assert find_fields(tmp_path) == ["a", "b"]
 
 
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".TIF"])
+@pytest.mark.parametrize("id", ["k", "1e5", "a_b", "x_red", "38_F5_1", "é.1"])
+@pytest.mark.parametrize(
+    "merged",
+    [
+        ("blue_red_green",),
+        ("blue_red_green_yellow",),
+        ("red_green", "blue_red_green", "blue_red_green_yellow", "selected", "blue_red_green_thumb"),
+        # Every set of two channels: all but blue look like channels of a field ID_blue.
+        ("blue_red", "blue_green", "blue_yellow", "red_green", "red_yellow", "green_yellow"),
+    ],
+    ids=" ".join,
+)
+def test_merged_pictures_beside_the_channels_are_no_fields(tmp_path, id, merged, ending):
+    write_field(tmp_path, id, ending)
+    for name in merged:
+        (tmp_path / f"{id}_{name}{ending}").write_bytes(encoded(ramp()))
+    assert find_fields(tmp_path) == [id]
+
+
+def test_a_merged_picture_without_its_channels_is_no_field(tmp_path):
+    write_field(tmp_path, "a")
+    (tmp_path / "m_blue_red_green.jpg").write_bytes(encoded(ramp(), ".jpg"))
+    assert find_fields(tmp_path) == ["a"]
+
+
+def test_ids_that_end_in_colours_are_fields_beside_each_other(tmp_path):
+    ids = ["x", "x_blue", "x_blue_red", "x_red", "x_yellow"]
+    for id in ids:
+        write_field(tmp_path, id)
+    write_field(tmp_path, "x_green", yellow=None)
+    write_field(tmp_path, "y_yellow", yellow=None)
+    write_field(tmp_path, "y")
+    assert find_fields(tmp_path) == sorted([*ids, "x_green", "y", "y_yellow"])
+
+
+def test_a_field_that_lacks_a_channel_is_found_though_its_id_ends_in_a_colour(tmp_path):
+    write_field(tmp_path, "x")
+    write_field(tmp_path, "x_red", green=None)
+    write_field(tmp_path, "z_red", red=None, yellow=None)
+    assert find_fields(tmp_path) == ["x", "x_red", "z_red"]
+
+
+def test_the_atlas_own_downloads_are_one_field(shared):
+    folder = shared / "inputs" / "merged"
+    assert find_fields(folder) == ["k"]
+    assert read_field(folder, "k").shape == (4, 48, 64)
+
+
 def test_a_missing_folder_and_a_file_are_told_apart(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InputError, match="is missing"):

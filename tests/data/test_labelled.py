@@ -59,9 +59,28 @@ def test_the_mode_chooses_among_fields_with_images(data):
     write_images(data.parent / "extra", "e1")
     write_images(data.parent / "extra", "e2")
     table = write_table(data.parent, "e1,5,HeLa,True,Rare,png,x", "e2,0|16,HeLa,False,Multi,png,x")
-    for mode, taken in ((0, ["e1"]), (4, ["e1", "e2"]), (2, [])):
+    for mode, taken in ((0, ["e1"]), (4, ["e1", "e2"]), (2, ["e1"])):
         made = labelled_fields(settings(data, external=table, external_mode=mode)).table
-        assert made["ID"].tolist()[3:] == (taken if mode != 2 else ["e1"])
+        assert made["ID"].tolist()[3:] == taken
+
+
+@pytest.mark.filterwarnings("ignore:external. 1 of 1 rows .* lack images")
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([], "of its 0 rows none is of a field that the competition's table lacks"),
+        (["c1,5,HeLa,True,Rare,png,d"], "of its 1 rows none is of a field that the comp"),
+        (["gone,5,HeLa,True,Rare,png,d"], "none of its 1 new IDs, such as gone, has its images in .*extra"),
+        (["e1,0|16,HeLa,False,Multi,png,d"], "external_mode 6 takes none of the 1 with images"),
+    ],
+)
+@pytest.mark.parametrize("kind", [TrainSettings, StoreSettings])
+def test_a_table_of_which_no_field_is_taken_is_an_error_that_says_why(data, rows, why, kind):
+    write_images(data.parent / "extra", "e1")
+    table = write_table(data.parent, *rows)
+    extra = {"size": 32} if kind is StoreSettings else {}
+    with pytest.raises(InputError, match=rf"no field of {table} is taken: {why}.*; put that right"):
+        labelled_fields(settings(data, kind, external=table, external_mode=6, **extra))
 
 
 def test_the_folder_that_dir_names_is_looked_into_first(data):
@@ -85,10 +104,11 @@ def test_external_rows_without_images_are_counted_said_and_left_out(data):
 
 
 def test_a_field_of_the_competition_is_not_taken_twice(data):
-    write_images(data.parent / "extra", "c1")
-    table = write_table(data.parent, "c1,5,HeLa,True,Rare,png,d")
+    for id in ("c1", "e1"):
+        write_images(data.parent / "extra", id)
+    table = write_table(data.parent, "c1,5,HeLa,True,Rare,png,d", "e1,5,HeLa,True,Rare,png,d")
     fields = labelled_fields(settings(data, external=table))
-    assert fields.table["ID"].tolist() == ["c1", "c2", "c3"]
+    assert fields.table["ID"].tolist() == ["c1", "c2", "c3", "e1"]
     assert fields.table["Label"][0] == "0|5|8" and fields.folders["c1"] == data / "train"
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpa_kit.data import read_labels, read_sample
+from hpa_kit.data import CLASS_COLUMNS, read_cell_scores, read_external, read_labels, read_sample
 from hpa_kit.errors import InputError
 
 ODD_IDS = [
@@ -71,6 +71,41 @@ def test_byte_order_mark_quotes_blanks_and_other_columns_do_no_harm(tmp_path):
     assert table["Label"].tolist() == ["5|8", "1"]
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_commas_semicolons_and_tabs_are_read_alike(tmp_path, separator, encoding, end):
+    rows = [["Cells", " Label ", "ID"], *(["a,b;c", "8|5", f'"{id}"'] for id in ODD_IDS)]
+    rows[1][2] = '"a,b;c\td"'
+    quoted = [['"a,b;c"' if cell == "a,b;c" else cell for cell in row] for row in rows]
+    text = end.join([separator.join(row) for row in quoted] + [""])
+    table = read_labels(written(tmp_path, "\n" + text, encoding))
+    assert table["ID"].tolist() == ["a,b;c\td", *ODD_IDS[1:]]
+    assert set(table["Label"]) == {"5|8"}
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_every_table_is_read_by_its_own_separator(tmp_path, separator):
+    def table(name, *rows):
+        (tmp_path / name).write_text("\n".join(separator.join(map(str, row)) for row in rows) + "\n")
+        return tmp_path / name
+
+    sizes = ("ID", "ImageWidth", "ImageHeight", "PredictionString")
+    sample = read_sample(table("sample.csv", sizes, ("1e5", 3072, 2048, ""), ("2", 8, 8, "0 1 eNoL")))
+    assert sample.values.tolist() == [["1e5", 3072, 2048, ""], ["2", 8, 8, "0 1 eNoL"]]
+    names = ("ID", "Label", "Cellline", "isin_dataset")
+    external = read_external(table("external.csv", names, ("00123", "Cytosol,Nucleoplasm", "HeLa", True)))
+    assert external[["ID", "Label"]].values.tolist() == [["00123", "0|16"]]
+    scores = table("s.csv", ("ID", " cell", *CLASS_COLUMNS), ("1e5", 1, *[0.5] * 19), ("1e5", 2, *[1] * 19))
+    assert read_cell_scores(scores).iloc[:, :3].values.tolist() == [["1e5", 1, 0.5], ["1e5", 2, 1.0]]
+
+
+def test_tables_as_spreadsheets_save_them_are_read(shared):
+    for name in ("tabs.csv", "semicolons.csv"):
+        table = read_labels(shared / "inputs" / "tables" / name)
+        assert table.values.tolist() == [["k1", "0|16"], ["k2", "7"]]
+
+
 def test_a_table_without_rows_has_its_columns(tmp_path):
     assert list(read_labels(written(tmp_path, "ID,Label\n")).columns) == ["ID", "Label"]
     sample = read_sample(written(tmp_path, "ID,ImageWidth,ImageHeight,PredictionString\n"))
@@ -83,7 +118,11 @@ def test_a_table_without_rows_has_its_columns(tmp_path):
     [
         ("", "is empty"),
         ("\n\n", "is empty"),
-        ("ID;Label\na;1\n", "lacks the column ID, Label"),
+        ("ID;Labels\na;1\n", "lacks the column Label; .*found ID, Labels .with semicolons between them"),
+        ("ID\tlabel\na\t1\n", "lacks the column Label; .*found ID, label .with tabs between them"),
+        ("ID|Label\na|1\n", "lacks the column ID, Label; .*found ID.Label, with '.' between them"),
+        ("ID Label\na 1\n", "lacks the column ID, Label; .*found ID Label, with blanks between them"),
+        ("ID:Label\na:1\n", "with colons between them"),
         ("id,Label\na,1\n", "lacks the column ID"),
         ("ID,Label\na,1\nb,2\na,3\n", "ID a more than once"),
         ("ID,Label\na,1\n,2\n", "no ID in row 2"),

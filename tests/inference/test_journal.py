@@ -169,4 +169,6 @@ def test_a_stamp_changes_with_the_fields_own_files_only(tmp_path: Path) -> None:
     assert (before["a"] == after["a"], before["b"] == after["b"]) == (False, True)
     (masks / "b.npz").write_bytes(b"1")
     assert field_stamps(["b"], images, masks, {})["b"] != after["b"]
+    (masks / "a_cp_masks.PNG").write_bytes(b"1")
+    assert field_stamps(["a"], images, masks, {})["a"] != after["a"]
     assert field_stamps(["a"], images, None, {"a": (3, 4)})["a"] != after["a"]

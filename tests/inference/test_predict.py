@@ -147,6 +147,26 @@ def test_kept_label_maps_are_used_and_left_as_they_are(folder, member) -> None:
     assert {path.name: path.stat().st_mtime_ns for path in maps.iterdir()} == times
 
 
+def test_cells_of_other_tools_are_numbered_in_the_table_as_in_the_label_maps_beside_it(
+    folder, member, caplog
+) -> None:
+    maps = folder.parent / "maps"
+    maps.mkdir()
+    mask = np.zeros((160, 200), np.uint8)
+    mask[20:60, 20:60] = mask[100:140, 20:60] = mask[60:100, 120:180] = 255
+    cv2.imwrite(str(maps / "00123_mask.png"), mask)
+    np.save(maps / "b.npy", np.where(np.arange(200) < 100, mask, mask // 51).astype(np.int64))
+    with caplog.at_level(logging.WARNING):
+        table = pd.read_csv(predict(settings(folder, member, masks=maps, label_maps=maps)), dtype={"ID": str})
+    assert len([line for line in caplog.messages if "in 3 pieces: each piece became a cell" in line]) == 1
+    assert table.groupby("ID").size()[["00123", "b"]].tolist() == [3, 2]
+    for id in ("00123", "b"):
+        cells = read_label_maps(maps, id, read_field(folder, id)).cells
+        assert (maps / f"{id}.npz").is_file()
+        for row in table[table["ID"] == id].itertuples():
+            assert (cells == row.cell).sum() == row.area
+
+
 def test_the_command_takes_an_ensemble_and_names_the_table(folder, member, tmp_path, capsys) -> None:
     write_ensemble(settings(folder, member).of_ensemble(), tmp_path / "e.yaml")
     out = tmp_path / "table.csv"

@@ -118,6 +118,15 @@ def test_a_row_that_the_truth_lacks_is_left_out_and_said(score):
         assert score([("a", f"0 {box(0, 0)}")], [("z", "x"), ("a", f"0 1 {box(0, 0)}")]).mean_ap == 1
 
 
+@pytest.mark.parametrize("found", [[], [("z", ""), ("y", f"0 1 {box(0, 0)}")]])
+def test_rows_of_other_fields_alone_are_refused_by_both_names(score, tmp_path, found):
+    with pytest.raises(InputError, match="no field of the truth") as caught:
+        score([("a", f"0 {box(0, 0)}"), ("1e5", "")], found)
+    message = str(caught.value)
+    assert ("such as z, y" if found else "its IDs are none") in message and "such as a, 1e5" in message
+    assert str(tmp_path) in message and "\n" not in message
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [

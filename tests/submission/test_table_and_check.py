@@ -70,11 +70,22 @@ def test_a_cell_with_several_classes_repeats_its_mask():
 
 
 @pytest.mark.parametrize(
-    "scores", [np.zeros(19), np.zeros((2, 18)), np.full((1, 19), np.nan), np.full((1, 19), np.inf)]
+    "scores",
+    [
+        *(np.zeros(19), np.zeros((2, 18)), np.full((1, 19), np.nan), np.full((1, 19), np.inf)),
+        *(np.full((1, 19), 1.5), np.full((1, 19), 1.000001)),
+    ],
 )
 def test_scores_that_are_none_are_refused(scores):
     with pytest.raises(InputError, match="scores"):
         prediction_string(scores, {1: "m"})
+
+
+def test_what_is_written_passes_the_check_though_a_sum_was_rounded_above_one(tmp_path, sample):
+    scores = np.array([[1 + 3e-7, np.nextafter(1, 2), 1, *[1e-300] * 16]])
+    rows = [(id, 8, 6, prediction_string(scores, {1: MASK})) for id in ("00a", "1e5", "c")]
+    write_submission(tmp_path / "s.csv", rows)
+    assert check_submission(tmp_path / "s.csv", sample) == []
 
 
 def test_truth_is_pairs_of_class_and_mask():
@@ -126,6 +137,8 @@ ROWS = {id: f"{id},8,6,\n" for id in ("00a", "1e5", "c")}
         ({"c": f"c,8,6,0 inf {MASK}\n"}, "ID c: confidence 'inf' is no finite number"),
         ({"c": f"c,8,6,0 high {MASK}\n"}, "ID c: confidence 'high' is no finite number"),
         ({"c": f"c,8,6,0 1.5 {MASK}\n"}, r"ID c: confidence 1\.5 is not between 0 and 1"),
+        ({"c": f"c,8,6,0 1.0000001 {MASK}\n"}, r"ID c: confidence 1\.0000001 is not between 0 and 1"),
+        ({"c": f"c,8,6,0 1 {MASK} 1 -0.5 {MASK}\n"}, r"ID c: confidence -0\.5 is not between 0 and 1"),
         ({"c": "c,8,6,0 0.5 notamask\n"}, "ID c: mask notamask cannot be used"),
         ({"c": f"c,8,6,0 0.5 {encode_mask(np.ones((7, 8)) > 0)}\n"}, "ID c: mask .* longer than the field"),
     ],
@@ -146,6 +159,12 @@ def test_the_samples_own_mask_is_legal_in_its_row_and_checked_elsewhere(tmp_path
 def test_columns_in_another_order_are_a_fault(faults):
     found = faults("ID,ImageHeight,ImageWidth,PredictionString\n" + "".join(f"{id},6,8,\n" for id in ROWS))
     assert found == ["columns are ID,ImageHeight,ImageWidth,PredictionString; expected " + HEADER.strip()]
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_what_kaggle_would_not_split_is_a_fault(faults, separator, name):
+    text = "".join([HEADER, *(f"{id},8,6,\n" for id in ("00a", "1e5", "c"))])
+    assert faults(text.replace(",", separator)) == [f"{name} stand between the columns; expected commas"]
 
 
 def test_a_thousand_missing_rows_are_told_shortly(tmp_path):

@@ -5,14 +5,19 @@ import json
 import zipfile
 import zlib
 
+import cv2
 import numpy as np
 
 from bad_input_table.case import INFER, STORE, Case
-from bad_input_table.world import SIDE, World
+from bad_input_table.world import SIDE, World, cells
 
 GROUP = "Caches, stores and label maps"
 UNREADABLE = "label maps: …t0.npz cannot be read: "
-AGAIN = "; make it again; its cells are found again"
+FOUND = "; its cells are found again"
+AGAIN = "; make it again" + FOUND
+NAMES = "expected ID.npz, .png, .npy or .tif, or cellpose's ID_cp_masks.png"
+NUMBERS = "expected whole numbers (H, W), that of its cell in each pixel, 0 where there is none"
+PICKLED = "; of cellpose's pickled _seg.npy nothing is read: have it save masks as png or tif"
 
 
 def npz(arrays: dict[str, bytes]) -> bytes:
@@ -50,6 +55,10 @@ def _saved(**arrays: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def _encoded(ending: str, image: np.ndarray) -> bytes:
+    return cv2.imencode(ending, image.astype(np.uint8))[1].tobytes()
+
+
 def _stored(content: bytes):
     """A store whose field f0 is this."""
 
@@ -73,7 +82,12 @@ def _kept_bomb(world: World) -> None:
     _stored(b"hpa_kit field\n" + json.dumps(about).encode() + b"\n" + packed)(world)
 
 
-MAPS = _saved(cells=np.zeros((SIDE, SIDE), np.int32))
+def _only_pickled(world: World) -> None:
+    for path in world["masks"].iterdir():
+        path.unlink()
+    (world["masks"] / "t0_seg.npy").write_bytes(b"")
+
+
 CASES = (
     Case(
         GROUP,
@@ -95,10 +109,9 @@ CASES = (
     Case(
         GROUP,
         "label maps of fractions",
-        _maps(_saved(cells=np.zeros((SIDE, SIDE)))),
+        _maps(_saved(cells=np.full((SIDE, SIDE), 0.5))),
         INFER,
-        "label maps: …t0.npz: cells is float64 (48, 48); expected whole numbers (H, W); its cells are "
-        "found again",
+        "label maps: …t0.npz: cells holds 0.5; " + NUMBERS + FOUND,
         0,
     ),
     Case(
@@ -114,7 +127,7 @@ CASES = (
         "label maps without cells",
         _maps(_saved(nuclei=np.zeros((SIDE, SIDE), np.int32))),
         INFER,
-        UNREADABLE + "it has no cells" + AGAIN,
+        UNREADABLE + "it has no cells, but nuclei; expected cells and, where there are any, nuclei" + FOUND,
         0,
     ),
     Case(
@@ -144,10 +157,57 @@ CASES = (
     ),
     Case(
         GROUP,
+        "label maps in colours",
+        _maps(_encoded(".png", np.dstack([cells(), cells() * 2, cells()])), ".png"),
+        INFER,
+        "label maps: …t0.png is uint8 (48, 48, 3); " + NUMBERS + FOUND,
+        0,
+    ),
+    Case(
+        GROUP,
+        "a jpg of cells",
+        _maps(_encoded(".jpg", cells()), ".png"),
+        INFER,
+        "label maps: …t0.png is a jpg, which changes the numbers of cells; save it as png or tif" + FOUND,
+        0,
+    ),
+    Case(
+        GROUP,
+        "a mask that does not tell cells apart",
+        _maps(_encoded(".png", (cells() > 0) * 255), ".png"),
+        INFER,
+        "masks: 1 files of …masks hold one value alone, in 4 pieces: each piece became a cell; " + NUMBERS,
+        0,
+    ),
+    Case(
+        GROUP,
+        "cellpose's pickled _seg.npy beside label maps",
+        _maps(b"", "_seg.npy"),
+        INFER,
+        "label maps: …masks has none of ID t0, but t0_seg.npy; " + NAMES + PICKLED + FOUND,
+        0,
+    ),
+    Case(
+        GROUP,
+        "several label maps of one field",
+        lambda w: (w["masks"] / "t0.png").write_bytes(b""),
+        INFER,
+        "masks: …masks holds several label maps of 1 fields, such as t0.npz, t0.png, of which t0.npz counts",
+        0,
+    ),
+    Case(
+        GROUP,
+        "a folder of masks without any label map",
+        _only_pickled,
+        INFER,
+        "masks: …masks holds no label map, but t0_seg.npy; " + NAMES,
+    ),
+    Case(
+        GROUP,
         "label maps that are a folder",
         lambda w: w.write("file", ""),
         INFER.replace("{masks}", "{file}"),
-        "masks: …file is no folder; expected one with ID.npz or ID.png files",
+        "masks: …file is no folder; " + NAMES,
     ),
     Case(
         GROUP,
@@ -186,7 +246,7 @@ CASES = (
         "label maps that unpack to 300 MB",
         _maps(npz({"cells": npy((10_000, 30_000), "|u1", bytes(300_000_000))})),
         INFER,
-        UNREADABLE + "cells.npy claims 300000128 bytes; expected … at most" + AGAIN,
+        UNREADABLE + "cells.npy claims 300000128 bytes, uint8 (10000, 30000); expected … at most" + AGAIN,
         0,
     ),
 )

@@ -69,6 +69,23 @@ def _cut_tif(world: World) -> None:
     path.write_bytes(path.read_bytes()[:-500])
 
 
+def _packed_tif(compression: int):
+    """A tif that says that it is packed in some way."""
+
+    def make(world: World) -> None:
+        import tifffile
+
+        _as_tif(np.zeros((SIDE, SIDE), np.uint8))(world)
+        path = world.image(ending=".tif")
+        with tifffile.TiffFile(path) as tif:
+            at = tif.pages[0].tags["Compression"].valueoffset
+        content = bytearray(path.read_bytes())
+        content[at : at + 2] = compression.to_bytes(2, "little")
+        path.write_bytes(content)
+
+    return make
+
+
 def _cut_jpg(world: World) -> None:
     world.image().unlink()
     path = world.image(ending=".jpg")
@@ -196,6 +213,14 @@ CASES = (
         _cut_tif,
         STORE,
         LOST + "fields: …f0_green.tif (green of ID f0) is truncated: its end is missing" + AGAIN,
+    ),
+    Case(
+        GROUP,
+        "a tif of a compression that nothing unpacks",
+        _packed_tif(34712),
+        STORE,
+        LOST + GREEN.replace("png", "tif") + "is a tif with JPEG2000 compression, which neither OpenCV nor "
+        "Pillow unpacks here; save it as png, or as tif without compression",
     ),
     Case(
         GROUP,

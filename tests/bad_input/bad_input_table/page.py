@@ -14,7 +14,7 @@ file, what was expected, what was found and, where it is not plain, what to do.
 
 * Status 2: nothing that was there before has changed, and no half-written file stays.
 * Status 0: it costs one field, or is made again, and that is said.
-* Status 1: `kaggle metadata` prints the faults that it finds.
+* Status 1: `kaggle metadata` and `check` print the faults that they find.
 
 Nothing in a file is run, nothing is written outside of the folder that was named, and no file makes the
 process hold more than some hundred MB, whatever it claims.

@@ -7,6 +7,7 @@ from bad_input_table.case import Case, nothing
 
 GROUP = "Submissions"
 EVALUATE = "evaluate {truth} {submission}"
+CHECK = "check {submission} --sample {sample}"
 PICTURE = "picture {submission} {data} --out {out}"
 COLUMNS = "expected a CSV with the columns ID, ImageWidth, ImageHeight, PredictionString"
 WHERE = "submission: …submission.csv, ID t0: "
@@ -110,7 +111,7 @@ CASES = (
         GROUP,
         "a sample for a check that is missing",
         lambda w: w["sample"].unlink(),
-        "check {submission} --sample {sample}",
+        CHECK,
         "tables: …sample_submission.csv is missing; " + COLUMNS,
     ),
     Case(
@@ -133,6 +134,30 @@ CASES = (
         lambda w: w.edit("submission", "t0,", "t9,"),
         PICTURE,
         "fields: …test has no image of ID t9; expected t9_red.png, _green and _blue",
+    ),
+    Case(
+        GROUP,
+        "a submission of other fields than the truth's",
+        lambda w: w.write("submission", w["submission"].read_text().replace("\nt", "\nz")),
+        EVALUATE,
+        "evaluate: …submission.csv has no field of the truth: its IDs are such as z0, z1, those of "
+        "…truth.csv such as t0, t1; give the truth of these fields",
+    ),
+    Case(
+        GROUP,
+        "a confidence above 1, in a check",
+        _text("0 1.5 eJw="),
+        CHECK,
+        "ID t0: confidence 1.5 is not between 0 and 1",
+        status=1,
+    ),
+    Case(
+        GROUP,
+        "semicolons in place of commas, in a check",
+        lambda w: w.write("submission", w["submission"].read_text().replace(",", ";")),
+        CHECK,
+        "semicolons stand between the columns; expected commas",
+        status=1,
     ),
     Case(
         GROUP,

@@ -78,6 +78,22 @@ CASES = (
     ),
     Case(
         GROUP,
+        "a lacking column in a table of semicolons",
+        _put("labels", "ID;Labels\nf0;0\n"),
+        STORE,
+        "tables: …train.csv lacks the column Label; expected ID, Label, found ID, Labels (with semicolons "
+        "between them)",
+    ),
+    Case(
+        GROUP,
+        "a table of another separator",
+        _put("labels", "ID|Label\nf0|0\n"),
+        STORE,
+        "tables: …train.csv lacks the column ID, Label; expected ID, Label, found ID|Label, with '|' between "
+        "them; put commas, semicolons or tabs there",
+    ),
+    Case(
+        GROUP,
         "rows with more values than columns",
         _edit("labels", "f0,0", "f0,0,1"),
         STORE,
@@ -241,5 +257,13 @@ CASES = (
         lambda w: w["features"].unlink(),
         SUBCATEGORIES,
         "features: …features.npz is missing; expected a file of hpa-kit features",
+    ),
+    Case(
+        GROUP,
+        "external fields of which none has images",
+        _external("x1,5,HeLa,True"),
+        EXTERNAL,
+        "external: no field of …file is taken: none of its 1 new IDs, such as x1, has its images in …train; "
+        "put that right or leave external out",
     ),
 )
