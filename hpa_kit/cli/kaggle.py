@@ -80,18 +80,24 @@ def _weights(arguments: argparse.Namespace) -> int:
 
 def _metadata(arguments: argparse.Namespace) -> int:
     from hpa_kit.kaggle.checkout import find_checkout
+    from hpa_kit.kaggle.mends import metadata_mend
     from hpa_kit.kaggle.metadata import check_metadata, find_placeholders
-    from hpa_kit.kaggle.notebooks import write_metadata
+    from hpa_kit.kaggle.notebooks import NOTEBOOKS, write_metadata
 
     if arguments.file is not None:
         paths = [arguments.file]
+        faults = check_metadata(arguments.file)
     else:
         chosen = (arguments.owner, arguments.add, arguments.to, arguments.remove)
         written = write_metadata(find_checkout(), *chosen)
         for path, changed in written.items():
             print(f"{path}: {'written' if changed else 'as it should be'}")
         paths = list(written)
-    faults = [fault for path in paths for fault in check_metadata(path)]
+        faults = [
+            f"{fault} -> {metadata_mend(fault, notebook, path)}"
+            for notebook, path in zip(NOTEBOOKS.values(), paths, strict=True)
+            for fault in check_metadata(path)
+        ]
     for line in faults or [line for path in paths for line in find_placeholders(path)]:
         print(line)
     return 1 if faults else 0
