@@ -106,12 +106,13 @@ def _metadata(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     from hpa_kit.kaggle.checkout import find_checkout
     from hpa_kit.kaggle.notebooks import NOTEBOOKS
-    from hpa_kit.kaggle.status import status, unseen
+    from hpa_kit.kaggle.status import off_path, status, unseen
 
     source = find_checkout()
     steps = status(source, arguments.dist, arguments.members)
     print(*steps, sep="\n")
-    print(*(f"      not seen from here: {line}" for line in unseen(source)), sep="\n")
+    for line in [*off_path(source), *(f"not seen from here: {line}" for line in unseen(source))]:
+        print(f"      {line}")
     open_ones = sum(step.mend is not None for step in steps)
     print(
         f"{open_ones} {'thing' if open_ones == 1 else 'things'} to do"
