@@ -12,7 +12,7 @@ from hpa_kit.kaggle.bundle import ZIP, bundle_files
 from hpa_kit.kaggle.client import OWN, dry_run, find_client
 from hpa_kit.kaggle.dataset import METADATA as DATASET_METADATA
 from hpa_kit.kaggle.dataset import Dataset, check_dataset, find_owner
-from hpa_kit.kaggle.manifest import MANIFEST
+from hpa_kit.kaggle.manifest import MANIFEST, describe_build, parse_manifest
 from hpa_kit.kaggle.mends import (
     BUILD,
     OWNER,
@@ -29,6 +29,8 @@ from hpa_kit.kaggle.metadata import METADATA, check_metadata
 from hpa_kit.kaggle.mounts import COMPETITION, ENSEMBLE, MEMBER
 from hpa_kit.kaggle.names import OWNER_PLACEHOLDER
 from hpa_kit.kaggle.notebooks import NOTEBOOKS, metadata_differences
+from hpa_kit.kaggle.own_wheel import PROJECT
+from hpa_kit.kaggle.wheels import BROKEN_ZIP
 
 
 class Step(NamedTuple):
@@ -157,20 +159,17 @@ def _bundle(source: Path, dist: Path) -> Iterator[Step]:
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            found = json.loads(archive.read(MANIFEST))["files"]
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, RecursionError):
+            manifest = parse_manifest(archive.read(MANIFEST))
+    except (*BROKEN_ZIP, KeyError, ValueError):
         yield Step(f"{path}: damaged", BUILD)
         return
-    # A wheel of the user's own is in no checkout.
-    changed = {
-        name for name, _ in wanted.items() ^ found.items() if not name.startswith("wheels/hpacellseg-")
-    }
+    # A wheel of the user's own is in no checkout; a build keeps it.
+    own = f"wheels/{PROJECT}-"
+    changed = {name for name, _ in wanted.items() ^ manifest["files"].items() if not name.startswith(own)}
     if changed:
-        own = any(name.startswith("wheels/hpacellseg-") for name in found)
-        again = f"{BUILD} --hpacellseg PATH" if own else BUILD
-        yield Step(f"{path}: older than {sorted(changed)[0]} ({len(changed)} files differ)", again)
+        yield Step(f"{path}: older than {sorted(changed)[0]} ({len(changed)} files differ)", BUILD)
     else:
-        yield Step(f"{path}: as the checkout is")
+        yield Step(f"{path}: as the checkout is, {describe_build(manifest)}")
     yield from _dataset(source, dist, BUILD)
 
 

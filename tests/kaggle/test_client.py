@@ -51,7 +51,12 @@ def test_the_printed_commands_upload_the_bundle_whole(client, checkout):
     bundle = build_bundle(checkout / "dist", source=checkout)
     create, update = dry_run(client, [bundle.create, bundle.update], checkout)
     assert (create.fault, update.fault) == (None, None)
-    assert sorted(create.files) == ["hpa-kit-manifest.json", "hpa-kit.zip"] == sorted(update.files)
+    assert (
+        sorted(create.files) == ["README.md", "hpa-kit-manifest.json", "hpa-kit.zip"] == sorted(update.files)
+    )
+    card = (checkout / "dist" / "README.md").read_text()
+    assert create.requests[0]["description"] == card == update.requests[0]["body"]["description"]
+    assert bundle.build in update.requests[0]["body"]["versionNotes"]
     assert create.requests[0]["licenseName"] == "apache-2.0"
     assert create.requests[0]["isPrivate"] is True
     assert update.requests[0]["datasetSlug"] == "hpa-kit"
