@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -165,3 +166,25 @@ def test_the_python_of_an_installed_client_is_read_from_its_script(tmp_path, mon
     assert find_client(tmp_path) == python
     script.unlink()
     assert find_client(tmp_path) is None
+
+
+SAID = (
+    "Dataset creation error: ",
+    "Dataset version is being created. Please check progress at ",
+    "Dataset version creation error: ",
+    "successfully ",
+    "Kernel push error: ",
+    "The following are not valid dataset sources ",
+    ' has status "',
+    'Failure message: "',
+    "Cannot access kernel ",
+    "Output file downloaded to ",
+)
+
+
+def test_what_the_readme_says_that_the_client_says_stands_in_its_source(client):
+    code = "import importlib.util; print(importlib.util.find_spec('kaggle').submodule_search_locations[0])"
+    done = subprocess.run([str(client), "-P", "-c", code], capture_output=True, text=True, check=True)
+    source = (Path(done.stdout.strip()) / "api" / "kaggle_api_extended.py").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [words for words in SAID if words not in readme or words not in source] == []
