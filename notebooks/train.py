@@ -102,7 +102,8 @@ def find_kit(inputs):
             said += f"{place} is damaged ({error}): if it is the kit, upload the bundle again; "
     if len(builds) > 1:
         found = ", ".join(f"build {build} in {place}" for build, (place, _) in builds.items())
-        raise ValueError(f"several builds of hpa_kit are attached: {found}; detach all but the one to use")
+        detach = "detach all but one (hpa-kit kaggle metadata --remove OWNER/SLUG) and push again"
+        raise ValueError(f"several builds of hpa_kit are attached: {found}; {detach}")
     around = [folder for folder in (Path.cwd(), *Path.cwd().parents) if kit_in(folder)]
     kits = [kit for _, kit in builds.values()] + kits + around
     if not kits:
