@@ -1,4 +1,7 @@
-"""The one error that bad input raises."""
+"""The one error that bad input raises, and words for it. Standard library only."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -13,3 +16,10 @@ def shown(value: object, most: int = 60) -> str:
     """A value as an error shows it: its ``repr``, cut after so many letters."""
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` for the known name nearest to ``key``, or the list of all known ones."""
+    names = list(known)
+    close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(names))}"

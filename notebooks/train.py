@@ -36,45 +36,81 @@ settings = {}  # any other option of `hpa-kit train`, such as {"stride_by": "dil
 
 # %% [markdown]
 # The kit comes from the attached dataset, however Kaggle has unpacked it, or from the checkout this notebook
-# lies in. What it needs and the image lacks is installed from the dataset's wheels, without a network.
+# lies in. Of several, the one whose files are as they were built is taken; two different builds are refused.
+# What it needs and the image lacks is installed from the dataset's wheels, without a network.
 
 # %%
+import json
 import os
 import sys
 import tempfile
 import time
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 started = time.time()
+MARK = "hpa_kit/kaggle/"
+
+
+def places(inputs):
+    """Every folder and zip under inputs, the shallowest first; folders of images are not opened."""
+    level = [Path(inputs)]
+    for _ in range(8):
+        yield from level
+        inside = [place for place in level if place.is_dir() and place.name not in ("train", "test")]
+        entries = [entry for folder in inside for entry in os.scandir(folder)]
+        level = sorted(Path(e.path) for e in entries if e.is_dir() or e.name.lower().endswith(".zip"))
+
+
+def kit_in(place):
+    """The folder of the kit that a folder, or a zip, holds; None where it holds none."""
+    if not place.is_file():
+        return place if (place / MARK).is_dir() else None
+    with zipfile.ZipFile(place) as archive:
+        inside = [name for name in archive.namelist() if f"/{MARK}" in f"/{name}"]
+        if min((entry.header_offset for entry in archive.filelist), default=0):  # it is a wheel's, inside
+            raise zipfile.BadZipFile("cut short")
+        if not inside:
+            return None
+        unpacked = Path(tempfile.mkdtemp(prefix="hpa-kit-"))
+        archive.extractall(unpacked)
+        return unpacked / min(inside, key=len).partition(MARK)[0]
+
+
+def build_of(kit):
+    """The build of a kit; an error where a file is not as its manifest says."""
+    files = json.loads((kit / "manifest.json").read_text(encoding="utf-8"))["files"]
+    for name, expected in files.items():
+        path, wheel = kit / name, "-".join(Path(name).name.split("-")[:2])
+        unpacked = not path.is_file() and any(kit.glob(f"wheels/**/{wheel}.dist-info"))  # a wheel, by Kaggle
+        if not unpacked and sha256(path.read_bytes()).hexdigest() != expected:
+            raise ValueError(f"{name} is not as it was built")
+    return sha256("".join(f"{files[name]}  {name}\n" for name in sorted(files)).encode()).hexdigest()[:12]
 
 
 def find_kit(inputs):
-    """The folder that holds hpa_kit: attached (at any depth, or still a zip), else the checkout."""
-    level = [Path(inputs)] if Path(inputs).is_dir() else []
-    damaged = []
-    while level:
-        for folder in level:
-            if (folder / "hpa_kit" / "__init__.py").is_file():
-                return folder
-            for path in filter(Path.is_file, sorted(folder.glob("hpa*kit*.zip"))):
-                try:
-                    with zipfile.ZipFile(path) as bundle:
-                        if "hpa_kit/__init__.py" in bundle.namelist():
-                            unpacked = tempfile.mkdtemp(prefix="hpa-kit-")
-                            bundle.extractall(unpacked)
-                            return Path(unpacked)
-                except zipfile.BadZipFile as error:
-                    damaged.append(f"{path} is damaged ({error}): upload the bundle again; ")
-        inside = [folder for folder in level if folder.name not in ("train", "test")]
-        level = sorted(
-            Path(entry.path) for folder in inside for entry in os.scandir(folder) if entry.is_dir()
-        )
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        if (folder / "hpa_kit" / "__init__.py").is_file():
-            return folder
-    nowhere = f"hpa_kit is neither under {inputs} nor beside this notebook; attach its dataset"
-    raise FileNotFoundError("".join(damaged) + nowhere)
+    """The kit under inputs that is as it was built; where none is attached, the checkout around here."""
+    builds, kits, said = {}, [], ""
+    for place in places(inputs):
+        try:
+            kit = kit_in(place)
+            kits += [kit] if kit else []
+            if kit:
+                builds.setdefault(build_of(kit), (place, kit))
+        except Exception as error:  # whatever it is, this one is not as it was built
+            said += f"{place} is damaged ({error}): if it is the kit, upload the bundle again; "
+    if len(builds) > 1:
+        found = ", ".join(f"build {build} in {place}" for build, (place, _) in builds.items())
+        detach = "detach all but one (hpa-kit kaggle metadata --remove OWNER/SLUG) and push again"
+        raise ValueError(f"several builds of hpa_kit are attached: {found}; {detach}")
+    around = [folder for folder in (Path.cwd(), *Path.cwd().parents) if kit_in(folder)]
+    kits = [kit for _, kit in builds.values()] + kits + around
+    if not kits:
+        said += f"hpa_kit is neither under {inputs} nor beside this notebook; attach its dataset"
+        raise FileNotFoundError(said)
+    print(said, end="\n" if said else "")
+    return kits[0]
 
 
 sys.path.insert(0, str(find_kit(inputs)))

@@ -52,8 +52,9 @@ class OriginalSegmenter(OneOrMany):
             self._labels: ModuleType = importlib.import_module("hpacellseg.utils")
         except ImportError as error:
             raise InputError(
-                f"segmenter: hpacellseg cannot be imported ({error}); install HPA-Cell-Segmentation, or use "
-                "the segmenter published, which needs its weights only"
+                f"segmenter: hpacellseg cannot be imported ({error}); put its wheel or checkout into the "
+                "dataset for Kaggle, `./build_dataset.sh --hpacellseg PATH`, or install it here, "
+                "`pip install --no-deps PATH`; or use the segmenter published, which needs its weights only"
             ) from None
         found = find_weights(weights)
         networks = [load_published_network(found[name]) for name in ("nuclei", "cells")]

@@ -80,18 +80,24 @@ def _weights(arguments: argparse.Namespace) -> int:
 
 def _metadata(arguments: argparse.Namespace) -> int:
     from hpa_kit.kaggle.checkout import find_checkout
+    from hpa_kit.kaggle.mends import metadata_mend
     from hpa_kit.kaggle.metadata import check_metadata, find_placeholders
-    from hpa_kit.kaggle.notebooks import write_metadata
+    from hpa_kit.kaggle.notebooks import NOTEBOOKS, write_metadata
 
     if arguments.file is not None:
         paths = [arguments.file]
+        faults = check_metadata(arguments.file)
     else:
         chosen = (arguments.owner, arguments.add, arguments.to, arguments.remove)
         written = write_metadata(find_checkout(), *chosen)
         for path, changed in written.items():
             print(f"{path}: {'written' if changed else 'as it should be'}")
         paths = list(written)
-    faults = [fault for path in paths for fault in check_metadata(path)]
+        faults = [
+            f"{fault} -> {metadata_mend(fault, notebook, path)}"
+            for notebook, path in zip(NOTEBOOKS.values(), paths, strict=True)
+            for fault in check_metadata(path)
+        ]
     for line in faults or [line for path in paths for line in find_placeholders(path)]:
         print(line)
     return 1 if faults else 0
@@ -100,12 +106,13 @@ def _metadata(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     from hpa_kit.kaggle.checkout import find_checkout
     from hpa_kit.kaggle.notebooks import NOTEBOOKS
-    from hpa_kit.kaggle.status import status, unseen
+    from hpa_kit.kaggle.status import off_path, status, unseen
 
     source = find_checkout()
     steps = status(source, arguments.dist, arguments.members)
     print(*steps, sep="\n")
-    print(*(f"      not seen from here: {line}" for line in unseen(source)), sep="\n")
+    for line in [*off_path(source), *(f"not seen from here: {line}" for line in unseen(source))]:
+        print(f"      {line}")
     open_ones = sum(step.mend is not None for step in steps)
     print(
         f"{open_ones} {'thing' if open_ones == 1 else 'things'} to do"

@@ -11,20 +11,22 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from pydantic.fields import FieldInfo
+from typing import TYPE_CHECKING, Any
 
 from hpa_kit import __version__
-from hpa_kit.cli.commands import COMMANDS, Command
 from hpa_kit.cli.kaggle import add_kaggle
 from hpa_kit.cli.others import add_others
-from hpa_kit.config import Settings, make_settings, read_yaml
 from hpa_kit.errors import InputError
 from hpa_kit.files import disk_full, is_full
 
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
-def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
+    from hpa_kit.cli.commands import Command
+    from hpa_kit.config import Settings
+
+
+def _add_settings(parser: argparse.ArgumentParser, command: "Command") -> None:
     parser.add_argument("--config", type=Path, metavar="YAML", help="settings file; options override it")
     for name, field in command.settings.model_fields.items():
         text = f"{field.description or ''}{_default_text(field)}".replace("%", "%%")
@@ -41,7 +43,7 @@ def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
             parser.add_argument(f"--{name.replace('_', '-')}", **options)
 
 
-def _default_text(field: FieldInfo) -> str:
+def _default_text(field: "FieldInfo") -> str:
     """The default as one would give it; without one the description says what happens."""
     default = None if field.is_required() else field.get_default()
     if default is None:
@@ -50,22 +52,32 @@ def _default_text(field: FieldInfo) -> str:
     return f" (default: {shown})" if shown else ""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hpa-kit", description="Where in each single cell a protein sits.")
-    parser.add_argument("--version", action="version", version=f"hpa-kit {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+def _add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the commands whose options are settings."""
+    from hpa_kit.cli.commands import COMMANDS
+
     for command in COMMANDS:
         sub = commands.add_parser(
             command.name, help=command.help, description=command.help, allow_abbrev=False
         )
         _add_settings(sub, command)
         sub.set_defaults(settings_command=command)
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hpa-kit", description="Where in each single cell a protein sits.")
+    parser.add_argument("--version", action="version", version=f"hpa-kit {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    if words[:1] != ["kaggle"]:  # which starts before anything is installed, so without pydantic
+        _add_commands(commands)
     add_others(commands)
     add_kaggle(commands)
     return parser
 
 
-def _settings_of(command: Command, arguments: argparse.Namespace) -> Settings:
+def _settings_of(command: "Command", arguments: argparse.Namespace) -> "Settings":
+    from hpa_kit.config import make_settings, read_yaml
+
     given = {name: value for name, value in vars(arguments).items() if name in command.settings.model_fields}
     if arguments.config is None:
         return make_settings(command.settings, given, source=f"hpa-kit {command.name}")
@@ -90,15 +102,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     # training several times slower on cores that anything else uses too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
+        arguments = _parser(words).parse_args(words)
         if hasattr(arguments, "function"):
             return int(arguments.function(arguments))
-        command: Command = arguments.settings_command
+        command = arguments.settings_command
         command.run(_settings_of(command, arguments))
         return 0
     except InputError as error:
         return _refuse(error)
+    except ModuleNotFoundError as error:
+        if (error.name or "hpa_kit").partition(".")[0] == "hpa_kit":
+            raise
+        return _refuse(
+            InputError(
+                f"{error.name} is missing; `make .venv` installs it, then .venv/bin/hpa-kit finds it; only "
+                "`kaggle metadata` and `kaggle status` need nothing but Python"
+            )
+        )
     except OSError as error:  # of a file that something else writes, such as a journal or TensorBoard's
         if is_full(error):
             return _refuse(disk_full(error.filename or "a file", error))

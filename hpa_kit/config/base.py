@@ -1,14 +1,13 @@
 """What all settings share: the kinds of values, filling from layers, YAML in and out."""
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from hpa_kit.errors import InputError, shown
+from hpa_kit.errors import InputError, nearest, shown
 from hpa_kit.files import atomic_text
 
 # Far more than any settings need; what claims more is refused before it is unfolded.
@@ -97,13 +96,6 @@ def _refuse_doubles(node: Any) -> None:
         if twice is not None:
             line = node.start_mark.line + 1
             raise yaml.YAMLError(f"{twice!r} stands twice in what begins at line {line}")
-
-
-def nearest(key: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for the known name nearest to ``key``, or the list of all known ones."""
-    names = list(known)
-    close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(names))}"
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

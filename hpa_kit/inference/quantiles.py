@@ -15,7 +15,7 @@ def score_cells_quantile(
 ) -> NDArray[np.float64]:
     """Score every cell by p x Q99 of its map / Q99 of the whole map, cut at p, the image score.
 
-    How MPWARE, of the competition's third team, scored cells: the strongest cell has the image's score, the
+    How the competition's 3rd place scored cells: the strongest cell has the image's score, the
     others less as far as they show less. The maps' own scale does not matter.
 
     Args:

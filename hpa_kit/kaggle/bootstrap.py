@@ -9,24 +9,22 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import hpa_kit
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.manifest import check_manifest
+from hpa_kit.kaggle.manifest import check_manifest, describe_build, read_manifest
 from hpa_kit.kaggle.versions import not_older
-from hpa_kit.kaggle.wheels import Wheel, find_unpacked, parse_wheel, pip_reason, wheel_fault
+from hpa_kit.kaggle.wheels import BROKEN_ZIP, Wheel, find_unpacked, parse_wheel, pip_reason, wheel_fault
 
 # Bytes that a wheel may unpack to: the largest there are, with all of a GPU's libraries, take less.
 MOST_UNPACKED = 4 * 2**30
-# What zipfile raises for a file that is damaged, or is no zip that anybody needs to read.
-_BROKEN = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError)
 
 
 def bootstrap(root: str | Path | None = None) -> None:
-    """Check the bundle against its manifest, install its wheels, print one line per thing.
+    """Check the bundle against its manifest, say its build, install its wheels, print one line per thing.
 
     From then on the notebook also shows what the commands say of their course.
 
@@ -39,7 +37,11 @@ def bootstrap(root: str | Path | None = None) -> None:
     root = Path(root) if root is not None else Path(hpa_kit.__file__).resolve().parents[1]
     faults = check_manifest(root)
     state = "no manifest, a checkout" if faults is None else "as it was built"
-    lines = [f"hpa_kit {hpa_kit.__version__} from {root}: {state if not faults else 'DAMAGED'}"]
+    build = ""
+    with suppress(ValueError):  # of a manifest that cannot be read, which is among the faults
+        manifest = read_manifest(root)
+        build = f", {describe_build(manifest)}," if manifest else ""
+    lines = [f"hpa_kit {hpa_kit.__version__}{build} from {root}: {state if not faults else 'DAMAGED'}"]
     lines += [f"  {fault}; upload the bundle again" for fault in faults or ()]
     lines += install_wheels(root / "wheels")
     print("\n".join(lines))
@@ -92,7 +94,7 @@ def _install_file(path: Path, target: str | Path | None) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             archive.extractall(unpacked)
-    except _BROKEN as error:
+    except BROKEN_ZIP as error:
         shutil.rmtree(unpacked, ignore_errors=True)
         return f"{path.name} left out: it cannot be unpacked ({error}); upload the bundle again"
     return _put_on_path(wheel, unpacked, f"unpacked to {unpacked}, as pip failed ({reason})")
@@ -104,7 +106,7 @@ def _open(path: Path) -> tuple[Wheel, list[str]]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except _BROKEN:
+    except BROKEN_ZIP:
         raise InputError(f"{path} is damaged; upload the bundle again") from None
     size = sum(member.file_size for member in members)
     if size > MOST_UNPACKED:

@@ -4,19 +4,21 @@ Needs the standard library only, so that ``build_dataset.sh`` runs before anythi
 """
 
 import argparse
+import json
 import sys
+import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hpa_kit import __version__
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, atomic_text
 from hpa_kit.kaggle.dataset import dataset_faults, find_owner, notes, write_dataset
-from hpa_kit.kaggle.manifest import MANIFEST, make_manifest
+from hpa_kit.kaggle.manifest import MANIFEST, describe_build, git_origin, make_manifest
 from hpa_kit.kaggle.names import file_fault, owner_fault
-from hpa_kit.kaggle.own_wheel import hpacellseg_wheel
+from hpa_kit.kaggle.own_wheel import NOT_NEEDED, PROJECT, hpacellseg_wheel, take_from_bundle
 from hpa_kit.kaggle.requirements import unmet_requirements
 from hpa_kit.kaggle.versions import read_image
 from hpa_kit.kaggle.wheels import PINS, TARGET_PYTHON, fetch_wheels, parse_wheel, verified_wheels
@@ -36,6 +38,7 @@ class Bundle(NamedTuple):
     """A built dataset folder."""
 
     path: Path  # the zip
+    build: str
     files: int
     size: int  # bytes
     dataset: str  # owner/slug
@@ -54,10 +57,11 @@ def build_bundle(
     The zip is stored, not compressed: compressed bytes would depend on the zlib of the machine.
 
     Args:
-        out: folder for ``hpa-kit.zip``, its manifest and ``dataset-metadata.json``.
+        out: folder for ``hpa-kit.zip``, its manifest, ``README.md`` and ``dataset-metadata.json``.
         owner: Kaggle user; None takes the one in the checkout's ``kernel-metadata.json``.
         source: the checkout; None is the one this file is in.
-        hpacellseg: wheel or checkout of HPA-Cell-Segmentation, whose wheel is to go in too.
+        hpacellseg: wheel or checkout of HPA-Cell-Segmentation, whose wheel is to go in too; None keeps the
+            one that ``out`` has.
 
     Raises:
         InputError: a wheel is missing or does not fit, or a name is one that Kaggle refuses.
@@ -68,23 +72,30 @@ def build_bundle(
     fault = owner_fault(owner)
     if fault:
         raise InputError(f"bundle: {fault}")
-    files = bundle_files(source, hpacellseg)
+    image = source / "constraints" / "kaggle.txt"
+    with tempfile.TemporaryDirectory(prefix="hpa-kit-wheel-") as folder:
+        kept, said = take_from_bundle(out / ZIP, Path(folder), image) if hpacellseg is None else (None, [])
+        files = bundle_files(source, hpacellseg if kept is None else kept)
     with atomic_path(out / ZIP) as temporary:
         _write_zip(temporary, files)
     atomic_text(out / OUTER_MANIFEST, files[MANIFEST].decode())
-    dataset = write_dataset(out, owner, DATASET, TITLE, LICENCE)
+    manifest = json.loads(files[MANIFEST])
+    dataset = write_dataset(out, owner, DATASET, TITLE, LICENCE, _card(manifest))
     size = (out / ZIP).stat().st_size
-    create, update = dataset.create(), dataset.update(f"hpa-kit {__version__}")
+    create = dataset.create()
+    update = dataset.update(f"hpa-kit {__version__} build {manifest['build']}")
     wheels = sorted(Path(name).name for name in files if name.endswith(".whl"))
     lines = [
         f"{out / ZIP}: {len(files)} files, {size / 1e6:.2f} MB, with {', '.join(wheels) or 'no wheels'}",
-        *_unmet(files, source / "constraints" / "kaggle.txt"),
+        describe_build(manifest),
+        *said,
+        *_unmet(files, image),
         *notes(dataset, (ZIP, OUTER_MANIFEST)),
         f"first upload:  {create}",
         f"later uploads: {update}",
     ]
     print("\n".join(lines))
-    return Bundle(out / ZIP, len(files), size, dataset.id, create, update)
+    return Bundle(out / ZIP, manifest["build"], len(files), size, dataset.id, create, update)
 
 
 def bundle_files(
@@ -119,7 +130,8 @@ def bundle_files(
     faults = list(filter(None, map(file_fault, sorted(files))))
     if faults:
         raise InputError(f"bundle: {faults[0]}")
-    return {**files, MANIFEST: make_manifest(files).encode()}
+    origin = git_origin(source, ("hpa_kit/__init__.py", "hpa_kit", "LICENSE", f"wheels/{PINS}"))
+    return {**files, MANIFEST: make_manifest(files, origin).encode()}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,7 +144,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--hpacellseg",
         type=Path,
         metavar="PATH",
-        help="wheel or checkout of HPA-Cell-Segmentation, to put its wheel in too",
+        help="wheel or checkout of HPA-Cell-Segmentation, to put its wheel in too; later builds keep it",
     )
 
 
@@ -168,6 +180,29 @@ def _write_zip(path: Path, files: Mapping[str, bytes]) -> None:
             archive.writestr(entry, files[name])
 
 
+def _card(manifest: Mapping[str, Any]) -> str:
+    """What the dataset's page says, as Markdown."""
+    wheels = ", ".join(f"{name} {version}" for name, version in manifest["wheels"].items())
+    return f"""# hpa_kit {manifest["version"]}
+
+{describe_build(manifest).capitalize()}.
+
+The package `hpa_kit` for the competition *Human Protein Atlas - Single Cell Classification*: label,
+confidence and mask for every cell, offline. Beside the code there are the wheels that Kaggle's image lacks
+({wheels or "none"}), for Python {manifest["target_python"]}. There are no weights in it.
+
+## Use
+
+Attach this dataset and the competition to the kit's training or inference notebook. The first cell finds the
+package, checks every file against `manifest.json`, says the build, and installs the wheels without a network.
+One build at a time: with two attached the notebooks stop and name both.
+
+## Licence
+
+Apache-2.0, see `LICENSE`. The wheels come under licences of their own, which they hold.
+"""
+
+
 def _unmet(files: Mapping[str, bytes], image: Path) -> list[str]:
     """What wheels ask for that neither the image nor another wheel is known to bring, one line each."""
     wheels = [Path(name) for name in files if name.endswith(".whl")]
@@ -175,6 +210,10 @@ def _unmet(files: Mapping[str, bytes], image: Path) -> list[str]:
     lines = []
     for path in wheels:
         unmet = unmet_requirements(path, files[path.as_posix()], TARGET_PYTHON, there)
+        own = parse_wheel(path).project == PROJECT
+        for name in sorted(NOT_NEEDED.keys() & set(unmet)) if own else ():
+            lines.append(f"{path.name} asks for {name}, but works without: {NOT_NEEDED[name]}")
+            unmet.remove(name)
         if unmet:
             lines.append(
                 f"{path.name} asks for {', '.join(unmet)}, which neither {image.name} nor another wheel "

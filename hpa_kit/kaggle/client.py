@@ -76,7 +76,7 @@ def dry_run(python: Path, commands: Sequence[str], folder: Path) -> list[Outcome
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise InputError(
-            f"kaggle client: {python} cannot run it ({reason}); python -m pip install --upgrade kaggle six"
+            f"kaggle client: {python} cannot run it ({reason}); {python} -m pip install --upgrade kaggle six"
         )
     found = json.loads(done.stdout.splitlines()[-1])
     return [

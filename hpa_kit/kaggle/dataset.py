@@ -14,6 +14,7 @@ from hpa_kit.files import atomic_text
 from hpa_kit.kaggle.names import OWNER_PLACEHOLDER, file_fault, owner_fault, slug_fault
 
 METADATA = "dataset-metadata.json"
+CARD = "README.md"
 KNOWN = ("title", "subtitle", "description", "id", "id_no", "licenses", "resources", "keywords",
          "expectedUpdateFrequency", "userSpecifiedSources", "image")  # fmt: skip
 # The names that the client's documentation lists; the server takes no other.
@@ -39,13 +40,24 @@ class Dataset(NamedTuple):
         return f"kaggle datasets version -p {shlex.quote(str(self.path))} -r zip -m {shlex.quote(note)}"
 
 
-def write_dataset(out: Path, owner: str, slug: str, title: str, licence: str) -> Dataset:
-    """Write ``dataset-metadata.json`` into a folder whose files are there.
+def write_dataset(
+    out: Path, owner: str, slug: str, title: str, licence: str, card: str | None = None
+) -> Dataset:
+    """Write ``dataset-metadata.json``, and ``README.md``, into a folder whose other files are there.
+
+    Args:
+        out: the folder.
+        owner, slug, title, licence: as Kaggle names them.
+        card: what the dataset is, as Markdown: for the file, and for the dataset's page, which shows the
+            metadata's description; None writes neither.
 
     Raises:
         InputError: the client, or Kaggle's file store, would refuse the metadata or a file's name.
     """
     metadata = dataset_metadata(owner, slug, title, licence)
+    if card is not None:
+        metadata["description"] = card
+        atomic_text(out / CARD, card)
     atomic_text(out / METADATA, json.dumps(metadata, indent=2) + "\n")
     return Dataset(out, str(metadata["id"]))
 
@@ -100,7 +112,8 @@ def notes(dataset: Dataset, own: Collection[str]) -> list[str]:
         own: names in it that belong there.
     """
     lines = []
-    others = sorted(path.name for path in dataset.path.iterdir() if path.name not in (METADATA, *own))
+    known = (METADATA, CARD, *own)
+    others = sorted(path.name for path in dataset.path.iterdir() if path.name not in known)
     if others:
         lines.append(f"{dataset.path} also holds {', '.join(others)}: the client would upload that too")
     if dataset.id.startswith(f"{OWNER_PLACEHOLDER}/"):

@@ -55,12 +55,17 @@ def environment_report() -> Environment:
 
 
 def run_kind() -> str:
-    """Which run of a notebook this is, in words: the one that counts, the public one, or none of Kaggle's."""
+    """Which run of a notebook this is, in words: the one that is scored, a saved or interactive one, or none.
+
+    ``KAGGLE_IS_COMPETITION_RERUN`` is set in a scoring run only, ``KAGGLE_KERNEL_RUN_TYPE`` in all of
+    Kaggle's: ``Interactive`` in the editor, ``Batch`` where a version is saved and run.
+    """
     if os.environ.get("KAGGLE_IS_COMPETITION_RERUN"):
         return "scoring run, hidden test set"
-    if os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
-        return "public run, which covers the public rows only"
-    return "not on Kaggle"
+    kind = os.environ.get("KAGGLE_KERNEL_RUN_TYPE")
+    if kind and kind.lower() == "interactive":
+        return "interactive session, public rows only"
+    return "saved run, public rows only" if kind else "not on Kaggle"
 
 
 def session_hours(gone: float) -> float | None:

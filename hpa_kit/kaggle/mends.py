@@ -9,6 +9,7 @@ from hpa_kit.kaggle.notebooks import Notebook
 BUILD = "./build_dataset.sh"
 WRITE = "hpa-kit kaggle metadata"
 OWNER = f"{WRITE} --owner NAME"
+STATUS = "hpa-kit kaggle status"
 SYNC = "make sync"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpa_kit.config import nearest
+from hpa_kit.errors import nearest
 from hpa_kit.kaggle.mounts import COMPETITION
 from hpa_kit.kaggle.names import OWNER_PLACEHOLDER, owner_fault, slug_fault, slugify
 
@@ -105,15 +105,13 @@ def _flags(metadata: Mapping[str, Any]) -> Iterator[str]:
         yield "enable_tpu is true; the kit runs on GPUs"
 
 
+def source_fault(key: str, source: Any) -> str | None:
+    """What keeps a source, or a keyword, out of a list of ``kernel-metadata.json``, or None."""
+    return _LISTS[key](source)
+
+
 def _sources(metadata: Mapping[str, Any]) -> Iterator[str]:
-    checks = {
-        "dataset_sources": lambda source: _owner_slug_fault(source, shortest=3, version=True),
-        "kernel_sources": lambda source: _owner_slug_fault(source, shortest=5, version=True),
-        "competition_sources": _competition_fault,
-        "model_sources": _model_fault,
-        "keywords": lambda word: None if isinstance(word, str) else "expected text",
-    }
-    for key, check in checks.items():
+    for key, check in _LISTS.items():
         listed = metadata.get(key, [])
         if not isinstance(listed, list):
             yield f"{key} is {listed!r}; expected a list"
@@ -155,6 +153,15 @@ def _model_fault(name: Any) -> str | None:
     if len(parts) != 5 or not all(re.fullmatch(r"[A-Za-z0-9._-]+", part) for part in parts):
         return "expected owner/model/framework/variation/version"
     return owner_fault(parts[0]) or (None if parts[4].isdecimal() else f"version {parts[4]!r} is no number")
+
+
+_LISTS: Mapping[str, Callable[[Any], str | None]] = {
+    "dataset_sources": lambda source: _owner_slug_fault(source, shortest=3, version=True),
+    "kernel_sources": lambda source: _owner_slug_fault(source, shortest=5, version=True),
+    "competition_sources": _competition_fault,
+    "model_sources": _model_fault,
+    "keywords": lambda word: None if isinstance(word, str) else "expected text",
+}
 
 
 def _code(metadata: Mapping[str, Any], folder: Path) -> Iterator[str]:

@@ -11,7 +11,7 @@ from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
 from hpa_kit.kaggle.bundle import DATASET
 from hpa_kit.kaggle.dataset import find_owner
-from hpa_kit.kaggle.metadata import METADATA, SOURCES
+from hpa_kit.kaggle.metadata import METADATA, SOURCES, source_fault
 from hpa_kit.kaggle.mounts import COMPETITION
 from hpa_kit.kaggle.names import OWNER_PLACEHOLDER, owner_fault, slug_fault, slugify
 
@@ -76,7 +76,8 @@ def write_metadata(
         Which files were written, and whether that changed them.
 
     Raises:
-        InputError: the owner is no Kaggle user's name, or a file's content is not metadata.
+        InputError: the owner is no Kaggle user's name, Kaggle takes no source as one that is to be attached,
+            or a file's content is not metadata. Nothing is written then.
     """
     written = {}
     for path, (found, content) in _planned(source, owner, list(add), notebook, list(remove)).items():
@@ -110,15 +111,25 @@ def _planned(
             raise
         before = OWNER_PLACEHOLDER  # the one that is given takes its place
     owner = owner or before
-    fault = owner_fault(owner)
+    fault = owner_fault(owner) or next(filter(None, map(_add_fault, add)), None)
     if fault:
-        raise InputError(f"kaggle: {fault}")
+        raise InputError(f"kaggle: {fault}; nothing was written")
     planned = {}
     for one in NOTEBOOKS.values():
         found, here = _read(one.path(source)), one.name == notebook
         content = _metadata(one, found, before, owner, add if here else [], remove if here else [])
         planned[one.path(source)] = (found, content)
     return planned
+
+
+def _add_fault(name: str) -> str | None:
+    """Why a source cannot be attached, or None."""
+    if re.match(r"(https?://(www\.)?kaggle\.com/)?(competitions|c)/", name):
+        return f"--add {name!r}: the competition {COMPETITION} is always attached, and no other can be"
+    key, source = sort_source(name)
+    fault = source_fault(key, source)
+    form = "owner/slug for a dataset, code/owner/slug for a notebook's output, or a model's address"
+    return f"--add {name!r}: {fault}; give {form}" if fault else None
 
 
 def sort_source(name: str, otherwise: str = "dataset_sources") -> tuple[str, str]:

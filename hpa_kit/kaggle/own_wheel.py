@@ -1,19 +1,25 @@
 """The wheel of HPA-Cell-Segmentation's own package, from where a user keeps it."""
 
+import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 from hpa_kit.errors import InputError
+from hpa_kit.kaggle.manifest import MANIFEST
 from hpa_kit.kaggle.requirements import requirement_fault
 from hpa_kit.kaggle.versions import read_versions
-from hpa_kit.kaggle.wheels import TARGET_PYTHON, parse_wheel, pip_reason, wheel_fault
+from hpa_kit.kaggle.wheels import BROKEN_ZIP, TARGET_PYTHON, parse_wheel, pip_reason, wheel_fault
 
 PROJECT = "hpacellseg"
+# What it asks for and the kit's segmenter does not need, with the reason.
+NOT_NEEDED = {"pytorch-zoo": "its networks are loaded without it"}
 # A wheel keeps times and permissions. The same checkout is to give the same bytes, so both are fixed.
 EPOCH = "315532800"  # 1980, the first moment a zip can tell
 UMASK = 0o022
@@ -36,6 +42,40 @@ def hpacellseg_wheel(path: str | Path, image: str | Path) -> tuple[str, bytes]:
     if not path.is_file():
         raise InputError(f"hpacellseg: {path} is missing; expected its wheel, or a checkout of it")
     return _checked(path, image)
+
+
+def take_from_bundle(bundle: Path, folder: Path, image: str | Path) -> tuple[Path | None, list[str]]:
+    """Copy the wheel of hpacellseg out of a bundle that was built before, to go into the next one too.
+
+    Args:
+        bundle: the zip, which may be missing.
+        folder: where the wheel is written to.
+        image: as for :func:`hpacellseg_wheel`.
+
+    Returns:
+        The wheel, or None where there is none that can be kept; lines that say what becomes of it.
+    """
+    again = f"to have it in, ./build_dataset.sh --{PROJECT} PATH"
+    if not bundle.is_file():
+        return None, []
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            hashes = json.loads(archive.read(MANIFEST))["files"]
+            name = next((name for name in hashes if name.startswith(f"wheels/{PROJECT}-")), None)
+            if name is None:
+                return None, []
+            content = archive.read(name)
+        if hashlib.sha256(content).hexdigest() != hashes[name]:
+            raise ValueError(f"{name} is not as it was built")
+    except (*BROKEN_ZIP, ValueError, KeyError, TypeError) as error:
+        return None, [f"{bundle} before was damaged ({error}); a wheel of {PROJECT} is not kept: {again}"]
+    path = folder / Path(name).name
+    path.write_bytes(content)
+    try:
+        _checked(path, image)
+    except InputError as error:
+        return None, [f"{path.name} is dropped: {error}"]
+    return path, [f"{path.name} is kept from the build before; without it: rm {bundle}, and build again"]
 
 
 def _checked(path: Path, image: str | Path) -> tuple[str, bytes]:

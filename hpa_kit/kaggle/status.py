@@ -1,6 +1,7 @@
 """Everything that stands between a checkout and a submission, one line each, with what mends it."""
 
 import json
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import NamedTuple
 
 from hpa_kit.errors import InputError
 from hpa_kit.kaggle.bundle import ZIP, bundle_files
-from hpa_kit.kaggle.client import dry_run, find_client
+from hpa_kit.kaggle.client import OWN, dry_run, find_client
 from hpa_kit.kaggle.dataset import METADATA as DATASET_METADATA
 from hpa_kit.kaggle.dataset import Dataset, check_dataset, find_owner
-from hpa_kit.kaggle.manifest import MANIFEST
+from hpa_kit.kaggle.manifest import MANIFEST, describe_build, parse_manifest
 from hpa_kit.kaggle.mends import (
     BUILD,
     OWNER,
+    STATUS,
     SYNC,
     WRITE,
     bundle_mend,
@@ -27,6 +29,8 @@ from hpa_kit.kaggle.metadata import METADATA, check_metadata
 from hpa_kit.kaggle.mounts import COMPETITION, ENSEMBLE, MEMBER
 from hpa_kit.kaggle.names import OWNER_PLACEHOLDER
 from hpa_kit.kaggle.notebooks import NOTEBOOKS, metadata_differences
+from hpa_kit.kaggle.own_wheel import PROJECT
+from hpa_kit.kaggle.wheels import BROKEN_ZIP
 
 
 class Step(NamedTuple):
@@ -55,6 +59,20 @@ def status(source: Path, dist: Path, members: Path, client: bool = True) -> list
         *_members(source, members),
     ]
     return steps + (list(_client(source, [dist, members])) if client else [])
+
+
+def off_path(source: Path) -> list[str]:
+    """Programs of the commands above that the shell does not find, with what lets it find them."""
+    lines = []
+    if shutil.which("hpa-kit") is None:
+        first = "" if (source / ".venv" / "bin" / "hpa-kit").is_file() else "make .venv && "
+        lines.append(
+            f"hpa-kit is not in PATH: {first}source .venv/bin/activate; without it `python3 -m hpa_kit.cli` "
+            "does `kaggle metadata` and `kaggle status`"
+        )
+    if shutil.which("kaggle") is None and (source / OWN / "bin" / "kaggle").is_file():
+        lines.append(f'kaggle is not in PATH: export PATH="$PATH:$PWD/{OWN}/bin"')
+    return lines
 
 
 def unseen(source: Path) -> list[str]:
@@ -105,7 +123,8 @@ def _pair(script: Path) -> Step:
     try:
         import jupytext
     except ImportError:
-        return Step(f"{script.name}: not compared, jupytext is missing", "make test")
+        what = f"{script.name}: not compared, jupytext is missing here"
+        return Step(what, f"make .venv && .venv/bin/{STATUS}")
     notebook = script.with_suffix(".ipynb")
     mend = pair_mend(script, notebook)
     if not script.is_file() or not notebook.is_file():
@@ -140,20 +159,17 @@ def _bundle(source: Path, dist: Path) -> Iterator[Step]:
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            found = json.loads(archive.read(MANIFEST))["files"]
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, RecursionError):
+            manifest = parse_manifest(archive.read(MANIFEST))
+    except (*BROKEN_ZIP, KeyError, ValueError):
         yield Step(f"{path}: damaged", BUILD)
         return
-    # A wheel of the user's own is in no checkout.
-    changed = {
-        name for name, _ in wanted.items() ^ found.items() if not name.startswith("wheels/hpacellseg-")
-    }
+    # A wheel of the user's own is in no checkout; a build keeps it.
+    own = f"wheels/{PROJECT}-"
+    changed = {name for name, _ in wanted.items() ^ manifest["files"].items() if not name.startswith(own)}
     if changed:
-        own = any(name.startswith("wheels/hpacellseg-") for name in found)
-        again = f"{BUILD} --hpacellseg PATH" if own else BUILD
-        yield Step(f"{path}: older than {sorted(changed)[0]} ({len(changed)} files differ)", again)
+        yield Step(f"{path}: older than {sorted(changed)[0]} ({len(changed)} files differ)", BUILD)
     else:
-        yield Step(f"{path}: as the checkout is")
+        yield Step(f"{path}: as the checkout is, {describe_build(manifest)}")
     yield from _dataset(source, dist, BUILD)
 
 
@@ -193,17 +209,16 @@ def _dataset(source: Path, folder: Path, make: str) -> Iterator[Step]:
 
 
 def _client(source: Path, folders: list[Path]) -> Iterator[Step]:
-    install = "python -m pip install --upgrade kaggle six"
     python = find_client(source)
     if python is None:
-        yield Step("no Kaggle client here", install)
+        yield Step("no Kaggle client here", "make client")
         return
     commands = [notebook.push() for notebook in NOTEBOOKS.values()]
     commands += [Dataset(folder.resolve(), "").create() for folder in folders if folder.is_dir()]
     try:
         outcomes = dry_run(python, commands, source)
     except InputError as error:
-        yield Step(str(error), install)
+        yield Step(str(error), f"rm -rf {OWN} && make client")
         return
     refused = [outcome for outcome in outcomes if outcome.fault]
     for outcome in refused:

@@ -17,13 +17,10 @@ from hpa_kit.config import (
     write_yaml,
 )
 from hpa_kit.errors import InputError
-from hpa_kit.files import atomic_text
 from hpa_kit.kaggle.cards import CellNetwork, MemberCard, cells_card, members_card
-from hpa_kit.kaggle.dataset import METADATA, Dataset, dataset_metadata, notes, write_dataset
+from hpa_kit.kaggle.dataset import CARD, METADATA, Dataset, dataset_metadata, notes, write_dataset
 from hpa_kit.kaggle.mounts import ENSEMBLE
 from hpa_kit.kaggle.names import file_fault
-
-CARD = "README.md"
 
 
 class Kind(NamedTuple):
@@ -68,10 +65,10 @@ def weights_dataset(
     licence = licence or kind.licence
     dataset_metadata(owner, kind.slug, kind.title, licence)  # refused before long work
     if published:
-        own = _write_cells(published[0], out, licence)
+        own, card = _write_cells(published[0], out, licence)
     else:
-        own = _write_members(_ensemble(paths), out, licence)
-    dataset = write_dataset(out, owner, kind.slug, kind.title, licence)
+        own, card = _write_members(_ensemble(paths), out, licence)
+    dataset = write_dataset(out, owner, kind.slug, kind.title, licence, card)
     size = sum(path.stat().st_size for path in out.iterdir() if path.is_file())
     lines = [
         f"{out}: {', '.join(own)} and {METADATA}, {size / 1e6:.1f} MB",
@@ -100,7 +97,8 @@ def _ensemble(paths: Sequence[Path]) -> EnsembleSettings:
     return read_ensemble(yamls[0])
 
 
-def _write_members(ensemble: EnsembleSettings, out: Path, licence: str) -> list[str]:
+def _write_members(ensemble: EnsembleSettings, out: Path, licence: str) -> tuple[list[str], str]:
+    """All members and their ensemble; the names of the files, and the card."""
     names = _names([member.checkpoint for member in ensemble.members])
     cards = [_write_member(member, out, name) for member, name in zip(ensemble.members, names, strict=True)]
     # Label maps and cell networks come from what is attached on Kaggle, not from here.
@@ -110,9 +108,8 @@ def _write_members(ensemble: EnsembleSettings, out: Path, licence: str) -> list[
     ]
     whole = ensemble.model_copy(update={"members": tuple(moved), "masks": None, "weights": None})
     write_ensemble(whole, out / ENSEMBLE)
-    atomic_text(out / CARD, members_card(cards, whole, licence))
     files = [name for card in dict.fromkeys(cards) for name in (card.file, Path(card.file).stem + ".yaml")]
-    return [ENSEMBLE, CARD, *sorted(set(files))]
+    return [ENSEMBLE, CARD, *sorted(set(files))], members_card(cards, whole, licence)
 
 
 def _write_member(member: MemberSettings, out: Path, name: str) -> MemberCard:
@@ -160,8 +157,8 @@ def _names(checkpoints: Sequence[Path]) -> list[str]:
     return [names[path.resolve()] for path in checkpoints]
 
 
-def _write_cells(folder: Path, out: Path, licence: str) -> list[str]:
-    """Both published networks as safetensors under their published names."""
+def _write_cells(folder: Path, out: Path, licence: str) -> tuple[list[str], str]:
+    """Both published networks as safetensors under their published names; the files' names, and the card."""
     from hpa_kit.cells.weights import PUBLISHED_NAMES, convert_weights, find_weights
 
     networks = []
@@ -173,5 +170,4 @@ def _write_cells(folder: Path, out: Path, licence: str) -> list[str]:
     fault = next(filter(None, (file_fault(one.file) for one in networks)), None)
     if fault:
         raise InputError(f"weights: {fault}")
-    atomic_text(out / CARD, cells_card(networks, licence))
-    return [CARD, *sorted(one.file for one in networks)]
+    return [CARD, *sorted(one.file for one in networks)], cells_card(networks, licence)

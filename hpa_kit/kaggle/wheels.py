@@ -4,6 +4,8 @@ import hashlib
 import re
 import subprocess
 import sys
+import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +17,8 @@ TARGET_PYTHON = (3, 12)
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64")
 GLIBC = (2, 28)  # the newest manylinux that is taken
 PINS = "requirements.txt"
+# What zipfile raises for a file that is damaged, or is no zip that anybody needs to read.
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError)
 
 
 class Wheel(NamedTuple):

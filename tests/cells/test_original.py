@@ -157,5 +157,6 @@ def test_several_fields_give_a_list_and_no_field_but_four_channels_is_taken(pack
 
 def test_without_the_package_the_error_names_the_segmenter_that_needs_none(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "hpacellseg", None)
-    with pytest.raises(InputError, match="hpacellseg cannot be imported.*published"):
+    with pytest.raises(InputError, match="hpacellseg cannot be imported.*published") as error:
         OriginalSegmenter(tmp_path)
+    assert "./build_dataset.sh --hpacellseg PATH" in str(error.value)

@@ -13,7 +13,7 @@ import pytest
 
 from hpa_kit import __version__
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.bundle import build_bundle, dataset_faults, main
+from hpa_kit.kaggle.bundle import Bundle, build_bundle, dataset_faults, main
 from hpa_kit.kaggle.manifest import check_manifest
 
 
@@ -65,6 +65,73 @@ def test_the_same_input_gives_the_same_bytes_whatever_the_file_times(checkout, t
     assert build_bundle(tmp_path / "two", source=checkout).path.read_bytes() == first
 
 
+def manifest_of(bundle: Bundle) -> dict:
+    with zipfile.ZipFile(bundle.path) as archive:
+        return json.loads(archive.read("manifest.json"))
+
+
+def test_a_build_is_named_after_what_sha256sum_says_of_its_files(checkout, tmp_path):
+    bundle = build_bundle(tmp_path / "dist", source=checkout)
+    with zipfile.ZipFile(bundle.path) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    names = [name for name in archive.namelist() if name != "manifest.json"]
+    listed = subprocess.run(["sha256sum", *names], cwd=tmp_path / "unpacked", capture_output=True, check=True)
+    assert hashlib.sha256(listed.stdout).hexdigest()[:12] == bundle.build == manifest_of(bundle)["build"]
+    (checkout / "hpa_kit" / "py.typed").write_text("changed")
+    assert build_bundle(tmp_path / "dist", source=checkout).build != bundle.build
+
+
+@pytest.fixture
+def committed(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The commit that all of the checkout is in, while git believes itself to be in another repository."""
+    (checkout / ".gitignore").write_text("__pycache__/\n.mypy_cache/\n*~\n*.whl\ndist/\n")
+    git = ["git", "-C", str(checkout), "-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=no"]
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
+        subprocess.run([*git, *words], check=True)
+    said = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    monkeypatch.setenv("GIT_DIR", str(checkout.parent))
+    return said.stdout.strip()
+
+
+def test_the_manifest_tells_the_commit_and_whether_the_bundles_files_are_as_it_has_them(
+    checkout, committed, tmp_path, capsys
+):
+    first = build_bundle(tmp_path / "one", source=checkout)
+    assert (manifest_of(first)["commit"], manifest_of(first)["clean"]) == (committed, True)
+    assert f"build {first.build}, commit {committed[:12]}, clean" in capsys.readouterr().out
+    (checkout / "kernel-metadata.json").write_text('{"id": "jane-doe/hpa-kit-infer"}')  # not in the bundle
+    again = build_bundle(tmp_path / "two", source=checkout)
+    assert again.path.read_bytes() == first.path.read_bytes()
+    (checkout / "hpa_kit" / "new.py").touch()
+    changed = manifest_of(build_bundle(tmp_path / "three", source=checkout))
+    assert (changed["commit"], changed["clean"]) == (committed, False)
+
+
+@pytest.mark.parametrize("without", ["git", "a repository", "the kit in the repository", "a commit"])
+def test_where_git_knows_nothing_neither_commit_nor_cleanness_is_told(
+    checkout, tmp_path, monkeypatch, without
+):
+    if without == "git":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    elif without == "the kit in the repository":
+        subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    elif without == "a commit":
+        subprocess.run(["git", "init", "--quiet", str(checkout)], check=True)
+        subprocess.run(["git", "-C", str(checkout), "add", "."], check=True)
+    manifest = manifest_of(build_bundle(tmp_path / "dist", source=checkout))
+    assert not {"commit", "clean"} & manifest.keys()
+
+
+def test_the_datasets_page_says_what_it_is_which_build_how_it_is_used_and_its_licence(checkout, tmp_path):
+    bundle = build_bundle(tmp_path / "dist", source=checkout)
+    card = (tmp_path / "dist" / "README.md").read_text()
+    assert json.loads((tmp_path / "dist" / "dataset-metadata.json").read_text())["description"] == card
+    for said in (f"Build {bundle.build}", "tiny 1.0", "Attach this dataset", "Apache-2.0"):
+        assert said in card
+    with zipfile.ZipFile(bundle.path) as archive:  # which Kaggle unpacks beside the file
+        assert "README.md" not in archive.namelist()
+
+
 def test_the_metadata_takes_its_owner_from_the_notebooks_metadata(checkout, tmp_path, capsys):
     build_bundle(tmp_path / "dist", source=checkout)
     assert "owner is still 'your-name'" in capsys.readouterr().out
@@ -79,10 +146,11 @@ def test_the_metadata_takes_its_owner_from_the_notebooks_metadata(checkout, tmp_
 
 
 def test_the_printed_commands_zip_folders_and_quote_the_path(checkout, tmp_path, capsys):
-    build_bundle(tmp_path / "my dist", source=checkout)
+    build = build_bundle(tmp_path / "my dist", source=checkout).build
     printed = capsys.readouterr().out
     assert f"kaggle datasets create -p '{tmp_path}/my dist' -r zip" in printed
-    assert f"kaggle datasets version -p '{tmp_path}/my dist' -r zip -m 'hpa-kit {__version__}'" in printed
+    note = f"hpa-kit {__version__} build {build}"
+    assert f"kaggle datasets version -p '{tmp_path}/my dist' -r zip -m '{note}'" in printed
 
 
 def test_what_else_lies_in_the_folder_is_named_because_it_would_be_uploaded(checkout, tmp_path, capsys):
@@ -136,8 +204,13 @@ def test_a_changed_or_lost_file_of_a_mounted_bundle_is_noticed(checkout, tmp_pat
     (mount / "hpa_kit" / "py.typed").write_text("changed")
     (mount / "LICENSE").unlink()
     assert check_manifest(mount) == ["LICENSE: missing", "hpa_kit/py.typed: not as it was built"]
-    (mount / "manifest.json").write_text("{")
-    assert len(check_manifest(mount) or []) == 1
+    manifest = json.loads((mount / "manifest.json").read_text())
+    (mount / "manifest.json").write_text(json.dumps({**manifest, "build": "0" * 12}))
+    said = f"manifest.json: says build {'0' * 12}, its files make {manifest['build']}"
+    assert check_manifest(mount)[0] == said
+    for broken in ("{", "[]", "{}", '{"files": ["LICENSE"]}', '{"files": {}, "commit": 3}', "[" * 100_000):
+        (mount / "manifest.json").write_text(broken)
+        assert len(check_manifest(mount)) == 1, broken
 
 
 def test_a_wheel_that_kaggle_has_unpacked_still_counts_as_there(checkout, tmp_path):

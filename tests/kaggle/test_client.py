@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,12 @@ def test_the_printed_commands_upload_the_bundle_whole(client, checkout):
     bundle = build_bundle(checkout / "dist", source=checkout)
     create, update = dry_run(client, [bundle.create, bundle.update], checkout)
     assert (create.fault, update.fault) == (None, None)
-    assert sorted(create.files) == ["hpa-kit-manifest.json", "hpa-kit.zip"] == sorted(update.files)
+    assert (
+        sorted(create.files) == ["README.md", "hpa-kit-manifest.json", "hpa-kit.zip"] == sorted(update.files)
+    )
+    card = (checkout / "dist" / "README.md").read_text()
+    assert create.requests[0]["description"] == card == update.requests[0]["body"]["description"]
+    assert bundle.build in update.requests[0]["body"]["versionNotes"]
     assert create.requests[0]["licenseName"] == "apache-2.0"
     assert create.requests[0]["isPrivate"] is True
     assert update.requests[0]["datasetSlug"] == "hpa-kit"
@@ -160,3 +166,25 @@ def test_the_python_of_an_installed_client_is_read_from_its_script(tmp_path, mon
     assert find_client(tmp_path) == python
     script.unlink()
     assert find_client(tmp_path) is None
+
+
+SAID = (
+    "Dataset creation error: ",
+    "Dataset version is being created. Please check progress at ",
+    "Dataset version creation error: ",
+    "successfully ",
+    "Kernel push error: ",
+    "The following are not valid dataset sources ",
+    ' has status "',
+    'Failure message: "',
+    "Cannot access kernel ",
+    "Output file downloaded to ",
+)
+
+
+def test_what_the_readme_says_that_the_client_says_stands_in_its_source(client):
+    code = "import importlib.util; print(importlib.util.find_spec('kaggle').submodule_search_locations[0])"
+    done = subprocess.run([str(client), "-P", "-c", code], capture_output=True, text=True, check=True)
+    source = (Path(done.stdout.strip()) / "api" / "kaggle_api_extended.py").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [words for words in SAID if words not in readme or words not in source] == []

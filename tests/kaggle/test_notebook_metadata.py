@@ -1,6 +1,7 @@
 """Both notebooks' metadata come from one place, and what a user attached stays attached."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hpa_kit.cli import main
 from hpa_kit.errors import InputError
 from hpa_kit.kaggle.checkout import find_checkout
 from hpa_kit.kaggle.metadata import check_metadata
+from hpa_kit.kaggle.mounts import COMPETITION
 from hpa_kit.kaggle.notebooks import NOTEBOOKS, sort_source, write_metadata
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,13 +133,41 @@ def test_the_command_writes_in_the_working_folder_and_fails_on_faults(checkout, 
     assert main(["kaggle", "metadata", "--owner", "jane-doe"]) == 0
     assert "your-name" not in capsys.readouterr().out
     assert content(checkout, "train")["id"] == "jane-doe/hpa-kit-train"
-    assert main(["kaggle", "metadata", "--add", "me/a@b"]) == 1
-    assert "a@b" in capsys.readouterr().out
+    path = NOTEBOOKS["train"].path(checkout)
+    path.write_text(json.dumps({**content(checkout, "train"), "dataset_sources": ["me/a@b"]}))
+    assert main(["kaggle", "metadata"]) == 1
+    printed = capsys.readouterr().out
+    assert "a@b" in printed
+    command = printed.splitlines()[-1].partition(" -> hpa-kit ")[2]
+    assert main(shlex.split(command)) == 0
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["me/a@b", "me", "", "NAME/hpa-kit-members", "me/x/newest", "code/me/abc", "models/timm/resnet",
+     "https://example.org/me/x/y", f"competitions/{COMPETITION}", f"https://www.kaggle.com/c/{COMPETITION}"],
+)  # fmt: skip
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_a_source_that_kaggle_does_not_take_is_refused_before_anything_is_written(
+    checkout, monkeypatch, capsys, notebook, source
+):
+    monkeypatch.chdir(checkout)
+    assert main(["kaggle", "metadata", "--owner", "jane-doe"]) == 0
+    before = [one.path(checkout).read_bytes() for one in NOTEBOOKS.values()]
+    capsys.readouterr()
+    words = ["kaggle", "metadata", "--owner", "bob", "--to", notebook, "--add", "me/good", source]
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"hpa-kit: kaggle: --add {source!r}: ")
+    assert captured.err.endswith("nothing was written\n")
+    assert [one.path(checkout).read_bytes() for one in NOTEBOOKS.values()] == before
+    assert main(["kaggle", "metadata"]) == 0
 
 
 def test_a_source_is_taken_out_by_its_name_or_its_address(checkout):
-    write_metadata(checkout, "jane-doe", ["me/one", "code/me/two", "me/three"], "train")
-    write_metadata(checkout, None, [], "train", ["datasets/me/one", "code/me/two", "me/unheard-of"])
+    write_metadata(checkout, "jane-doe", ["me/one", "code/me/second", "me/three"], "train")
+    write_metadata(checkout, None, [], "train", ["datasets/me/one", "code/me/second", "me/unheard-of"])
     assert content(checkout, "train")["dataset_sources"] == ["jane-doe/hpa-kit", "me/three"]
     assert content(checkout, "train")["kernel_sources"] == []
 

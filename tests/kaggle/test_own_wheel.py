@@ -92,18 +92,37 @@ def test_a_folder_that_is_no_checkout_and_one_that_cannot_be_built_are_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_the_bundle_carries_it_lists_it_and_says_what_it_asks_for_beyond_the_image(tmp_path, image, capsys):
+@pytest.fixture
+def kit(tmp_path: Path, image: Path) -> Path:
+    """A checkout of the kit, as far as a bundle needs one."""
     root = tmp_path / "kit"
     for folder in ("hpa_kit", "wheels", "constraints"):
         (root / folder).mkdir(parents=True)
     for file in ("hpa_kit/__init__.py", "wheels/requirements.txt", "LICENSE"):
         (root / file).touch()
     image.rename(root / "constraints" / "kaggle.txt")
-    metadata = "Requires-Dist: click>=7\nRequires-Dist: pytorch_zoo @ https://nowhere/zoo.zip"
-    wheel = make_wheel(tmp_path, "hpacellseg-0.1.8-py3-none-any.whl", metadata)
-    bundle = build_bundle(tmp_path / "dist", source=root, hpacellseg=wheel)
+    return root
+
+
+@pytest.fixture
+def wheel(tmp_path: Path) -> Path:
+    wanted = ("click>=7", "pytorch_zoo @ https://nowhere/zoo.zip", "shapely")
+    metadata = "\n".join(f"Requires-Dist: {one}" for one in wanted)
+    return make_wheel(tmp_path, "hpacellseg-0.1.8-py3-none-any.whl", metadata)
+
+
+def wheels_in(bundle: Path) -> list[str]:
+    with zipfile.ZipFile(bundle) as archive:
+        return [name for name in archive.namelist() if name.endswith(".whl")]
+
+
+def test_the_bundle_carries_it_lists_it_and_says_what_it_asks_for_beyond_the_image(
+    kit, wheel, tmp_path, capsys
+):
+    bundle = build_bundle(tmp_path / "dist", source=kit, hpacellseg=wheel)
     printed = capsys.readouterr().out
-    assert "asks for pytorch-zoo, which" in printed
+    assert "asks for shapely, which neither" in printed
+    assert "asks for pytorch-zoo, but works without: its networks are loaded without it" in printed
     with zipfile.ZipFile(bundle.path) as archive:
         manifest = json.loads(archive.read("manifest.json"))
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
@@ -111,3 +130,41 @@ def test_the_bundle_carries_it_lists_it_and_says_what_it_asks_for_beyond_the_ima
     assert manifest["wheels"] == {"hpacellseg": "0.1.8"}
     outer = json.loads((tmp_path / "dist" / "hpa-kit-manifest.json").read_text())
     assert outer == manifest
+
+
+def test_a_later_build_keeps_the_wheel_and_says_so_and_how_to_be_rid_of_it(kit, wheel, tmp_path, capsys):
+    dist = tmp_path / "dist"
+    before = build_bundle(dist, source=kit, hpacellseg=wheel).path.read_bytes()
+    wheel.unlink()
+    assert build_bundle(dist, source=kit).path.read_bytes() == before
+    said = f"{wheel.name} is kept from the build before; without it: rm {dist}/hpa-kit.zip"
+    assert said in capsys.readouterr().out
+    (dist / "hpa-kit.zip").unlink()
+    assert wheels_in(build_bundle(dist, source=kit).path) == []
+    assert "kept" not in capsys.readouterr().out
+
+
+def test_another_wheel_takes_the_place_of_the_one_before(kit, wheel, tmp_path):
+    build_bundle(tmp_path / "dist", source=kit, hpacellseg=wheel)
+    newer = make_wheel(tmp_path, "hpacellseg-0.2-py3-none-any.whl")
+    bundle = build_bundle(tmp_path / "dist", source=kit, hpacellseg=newer)
+    assert wheels_in(bundle.path) == [f"wheels/{newer.name}"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "no manifest", "no longer fit"])
+def test_a_wheel_that_cannot_be_kept_is_said_to_be_dropped(kit, wheel, tmp_path, capsys, damage):
+    path = build_bundle(tmp_path / "dist", source=kit, hpacellseg=wheel).path
+    content = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "changed":
+        path.write_bytes(content.replace(b"Name: hpacellseg", b"Name: hpacellsag"))
+    elif damage == "no manifest":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(f"wheels/{wheel.name}", "")
+    else:
+        (kit / "constraints" / "kaggle.txt").write_text("click==6\n")
+    capsys.readouterr()
+    assert wheels_in(build_bundle(tmp_path / "dist", source=kit).path) == []
+    printed = capsys.readouterr().out
+    assert ("is dropped" if damage == "no longer fit" else "is not kept") in printed

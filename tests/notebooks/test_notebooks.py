@@ -1,6 +1,7 @@
 """The notebooks: pairs that agree, find the kit in every form of mount, and do the whole job."""
 
 import ast
+import hashlib
 import json
 import os
 import re
@@ -104,10 +105,8 @@ def test_both_notebooks_find_the_kit_with_the_same_cell():
     assert [source for source in cells[0] & cells[1] if "def find_kit" in source]
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The zip made of a small checkout whose kit only says where it was imported from."""
-    root = tmp_path_factory.mktemp("bundle")
+def make_bundle(root: Path, note: str = "") -> Path:
+    """The zip made of a small checkout with one wheel; builds differ by the note."""
     checkout = root / "checkout"
     for room in ("kaggle", "errors.py", "files.py", "__init__.py"):
         source = NOTEBOOKS.parent / "hpa_kit" / room
@@ -116,9 +115,60 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         copy(source, checkout / "hpa_kit" / room)
     for name in ("wheels", "constraints"):
         (checkout / name).mkdir()
-        (checkout / name / ("kaggle.txt" if name == "constraints" else "requirements.txt")).touch()
-    (checkout / "LICENSE").touch()
+    (checkout / "constraints" / "kaggle.txt").touch()
+    (checkout / "LICENSE").write_text(note)
+    wheel = checkout / "wheels" / "tiny_kit_wheel-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("hpa_kit_tiny.py", "")
+        archive.writestr("tiny_kit_wheel-1.0.dist-info/METADATA", "Name: tiny-kit-wheel\nVersion: 1.0\n\n")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    pins = f"tiny-kit-wheel==1.0 --hash=sha256:{digest}\n"
+    (checkout / "wheels" / "requirements.txt").write_text(pins)
     return build_bundle(root / "dist", source=checkout).path
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="module")
+def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("other"), "another build")
+
+
+def attach(bundle: Path, folder: Path, form: str = "unpacked", name: str = "hpa-kit.zip") -> Path:
+    """Mount a bundle as Kaggle may; what a message would call it by."""
+    folder.mkdir(parents=True)
+    if form == "zip":
+        return Path(shutil.copy(bundle, folder / name))
+    with zipfile.ZipFile(bundle) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def build_in(bundle: Path) -> str:
+    with zipfile.ZipFile(bundle) as archive:
+        return str(json.loads(archive.read("manifest.json"))["build"])
+
+
+def first_cell(inputs: Path, working: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the cell that finds the kit, away from any checkout; wheels are left to others to install."""
+    code = (
+        "import subprocess\n"
+        "subprocess.run = lambda *_, **__: subprocess.CompletedProcess([], 1, '', 'no pip')\n"
+        f"inputs = {str(inputs)!r}\n{find_kit_cell()}\nprint(sys.path[0])\nprint(kaggle.__file__)"
+    )
+    folder = working or inputs.parent / "elsewhere"
+    folder.mkdir(exist_ok=True)
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(inputs.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("form", ["zip", "unpacked"])
@@ -126,61 +176,166 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "mount", ["hpa-kit", "datasets/jane/hpa-kit", "hpa-kit/hpa-kit", "datasets/jane/hpa-kit/hpa_kit/hpa-kit"]
 )
 def test_the_kit_is_found_however_kaggle_mounts_its_dataset(bundle, tmp_path, form, mount):
-    (tmp_path / "inputs" / "competitions" / "c" / "test").mkdir(parents=True)
-    folder = tmp_path / "inputs" / mount
-    folder.mkdir(parents=True)
-    with zipfile.ZipFile(folder.parent / "hpa-kit-members.zip", "w") as other:
+    inputs = tmp_path / "inputs"
+    (inputs / "competitions" / "c" / "test").mkdir(parents=True)
+    (inputs / "hpa-kit-members").mkdir()
+    with zipfile.ZipFile(inputs / "hpa-kit-members" / "hpa-kit-members.zip", "w") as other:
         other.writestr("run/best.safetensors", "")
-    if form == "zip":
-        shutil.copy(bundle, folder)
-    else:
-        with zipfile.ZipFile(bundle) as archive:
-            archive.extractall(folder)
-    source = find_kit_cell()
-    code = f"inputs = {str(tmp_path / 'inputs')!r}\n{source}\nprint(sys.path[0])"
-    (tmp_path / "elsewhere").mkdir()
-    command = [sys.executable, "-P", "-c", code]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    done = subprocess.run(
-        command, cwd=tmp_path / "elsewhere", env=environment, capture_output=True, text=True, check=False
-    )
+    attach(bundle, inputs / mount, form)
+    done = first_cell(inputs)
     assert done.returncode == 0, done.stderr
+    assert f"build {build_in(bundle)}" in done.stdout
     assert "as it was built" in done.stdout
     if form == "unpacked":
-        assert done.stdout.splitlines()[-1] == str(folder)
+        assert done.stdout.splitlines()[-1].startswith(f"{inputs / mount}/hpa_kit/kaggle/")
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed"])
+@pytest.mark.parametrize("name", ["archive.zip", "code.zip", "Code.ZIP", "hpa-kit.zip/hpa-kit.zip"])
+@pytest.mark.parametrize("inside", ["", "hpa-kit-main/"])
+def test_a_zip_of_any_name_is_looked_into(bundle, tmp_path, name, inside):
+    path = tmp_path / "inputs" / "datasets" / "jane" / "code" / name
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(bundle) as archive, zipfile.ZipFile(path, "w") as other:
+        for entry in archive.namelist():
+            other.writestr(inside + entry, archive.read(entry))
+    done = first_cell(tmp_path / "inputs")
+    assert done.returncode == 0, done.stderr
+    assert "as it was built" in done.stdout
+
+
+def damaged(folder: Path, how: str) -> None:
+    """Spoil a kit that is mounted."""
+    if how == "a file changed":
+        (folder / "hpa_kit" / "errors.py").write_text("raise SystemExit('a damaged kit was run')")
+    elif how == "a file gone":
+        (folder / "hpa_kit" / "__init__.py").unlink()
+    elif how == "half a file":
+        path = folder / "hpa_kit" / "kaggle" / "bootstrap.py"
+        path.write_bytes(path.read_bytes()[:200])
+    elif how == "a wheel gone":
+        next((folder / "wheels").glob("*.whl")).unlink()
+    elif how == "a wheel changed":
+        next((folder / "wheels").glob("*.whl")).write_text("PK")
+    elif how == "no manifest":
+        (folder / "manifest.json").unlink()
+    else:
+        (folder / "manifest.json").write_text(how)
+
+
+DAMAGES = ("a file changed", "a file gone", "half a file", "a wheel gone", "a wheel changed", "no manifest",
+           "{", "[]", '{"files": 3}')  # fmt: skip
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_of_two_kits_the_intact_one_is_taken_and_the_damaged_one_named(bundle, other_bundle, tmp_path, how):
+    inputs = tmp_path / "inputs"
+    first, second = attach(bundle, inputs / "a-kit"), attach(other_bundle, inputs / "b" / "kit", "zip")
+    damaged(first, how)
+    done = first_cell(inputs)
+    assert done.returncode == 0, done.stderr
+    assert f"{first} is damaged (" in done.stdout
+    assert f"build {build_in(other_bundle)}" in done.stdout
+    assert "as it was built" in done.stdout
+    assert str(second) not in done.stdout
+
+
+@pytest.mark.parametrize("cut", [0, 100, 0.5, 0.99])
+def test_a_zip_that_broke_on_its_way_is_passed_over_for_an_intact_kit(bundle, tmp_path, cut):
+    inputs = tmp_path / "inputs"
+    broken = attach(bundle, inputs / "a-kit", "zip")
+    content = broken.read_bytes()
+    broken.write_bytes(content[: int(cut if cut in (0, 100) else cut * len(content))])
+    whole = attach(bundle, inputs / "b-kit")
+    done = first_cell(inputs)
+    assert done.returncode == 0, done.stderr
+    assert f"{broken} is damaged (" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(str(whole))
+
+
+def test_a_wheel_that_kaggle_has_unpacked_damages_no_kit(bundle, tmp_path):
+    folder = attach(bundle, tmp_path / "inputs" / "hpa-kit")
+    wheel = next((folder / "wheels").glob("*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(wheel.with_suffix(""))
+    wheel.unlink()
+    done = first_cell(tmp_path / "inputs")
+    assert done.returncode == 0, done.stderr
+    assert "damaged" not in done.stdout
+    assert "as it was built" in done.stdout
+
+
+@pytest.mark.parametrize("forms", [("unpacked", "unpacked"), ("zip", "unpacked"), ("zip", "zip")])
+def test_two_intact_kits_of_one_build_are_one(bundle, tmp_path, forms):
+    for name, form in zip("ab", forms, strict=True):
+        attach(bundle, tmp_path / "inputs" / name, form, "archive.zip")
+    done = first_cell(tmp_path / "inputs")
+    assert done.returncode == 0, done.stderr
+    assert f"build {build_in(bundle)}" in done.stdout
+
+
+@pytest.mark.parametrize("forms", [("unpacked", "unpacked"), ("zip", "unpacked")])
+def test_two_intact_kits_of_different_builds_are_refused_by_place_and_build(
+    bundle, other_bundle, tmp_path, forms
+):
+    places = [
+        attach(one, tmp_path / "inputs" / name, form)
+        for one, name, form in zip((bundle, other_bundle), "ab", forms, strict=True)
+    ]
+    done = first_cell(tmp_path / "inputs")
+    assert done.returncode != 0
+    last = done.stderr.splitlines()[-1]
+    for one, place in zip((bundle, other_bundle), places, strict=True):
+        assert f"build {build_in(one)} in {place}" in last
+    assert "detach" in last
+    assert done.stdout == ""
+
+
+def test_an_intact_kit_of_before_builds_had_names_counts_as_another_build(bundle, other_bundle, tmp_path):
+    for one, name in ((bundle, "a"), (other_bundle, "b")):
+        folder = attach(one, tmp_path / "inputs" / name)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["build"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    last = first_cell(tmp_path / "inputs").stderr.splitlines()[-1]
+    assert f"build {build_in(other_bundle)} in {folder}" in last
+
+
+def test_the_one_kit_that_is_attached_is_run_though_damaged_and_what_is_damaged_is_said(bundle, tmp_path):
+    folder = attach(bundle, tmp_path / "inputs" / "hpa-kit")
+    (folder / "LICENSE").write_text("changed")
+    done = first_cell(tmp_path / "inputs")
+    assert done.returncode == 0, done.stderr
+    assert f"{folder} is damaged (LICENSE is not as it was built)" in done.stdout
+    assert "DAMAGED" in done.stdout
+
+
+@pytest.mark.parametrize("damage", ["cut", "cut behind a wheel", "changed"])
 def test_a_damaged_bundle_is_named_and_not_called_missing(bundle, tmp_path, damage):
     content = bytearray(bundle.read_bytes())
     if damage == "cut":
         del content[len(content) // 2 :]
+    elif damage == "cut behind a wheel":  # whose end is that of a whole zip
+        del content[content.rindex(b"tiny_kit_wheel") :]
     else:
         content[content.index(b"Kaggle") + 1] ^= 1  # in the text of a file: its checksum does not hold
     path = tmp_path / "inputs" / "hpa-kit" / "hpa-kit.zip"
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     (path.parent / "hpa-kit-members.zip").mkdir()  # a zip that was unpacked into a folder of its name
-    source = find_kit_cell()
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", f"inputs = {str(tmp_path / 'inputs')!r}\n{source}"],
-        cwd=tmp_path,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = first_cell(tmp_path / "inputs")
     assert done.returncode != 0
     assert f"{path} is damaged" in done.stderr.splitlines()[-1]
     assert "upload the bundle again" in done.stderr.splitlines()[-1]
 
 
+def test_without_a_mount_the_checkout_around_the_notebook_is_taken(tmp_path):
+    done = first_cell(tmp_path / "none", NOTEBOOKS)
+    assert done.returncode == 0, done.stderr
+    assert "no manifest, a checkout" in done.stdout
+
+
 def test_without_a_mount_or_a_checkout_the_notebook_says_what_to_attach(tmp_path):
-    source = find_kit_cell()
-    code = f"inputs = {str(tmp_path / 'none')!r}\n{source}"
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = first_cell(tmp_path / "none")
     assert done.returncode != 0
     assert "attach its dataset" in done.stderr.splitlines()[-1]
 

@@ -41,6 +41,15 @@ CASES = (
     ),
     Case(
         GROUP,
+        "a source to attach that Kaggle does not take",
+        nothing,
+        "kaggle metadata --add me/a@b",
+        "kaggle: --add 'me/a@b': slug 'a@b' needs lower-case letters and digits with single hyphens between; "
+        "give owner/slug for a dataset, code/owner/slug for a notebook's output, or a model's address; "
+        "nothing was written",
+    ),
+    Case(
+        GROUP,
         "a damaged member to upload",
         lambda w: w.checkpoint(b"half"),
         WEIGHTS,
