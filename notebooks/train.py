@@ -91,14 +91,15 @@ environment = kaggle.environment_report()
 print(environment)
 
 # %% [markdown]
-# The data and its folds: how many fields of each location class lie in each fold.
+# The data and its folds: how many fields of each location class lie in each fold; -1 is always learnt from.
+# Nothing is written yet.
 
 # %%
 import pandas as pd
 
 from hpa_kit.classes import CLASSES, multi_hot, parse_label
 from hpa_kit.config import TrainSettings
-from hpa_kit.data import DataFolder, load_folds, read_labels
+from hpa_kit.training import find_start, run_folds
 
 chosen = kaggle.notebook_settings(
     TrainSettings,
@@ -109,11 +110,10 @@ chosen = kaggle.notebook_settings(
     time_limit=time_limit or kaggle.session_hours(time.time() - started),
     device=environment.device(device),
 )
-labels = read_labels(DataFolder(chosen.data).labels())
-divided = load_folds(chosen.out / "folds.csv", labels, chosen.folds, chosen.seed)
-print(f"{len(divided)} fields in {chosen.data}, {chosen.folds} folds kept in {chosen.out / 'folds.csv'}")
+divided = run_folds(chosen)
+print(f"{len(divided)} fields of {chosen.data}, {chosen.folds} folds; fold {chosen.fold} is validated on")
 limit = f"{chosen.time_limit:.3g} hours" if chosen.time_limit else "none"
-print(f"goes on from: {chosen.resume_from or 'nothing'}; time limit: {limit}")
+print(f"goes on from: {find_start(chosen)}; time limit: {limit}")
 names = [f"{place.index} {place.name}" for place in CLASSES]
 hot = pd.DataFrame(multi_hot(map(parse_label, divided["Label"])), columns=names).astype(int)
 hot.groupby(divided["fold"]).sum().T

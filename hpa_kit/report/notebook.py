@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +11,7 @@ from torch import nn
 
 from hpa_kit.classes import CLASSES, NEGATIVE, parse_label
 from hpa_kit.config import InferSettings, TrainSettings
-from hpa_kit.data import DataFolder, read_field, read_labels, resize_field
+from hpa_kit.data import DataFolder, labelled_fields, read_field, resize_field
 from hpa_kit.report.looking import Looker
 from hpa_kit.report.picture import cells_of
 from hpa_kit.report.plots import Field, LabelMap, Picture, composite, contact_sheet, protein, tiled
@@ -170,9 +169,11 @@ def over_protein(field: Field, class_map: NDArray[np.floating]) -> Picture:
 
 
 def _labelled(settings: TrainSettings, most: int) -> list[tuple[Field, int]]:
-    """Fields at the run's size, each with one of its classes, classes as different as can be had."""
-    folder = DataFolder(settings.data)
-    labels = read_labels(folder.labels())
+    """Fields of the competition at the run's size, each with one of its classes.
+
+    Classes are as different as can be had.
+    """
+    labels, folders = labelled_fields(settings.model_copy(update={"external": None}))
     firsts: dict[int, str] = {}
     rest: list[tuple[str, int]] = []
     for id, text in zip(labels["ID"], labels["Label"], strict=True):
@@ -183,9 +184,8 @@ def _labelled(settings: TrainSettings, most: int) -> list[tuple[Field, int]]:
         else:
             rest.append((id, classes[0]))
     chosen = [*((id, index) for index, id in firsts.items()), *rest][:most]
-    images = Path(folder.images("train"))
     return [
-        (resize_field(read_field(images, id, settings.in_channels), settings.size), index)
+        (resize_field(read_field(folders[id], id, settings.in_channels), settings.size), index)
         for id, index in sorted(chosen, key=lambda pair: pair[1])
     ]
 

@@ -1,6 +1,7 @@
 """Pictures for the notebooks."""
 
 import html
+import shutil
 
 import numpy as np
 import pytest
@@ -37,6 +38,14 @@ def test_a_batch_is_shown_as_it_is_and_as_the_network_gets_it(training):
     assert (above != below).any()
     same = augmented_batch(training.model_copy(update={"augmentation": 0}), fields=3, side=64)
     assert (same[-128:-64] == same[-64:]).all()
+
+
+def test_a_batch_is_shown_of_fields_whose_images_lie_among_the_external_ones(training, tmp_path):
+    data = shutil.copytree(training.data, tmp_path / "data")
+    (data / "train").rename(tmp_path / "extra")
+    (data / "train").mkdir()
+    elsewhere = training.model_copy(update={"data": data, "external_images": tmp_path / "extra"})
+    assert np.array_equal(augmented_batch(elsewhere, 3, 64), augmented_batch(training, 3, 64))
 
 
 def test_cams_are_drawn_after_every_epoch_without_a_change_to_the_run(training, tmp_path):
