@@ -25,13 +25,13 @@ pretrained = None  # weights file of the backbone, such as one in an attached da
 stride = 32  # input pixels per map pixel: 8, 16 or 32
 size = 512  # side to which fields are resized
 epochs = 25
-batch = None  # fields per step; None is 8 to 40, after the number of fields
+batch = None  # fields per step, of all GPUs together; None is 8 to 40, after the number of fields
 optimiser = "adamw"
 lr = 2e-3  # take less with pretrained weights
 fold = 0  # the fold kept for validation
 seed = 42
 workers = 2
-device = "auto"
+device = "auto"  # all GPUs; "cuda:0" is one
 settings = {}  # any other option of `hpa-kit train`, such as {"stride_by": "dilate", "contrast": "fixed"}
 
 # %% [markdown]
@@ -124,26 +124,27 @@ hot.groupby(divided["fold"]).sum().T
 # %%
 from PIL import Image
 
-from hpa_kit.report.notebook import GrowingCams, augmented_batch
+from hpa_kit.report.notebook import augmented_batch
 
 Image.fromarray(augmented_batch(chosen))
 
 # %% [markdown]
-# Training. A run that the time limit stops is gone on with: attach this notebook's output (or save it as a
-# dataset and attach that) and run again, as often as it takes.
+# Training, on all GPUs: one process each, which share every batch. A run that the time limit stops is gone on
+# with: attach this notebook's output (or save it as a dataset and attach that) and run again, as often as it
+# takes.
 
 # %%
-from hpa_kit.training import train
+from hpa_kit.report.notebook import train_on_all
 
-cams = GrowingCams(chosen)
-run = train(chosen, after_epoch=cams)
+run = train_on_all(chosen)
 
 # %% [markdown]
 # Class maps that grow: a field of each of a few classes, and where the network sees that class after some
-# epochs.
+# epochs. It is `growing.png` in the run folder.
 
 # %%
-Image.fromarray(cams.picture())
+growing = run / "growing.png"
+Image.open(growing) if growing.is_file() else print("no epoch was finished, or the network has no maps")
 
 # %% [markdown]
 # The curve, from the run folder's `metrics.csv`. Then `hpa-kit kaggle weights RUN OUT` makes the members'

@@ -12,6 +12,7 @@ from hpa_kit.files import atomic_path, forget_torn
 from hpa_kit.training.checkpoint import BEST, LAST, SETTINGS, Checkpoint, read_checkpoint
 
 FOLDS, METRICS, EVENTS = "folds.csv", "metrics.csv", "tensorboard"
+GROWING = "growing.png"  # class maps after some epochs, where somebody watched
 
 # These may change between two starts of a run: where things lie and what computes, not what is computed.
 _FREE = frozenset(
@@ -128,7 +129,7 @@ def _copy_run(earlier: Path, out: Path) -> None:
     shutil.rmtree(out / EVENTS, ignore_errors=True)  # of steps that the earlier session has as well
     events = sorted(path.relative_to(earlier) for path in (earlier / EVENTS).rglob("*") if path.is_file())
     # The checkpoint comes last: without it a copy that was cut off is made anew.
-    for name in (Path(FOLDS), Path(METRICS), *events, Path(BEST), Path(LAST)):
+    for name in (Path(FOLDS), Path(METRICS), Path(GROWING), *events, Path(BEST), Path(LAST)):
         if (earlier / name).is_file():
             with atomic_path(out / name) as temporary:
                 shutil.copyfile(earlier / name, temporary)
