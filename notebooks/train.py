@@ -25,13 +25,13 @@ pretrained = None  # weights file of the backbone, such as one in an attached da
 stride = 32  # input pixels per map pixel: 8, 16 or 32
 size = 512  # side to which fields are resized
 epochs = 25
-batch = None  # fields per step; None is 8 to 40, after the number of fields
+batch = None  # fields per step, of all GPUs together; None is 8 to 40, after the number of fields
 optimiser = "adamw"
 lr = 2e-3  # take less with pretrained weights
 fold = 0  # the fold kept for validation
 seed = 42
 workers = 2
-device = "auto"
+device = "auto"  # all GPUs; "cuda:0" is one
 settings = {}  # any other option of `hpa-kit train`, such as {"stride_by": "dilate", "contrast": "fixed"}
 
 # %% [markdown]
@@ -127,14 +127,15 @@ environment = kaggle.environment_report()
 print(environment)
 
 # %% [markdown]
-# The data and its folds: how many fields of each location class lie in each fold.
+# The data and its folds: how many fields of each location class lie in each fold; -1 is always learnt from.
+# Nothing is written yet.
 
 # %%
 import pandas as pd
 
 from hpa_kit.classes import CLASSES, multi_hot, parse_label
 from hpa_kit.config import TrainSettings
-from hpa_kit.data import DataFolder, load_folds, read_labels
+from hpa_kit.training import find_start, run_folds
 
 chosen = kaggle.notebook_settings(
     TrainSettings,
@@ -145,11 +146,10 @@ chosen = kaggle.notebook_settings(
     time_limit=time_limit or kaggle.session_hours(time.time() - started),
     device=environment.device(device),
 )
-labels = read_labels(DataFolder(chosen.data).labels())
-divided = load_folds(chosen.out / "folds.csv", labels, chosen.folds, chosen.seed)
-print(f"{len(divided)} fields in {chosen.data}, {chosen.folds} folds kept in {chosen.out / 'folds.csv'}")
+divided = run_folds(chosen)
+print(f"{len(divided)} fields of {chosen.data}, {chosen.folds} folds; fold {chosen.fold} is validated on")
 limit = f"{chosen.time_limit:.3g} hours" if chosen.time_limit else "none"
-print(f"goes on from: {chosen.resume_from or 'nothing'}; time limit: {limit}")
+print(f"goes on from: {find_start(chosen)}; time limit: {limit}")
 names = [f"{place.index} {place.name}" for place in CLASSES]
 hot = pd.DataFrame(multi_hot(map(parse_label, divided["Label"])), columns=names).astype(int)
 hot.groupby(divided["fold"]).sum().T
@@ -160,26 +160,27 @@ hot.groupby(divided["fold"]).sum().T
 # %%
 from PIL import Image
 
-from hpa_kit.report.notebook import GrowingCams, augmented_batch
+from hpa_kit.report.notebook import augmented_batch
 
 Image.fromarray(augmented_batch(chosen))
 
 # %% [markdown]
-# Training. A run that the time limit stops is gone on with: attach this notebook's output (or save it as a
-# dataset and attach that) and run again, as often as it takes.
+# Training, on all GPUs: one process each, which share every batch. A run that the time limit stops is gone on
+# with: attach this notebook's output (or save it as a dataset and attach that) and run again, as often as it
+# takes.
 
 # %%
-from hpa_kit.training import train
+from hpa_kit.report.notebook import train_on_all
 
-cams = GrowingCams(chosen)
-run = train(chosen, after_epoch=cams)
+run = train_on_all(chosen)
 
 # %% [markdown]
 # Class maps that grow: a field of each of a few classes, and where the network sees that class after some
-# epochs.
+# epochs. It is `growing.png` in the run folder.
 
 # %%
-Image.fromarray(cams.picture())
+growing = run / "growing.png"
+Image.open(growing) if growing.is_file() else print("no epoch was finished, or the network has no maps")
 
 # %% [markdown]
 # The curve, from the run folder's `metrics.csv`. Then `hpa-kit kaggle weights RUN OUT` makes the members'

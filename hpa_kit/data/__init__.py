@@ -9,7 +9,7 @@ from hpa_kit.data.cell_scores import (
 )
 from hpa_kit.data.external import CELL_LINES, read_external, sample_external
 from hpa_kit.data.fields import CHANNELS, field_size, find_fields, read_field, resize_field
-from hpa_kit.data.folds import load_folds, make_folds, take_folds
+from hpa_kit.data.folds import find_folds, make_folds, write_folds
 from hpa_kit.data.labelled import LabelledFields, labelled_fields
 from hpa_kit.data.layout import DataFolder, SplitFields
 from hpa_kit.data.locations import location_to_class, locations_to_labels
@@ -27,8 +27,8 @@ __all__ = [
     "SplitFields",
     "field_size",
     "find_fields",
+    "find_folds",
     "labelled_fields",
-    "load_folds",
     "location_to_class",
     "locations_to_labels",
     "make_folds",
@@ -41,6 +41,6 @@ __all__ = [
     "resize_field",
     "sample_external",
     "store_fields",
-    "take_folds",
     "write_cell_scores",
+    "write_folds",
 ]

@@ -55,71 +55,52 @@ def make_folds(labels: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame({"ID": labels["ID"].to_numpy(), "Label": labels["Label"].to_numpy(), "fold": folds})
 
 
-def load_folds(path: str | Path, labels: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
-    """The folds stored in a CSV, made and stored there first where the file is missing.
+def find_folds(
+    path: str | Path | None,
+    labels: pd.DataFrame,
+    n_folds: int,
+    seed: int,
+    source: str | Path | None = None,
+) -> pd.DataFrame:
+    """Tell the folds of a run: stored ones, else those that another run made, else new ones; write nothing.
 
     Stored folds are never changed behind the user's back: a field that moved from training to validation
     would make every later score too good. So a file that does not fit is an error; deleting it makes new
-    folds. The seed counts only when the file is made.
+    folds. The seed counts only where folds are made.
+
+    Of another run's folds both runs hold out the same fields. Fields that it lacks get fold -1: nobody has
+    held them out, so they are always learnt from; a ``UserWarning`` counts them.
 
     Args:
-        path: the CSV with columns ``ID``, ``Label``, ``fold``.
+        path: the run's CSV with columns ``ID``, ``Label``, ``fold``, which may be missing; None where there
+            is none.
         labels: columns ``ID`` and ``Label``; the same IDs as in the file, in any order.
         n_folds: how many.
         seed: of the shuffling.
+        source: another run's CSV, or its folder.
 
     Returns:
         Columns ``ID``, ``Label`` (of ``labels``) and ``fold`` (int64), in the order of ``labels``.
 
     Raises:
-        InputError: as :func:`make_folds`; or the file holds other fields or another number of folds, or is no
-            table of folds.
+        InputError: as :func:`make_folds`; a file holds other fields or another number of folds, or is no
+            table of folds; or ``source`` is missing.
     """
-    path = Path(path)
-    if not path.exists():
-        table = make_folds(labels, n_folds, seed)
-        with atomic_path(path) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
-        return table
-    stored = _read_folds(path)
-    _check_fit(path, stored, labels, _possible_folds(len(_parts(labels)[0]), n_folds))
+    if path is not None and Path(path).exists():
+        stored = _read_folds(Path(path))
+        _check_fit(Path(path), stored, labels, n_folds)
+    elif source is not None:
+        stored = _shared_folds(Path(source), labels, n_folds)
+    else:
+        return make_folds(labels, n_folds, seed)
     folds = stored.loc[labels["ID"]].to_numpy(dtype=np.int64)
     return pd.DataFrame({"ID": labels["ID"].to_numpy(), "Label": labels["Label"].to_numpy(), "fold": folds})
 
 
-def take_folds(path: str | Path, source: str | Path, labels: pd.DataFrame) -> None:
-    """Store folds that another run made, so that both hold out the same fields.
-
-    Fields that the other run lacks get fold -1: nobody has held them out, so they are always learnt from; a
-    ``UserWarning`` counts them.
-
-    Args:
-        path: the CSV to write, for :func:`load_folds`.
-        source: the other run's CSV, or its folder.
-        labels: columns ``ID`` and ``Label``.
-
-    Raises:
-        InputError: the source is missing or no table of folds, or knows none of the fields.
-    """
-    source = Path(source)
-    file = source / "folds.csv" if source.is_dir() else source
-    stored = _read_folds(file)
-    known = labels["ID"].isin(stored.index).to_numpy()
-    if not known.any():
-        raise InputError(
-            f"folds: {file} knows none of the {len(labels)} fields; expected folds of the same data"
-        )
-    if not known.all():
-        example = labels["ID"][~known].iloc[0]
-        warnings.warn(
-            f"folds: {file} lacks {(~known).sum()} of {len(labels)} fields, such as {example}; they are "
-            "always learnt from",
-            stacklevel=3,
-        )
-    folds = stored.reindex(labels["ID"]).fillna(-1).astype(np.int64).to_numpy()
-    table = pd.DataFrame({"ID": labels["ID"].to_numpy(), "Label": labels["Label"].to_numpy(), "fold": folds})
+def write_folds(path: str | Path, folds: pd.DataFrame) -> None:
+    """Store what :func:`find_folds` told, for itself."""
     with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+        folds.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def _parts(labels: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -182,6 +163,27 @@ def _read_folds(path: Path) -> pd.Series:
     return pd.Series(table["fold"].astype("int64").to_numpy(), index=table["ID"])
 
 
+def _shared_folds(source: Path, labels: pd.DataFrame, n_folds: int) -> pd.Series:
+    """Fold by ID of another run's folds, -1 of fields that it lacks."""
+    file = source / "folds.csv" if source.is_dir() else source
+    stored = _read_folds(file)
+    known = labels["ID"].isin(stored.index).to_numpy()
+    if not known.any():
+        raise InputError(
+            f"folds: {file} knows none of the {len(labels)} fields; expected folds of the same data"
+        )
+    shared = stored.reindex(labels["ID"]).fillna(-1).astype(np.int64)
+    _check_number(file, shared, labels, n_folds, "give as many folds, or folds of another run")
+    if not known.all():
+        example = labels["ID"][~known].iloc[0]
+        warnings.warn(
+            f"folds: {file} lacks {(~known).sum()} of {len(labels)} fields, such as {example}; they are "
+            "always learnt from",
+            stacklevel=3,
+        )
+    return shared
+
+
 def _check_fit(path: Path, stored: pd.Series, labels: pd.DataFrame, n_folds: int) -> None:
     new = labels["ID"][~labels["ID"].isin(stored.index)]
     gone = stored.index[~stored.index.isin(labels["ID"])]
@@ -191,8 +193,10 @@ def _check_fit(path: Path, stored: pd.Series, labels: pd.DataFrame, n_folds: int
             f"folds: {path} was made for other fields: {len(new)} are not in it, {len(gone)} are in it only "
             f"(such as {example}); delete it to make new folds"
         )
-    found = int(stored.max()) + 1
-    if found != n_folds:
-        raise InputError(
-            f"folds: {path} holds {found} folds; expected {n_folds}; delete it to make new folds"
-        )
+    _check_number(path, stored, labels, n_folds, "delete it to make new folds")
+
+
+def _check_number(path: Path, folds: pd.Series, labels: pd.DataFrame, n_folds: int, what_to_do: str) -> None:
+    found, expected = int(folds.max()) + 1, _possible_folds(len(_parts(labels)[0]), n_folds)
+    if found != expected:
+        raise InputError(f"folds: {path} holds {found} folds; expected {expected}; {what_to_do}")

@@ -1,4 +1,4 @@
-"""Pictures for the notebooks: a batch as the network gets it, CAMs that grow, a first look at cells."""
+"""What the notebooks show and do: a batch, training with CAMs that grow, a first look at cells."""
 
 import logging
 from collections.abc import Sequence
@@ -12,12 +12,24 @@ from torch import nn
 
 from hpa_kit.classes import CLASSES, NEGATIVE, parse_label
 from hpa_kit.config import InferSettings, TrainSettings
-from hpa_kit.data import DataFolder, read_field, read_labels, resize_field
+from hpa_kit.data import DataFolder, labelled_fields, read_field, resize_field
 from hpa_kit.report.looking import Looker
 from hpa_kit.report.picture import cells_of
-from hpa_kit.report.plots import Field, LabelMap, Picture, composite, contact_sheet, protein, tiled
+from hpa_kit.report.plots import (
+    Field,
+    LabelMap,
+    Picture,
+    composite,
+    contact_sheet,
+    protein,
+    tiled,
+    write_picture,
+)
 from hpa_kit.submission.table import parse_prediction
+from hpa_kit.together import run_together
+from hpa_kit.training import Processes, processes_for, train
 from hpa_kit.training.augment import Augmentation
+from hpa_kit.training.run import GROWING
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +59,37 @@ def augmented_batch(settings: TrainSettings, fields: int = 6, side: int = 192) -
     )
 
 
+def train_on_all(settings: TrainSettings, processes: int | None = None) -> Path:
+    """Train on all GPUs of this machine, by one process each, and keep class maps that grow.
+
+    With one GPU, or none, it trains in this process. Several processes share every batch, as under torchrun;
+    what they say appears here as they say it, an error in one ends all, and the first makes the maps.
+
+    Args:
+        settings: of the run; a ``device`` other than ``auto`` is one device.
+        processes: how many; None is one per GPU, where :func:`~hpa_kit.training.processes_for` finds several.
+
+    Returns:
+        The run folder; ``growing.png`` in it shows the maps, once an epoch is done.
+
+    Raises:
+        InputError: as :func:`~hpa_kit.training.train` raises it.
+        RuntimeError: one of several processes failed in another way.
+    """
+    processes = processes_for(settings) if processes is None else processes
+    if processes == 1:
+        return train_watched(settings)
+    print(f"train: {processes} processes, one per GPU, share every batch", flush=True)
+    run_together(train_watched, settings, processes)
+    return settings.out
+
+
+def train_watched(settings: TrainSettings) -> Path:
+    """Train in this process, and keep class maps that grow in the run folder; return that."""
+    watcher = GrowingCams(settings, keep=settings.out / GROWING) if Processes.here().first else None
+    return train(settings, after_epoch=watcher)
+
+
 class GrowingCams:
     """Class maps of a few fields after each epoch: what :func:`hpa_kit.training.train` takes as its watcher.
 
@@ -56,13 +99,16 @@ class GrowingCams:
         settings: of the run.
         fields: how many columns.
         side: of each panel in pixels.
+        keep: PNG to write the picture to after each epoch; None keeps none.
 
     Raises:
         InputError: the data cannot be read.
     """
 
-    def __init__(self, settings: TrainSettings, fields: int = 6, side: int = 160) -> None:
-        self.side = side
+    def __init__(
+        self, settings: TrainSettings, fields: int = 6, side: int = 160, keep: Path | None = None
+    ) -> None:
+        self.side, self.keep = side, keep
         self._fields, self._classes = zip(*_labelled(settings, fields), strict=True)
         self._rows: dict[int, list[Picture]] = {}
 
@@ -78,6 +124,8 @@ class GrowingCams:
             over_protein(field, maps[place, index])
             for place, (field, index) in enumerate(zip(self._fields, self._classes, strict=True))
         ]
+        if self.keep is not None:
+            write_picture(self.keep, self.picture())
 
     def picture(self) -> Picture:
         """The fields, and below them their maps after the first epoch, some between, and the last."""
@@ -170,9 +218,11 @@ def over_protein(field: Field, class_map: NDArray[np.floating]) -> Picture:
 
 
 def _labelled(settings: TrainSettings, most: int) -> list[tuple[Field, int]]:
-    """Fields at the run's size, each with one of its classes, classes as different as can be had."""
-    folder = DataFolder(settings.data)
-    labels = read_labels(folder.labels())
+    """Fields of the competition at the run's size, each with one of its classes.
+
+    Classes are as different as can be had.
+    """
+    labels, folders = labelled_fields(settings.model_copy(update={"external": None}))
     firsts: dict[int, str] = {}
     rest: list[tuple[str, int]] = []
     for id, text in zip(labels["ID"], labels["Label"], strict=True):
@@ -183,9 +233,8 @@ def _labelled(settings: TrainSettings, most: int) -> list[tuple[Field, int]]:
         else:
             rest.append((id, classes[0]))
     chosen = [*((id, index) for index, id in firsts.items()), *rest][:most]
-    images = Path(folder.images("train"))
     return [
-        (resize_field(read_field(images, id, settings.in_channels), settings.size), index)
+        (resize_field(read_field(folders[id], id, settings.in_channels), settings.size), index)
         for id, index in sorted(chosen, key=lambda pair: pair[1])
     ]
 

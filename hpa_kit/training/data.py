@@ -13,12 +13,12 @@ from torch.utils.data import Dataset
 
 from hpa_kit.classes import multi_hot, parse_label
 from hpa_kit.config import TrainSettings
-from hpa_kit.data import FieldStore, labelled_fields, load_folds, take_folds
+from hpa_kit.data import FieldStore, find_folds, labelled_fields, write_folds
 from hpa_kit.errors import InputError
 from hpa_kit.training.augment import Augmentation
 from hpa_kit.training.dataset import EpochBatches, FieldDataset, Loader, Row
 from hpa_kit.training.processes import Processes
-from hpa_kit.training.run import FOLDS
+from hpa_kit.training.run import FOLDS, find_start
 from hpa_kit.training.sampling import balanced_weights
 
 _UNCHANGED = 0
@@ -52,17 +52,34 @@ class RunFields(NamedTuple):
         return multi_hot(parse_label(label) for label in self.folds["Label"])
 
 
+def run_folds(settings: TrainSettings) -> pd.DataFrame:
+    """Tell the folds that a run has, or will have once it is started; nothing is written.
+
+    They are those in its folder or, where it goes on from another, in that; else those of ``folds_of``; else
+    they are made. External fields are among them, those that are always learnt from with fold -1.
+
+    Returns:
+        Columns ``ID``, ``Label`` and ``fold``.
+
+    Raises:
+        InputError: as :func:`~hpa_kit.training.run.find_start`, :func:`~hpa_kit.data.labelled_fields` and
+            :func:`~hpa_kit.data.find_folds`.
+    """
+    return _folds(settings, find_start(settings).folds, labelled_fields(settings).table)
+
+
 def read_run_fields(settings: TrainSettings) -> RunFields:
-    """Read labels, find all images, divide the fields into folds, resize them.
+    """Read labels, find all images, divide the fields into folds, which are stored, resize them.
 
     Raises:
         InputError: a table or a field is missing or damaged, or too few fields are left for either part.
     """
     # Before anything is written or read: a field that is missing must not show after an hour.
     fields = labelled_fields(settings)
-    if settings.folds_of is not None and not (settings.out / FOLDS).exists():
-        take_folds(settings.out / FOLDS, settings.folds_of, fields.table)
-    folds = load_folds(settings.out / FOLDS, fields.table, settings.folds, settings.seed)
+    kept, found = settings.out / FOLDS, find_start(settings).folds
+    folds = _folds(settings, found, fields.table)
+    if found != kept:
+        write_folds(kept, folds)
     learnt, held_out = _split(folds, settings.fold, settings.data)
     store = FieldStore(
         fields.folders,
@@ -140,6 +157,10 @@ def batch_size(settings: TrainSettings, n_fields: int) -> int:
 
 def _batch_of(n_fields: int, epochs: int) -> int:
     return min(max(n_fields * epochs // _WANTED_STEPS, _SMALLEST_BATCH), _LARGEST_BATCH)
+
+
+def _folds(settings: TrainSettings, found: Path | None, fields: pd.DataFrame) -> pd.DataFrame:
+    return find_folds(found, fields, settings.folds, settings.seed, settings.folds_of)
 
 
 def _split(folds: pd.DataFrame, fold: int, data: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

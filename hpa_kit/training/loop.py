@@ -19,6 +19,7 @@ from hpa_kit.training.data import TrainingData, load_training_data
 from hpa_kit.training.dataset import Loader
 from hpa_kit.training.learner import Learner
 from hpa_kit.training.log import Metrics, RunLog, write_metrics
+from hpa_kit.training.processes import say_idle_gpus
 from hpa_kit.training.run import METRICS, find_checkpoint, open_run
 from hpa_kit.training.running import Running
 from hpa_kit.training.state import best_state, last_state, restore, state_bytes
@@ -93,7 +94,7 @@ class Trainer(Learner):
         """Train to the last epoch, or until the time is up; see :func:`train`."""
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
-        self.processes.say_idle_gpus(self.device)
+        say_idle_gpus(self.settings)
         with self.processes.joined(self.device):
             self._fit()
         return self.settings.out

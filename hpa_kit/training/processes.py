@@ -3,18 +3,24 @@
 import atexit
 import logging
 import os
+import shlex
+import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
+import timm
 import torch
 from timm.layers import convert_sync_batchnorm
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hpa_kit.config import TrainSettings
 from hpa_kit.devices import cpus, pick_device
 from hpa_kit.errors import InputError
+from hpa_kit.together import kit_folder
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -92,15 +98,6 @@ class Processes(NamedTuple):
         """
         return min(wanted, max(1, cpus() // self.local_world))
 
-    def say_idle_gpus(self, device: torch.device) -> None:
-        """Tell how all GPUs of a machine are used where only one of several is."""
-        if self.world == 1 and device.type == "cuda" and torch.cuda.device_count() > 1:
-            found = torch.cuda.device_count()
-            log.info(
-                f"train: one of {found} GPUs is used; all are by "
-                f"torchrun --nproc-per-node {found} -m hpa_kit.cli train ..."
-            )
-
     @contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
         """Connect the processes for a block of work; with one process, or where they are, do nothing.
@@ -175,6 +172,37 @@ class Processes(NamedTuple):
         values = torch.tensor(list(sums.values()), dtype=torch.float64)
         distributed.all_reduce(values)
         return dict(zip(sums, values.tolist(), strict=True))
+
+
+def processes_for(settings: TrainSettings) -> int:
+    """How many processes a run may use on this machine: with ``device: auto`` one per GPU, else one.
+
+    One, too, where a batch has a single field, or where the backbone was added by code that other processes
+    do not have; the latter is said.
+    """
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = min(found, settings.batch or found)
+    if found < 2 or settings.device != "auto" or Processes.here().world > 1:
+        return 1
+    if timm.is_model(name := settings.backbone.partition(".")[0]):
+        source = timm.model_entrypoint(name).__module__
+        if source.partition(".")[0] not in ("timm", "hpa_kit"):
+            log.info(f"train: one of {found} GPUs is used, as the others' processes do not know {name}")
+            return 1
+    return found
+
+
+def say_idle_gpus(settings: TrainSettings) -> None:
+    """Tell how all GPUs of a machine are used where only one of several is."""
+    found = processes_for(settings)
+    if found > 1:
+        installed = kit_folder() in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+        path = "" if installed else f"PYTHONPATH={shlex.quote(kit_folder())} "
+        torchrun = f"{shlex.quote(sys.executable)} -m torch.distributed.run --standalone"
+        log.info(
+            f"train: one of {found} GPUs is used; all are by "
+            f"{path}{torchrun} --nproc-per-node {found} -m hpa_kit.cli train ..."
+        )
 
 
 def _number(name: str, default: int) -> int:

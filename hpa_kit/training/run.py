@@ -1,7 +1,9 @@
 """A run folder: what is in it, and whether a run may go on there."""
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 from hpa_kit.config import TrainSettings, make_settings, read_yaml, write_yaml
 from hpa_kit.config.compare import differences
@@ -10,6 +12,7 @@ from hpa_kit.files import atomic_path, forget_torn
 from hpa_kit.training.checkpoint import BEST, LAST, SETTINGS, Checkpoint, read_checkpoint
 
 FOLDS, METRICS, EVENTS = "folds.csv", "metrics.csv", "tensorboard"
+GROWING = "growing.png"  # class maps after some epochs, where somebody watched
 
 # These may change between two starts of a run: where things lie and what computes, not what is computed.
 _FREE = frozenset(
@@ -39,26 +42,68 @@ _OF_FOLDS = (
 )
 
 
+class Start(NamedTuple):
+    """Where a run begins.
+
+    Attributes:
+        folder: the run folder whose checkpoint it goes on from; None begins anew.
+        epochs, steps: done there, steps being updates of the weights.
+        folds: the CSV that holds its folds; None where there is none yet.
+    """
+
+    folder: Path | None
+    epochs: int
+    steps: int
+    folds: Path | None
+
+    def __str__(self) -> str:
+        if self.folder is None:
+            return "nothing"
+        return f"{self.folder} (epochs done: {self.epochs}, steps: {self.steps})"
+
+
+def find_start(settings: TrainSettings) -> Start:
+    """Tell where a run begins once it is started; nothing is written.
+
+    Raises:
+        InputError: a folder holds a checkpoint of other settings, or a damaged one, or is a file; or there is
+            none in ``resume_from``.
+    """
+    out, earlier = settings.out, settings.resume_from
+    if out.exists() and not out.is_dir():
+        raise InputError(f"out: {out} is a file; expected a folder for the run")
+    folder, found = out, _read(settings, out, _NEEDED) if (out / LAST).exists() else None
+    if earlier is not None:
+        if not (earlier / LAST).is_file():
+            raise InputError(
+                f"resume_from: {earlier} holds no {LAST}; expected the run folder of an earlier hpa-kit train"
+            )
+        before = _read(settings, earlier, _NEEDED)
+        if found is None or _progress(found) < _progress(before):
+            folder, found = earlier, before
+    if found is None:
+        made = (out / FOLDS).is_file() and not _has_folds_of_another_start(settings)
+        return Start(None, 0, 0, out / FOLDS if made else None)
+    folds = next(filter(Path.is_file, (folder / FOLDS, out / FOLDS)), None)
+    return Start(folder, found.state["epoch"], found.state["step_number"], folds)
+
+
 def open_run(settings: TrainSettings) -> Checkpoint | None:
     """Make a run folder ready: the checkpoint to go on from, or None for a fresh start.
 
     Where ``settings.resume_from`` is further than ``settings.out``, its files are copied there first.
 
     Raises:
-        InputError: a folder holds a checkpoint of other settings, or a damaged one, or is a file; or there is
-            none in ``resume_from``.
+        InputError: as :func:`find_start`.
     """
-    out = settings.out
-    if out.exists() and not out.is_dir():
-        raise InputError(f"out: {out} is a file; expected a folder for the run")
-    forget_torn(out)
-    checkpoint = find_checkpoint(settings)
-    if settings.resume_from is not None and _take_over(settings, settings.resume_from, checkpoint):
-        checkpoint = find_checkpoint(settings)
-    if checkpoint is None:
-        _drop_folds_of_another_start(settings)
-    write_yaml(settings, out / SETTINGS)
-    return checkpoint
+    start = find_start(settings)
+    forget_torn(settings.out)
+    if start.folder is not None and start.folder != settings.out:
+        _copy_run(start.folder, settings.out)
+    elif start.folds is None:
+        (settings.out / FOLDS).unlink(missing_ok=True)
+    write_yaml(settings, settings.out / SETTINGS)
+    return find_checkpoint(settings)
 
 
 def find_checkpoint(settings: TrainSettings) -> Checkpoint | None:
@@ -67,35 +112,27 @@ def find_checkpoint(settings: TrainSettings) -> Checkpoint | None:
     Raises:
         InputError: it is of other settings, or damaged.
     """
-    last = settings.out / LAST
-    if not last.exists():
-        return None
-    checkpoint = read_checkpoint(last)
+    return _read(settings, settings.out) if (settings.out / LAST).exists() else None
+
+
+def _read(settings: TrainSettings, folder: Path, only: Collection[str] | None = None) -> Checkpoint:
+    """The checkpoint in a folder to go on from; ``only`` some parts of it."""
+    last = folder / LAST
+    checkpoint = read_checkpoint(last, only)
     _refuse_half(checkpoint, last)
     _refuse_other_settings(settings, checkpoint, last)
     return checkpoint
 
 
-def _take_over(settings: TrainSettings, earlier: Path, found: Checkpoint | None) -> bool:
-    """Copy the run of an earlier session to ``out``, unless that one is as far already; whether it was."""
-    last = earlier / LAST
-    if not last.is_file():
-        raise InputError(
-            f"resume_from: {earlier} holds no {LAST}; expected the run folder of an earlier hpa-kit train"
-        )
-    before = read_checkpoint(last, only=_NEEDED)
-    _refuse_half(before, last)
-    _refuse_other_settings(settings, before, last)
-    if found is not None and _progress(found) >= _progress(before):
-        return False
-    shutil.rmtree(settings.out / EVENTS, ignore_errors=True)  # of steps that the earlier session has as well
+def _copy_run(earlier: Path, out: Path) -> None:
+    """Copy the run of an earlier session."""
+    shutil.rmtree(out / EVENTS, ignore_errors=True)  # of steps that the earlier session has as well
     events = sorted(path.relative_to(earlier) for path in (earlier / EVENTS).rglob("*") if path.is_file())
     # The checkpoint comes last: without it a copy that was cut off is made anew.
-    for name in (Path(FOLDS), Path(METRICS), *events, Path(BEST), Path(LAST)):
+    for name in (Path(FOLDS), Path(METRICS), Path(GROWING), *events, Path(BEST), Path(LAST)):
         if (earlier / name).is_file():
-            with atomic_path(settings.out / name) as temporary:
+            with atomic_path(out / name) as temporary:
                 shutil.copyfile(earlier / name, temporary)
-    return True
 
 
 def _refuse_half(checkpoint: Checkpoint, path: Path) -> None:
@@ -117,24 +154,24 @@ def _refuse_other_settings(now: TrainSettings, checkpoint: Checkpoint, path: Pat
     before = make_settings(type(now), checkpoint.settings, source=f"checkpoint: {path}")
     listed = differences(before, now, _FREE, _MOVABLE)
     if listed:
+        instead = "another --out" if path.parent == now.out else "no resume_from (False in the notebook)"
         raise InputError(
-            f"train: the run in {path.parent} was started with {listed}; "
-            "give these again to go on, or another --out"
+            f"train: the run in {path.parent} was started with {listed}; give these again to go on, "
+            f"or {instead}"
         )
 
 
-def _drop_folds_of_another_start(settings: TrainSettings) -> None:
-    """Forget folds that a start without any checkpoint made for other data, folds or seed.
+def _has_folds_of_another_start(settings: TrainSettings) -> bool:
+    """Whether a start without any checkpoint made the folds in ``out`` for other data, folds or seed.
 
-    Folds without settings beside them were put there by the user and are kept.
+    Folds without settings beside them were put there by the user.
     """
     path = settings.out / SETTINGS
     if not path.is_file():
-        return
+        return False
     new = settings.model_dump(mode="json")
     try:
         old = read_yaml(path)
     except InputError:
         old = {}
-    if any(old.get(name) != new[name] for name in _OF_FOLDS):
-        (settings.out / FOLDS).unlink(missing_ok=True)
+    return any(old.get(name) != new[name] for name in _OF_FOLDS)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from hpa_kit.classes import multi_hot, parse_label
-from hpa_kit.data import load_folds, make_folds, read_labels, take_folds
+from hpa_kit.data import find_folds, make_folds, read_labels, write_folds
 from hpa_kit.errors import InputError
 
 
@@ -18,6 +18,14 @@ def labelled(labels):
 def some_labels(n, seed=0):
     rng = np.random.default_rng(seed)
     return labelled(["|".join(map(str, rng.choice(6, rng.integers(1, 3), replace=False))) for _ in range(n)])
+
+
+def stored(path, labels, n_folds, seed, source=None):
+    """The folds of a run that stores them where it finds none."""
+    folds = find_folds(path, labels, n_folds, seed, source)
+    if not path.exists():
+        write_folds(path, folds)
+    return folds
 
 
 def test_every_class_is_shared_among_the_folds():
@@ -81,9 +89,11 @@ def test_no_field_no_fold_and_a_bad_label_are_refused():
 def test_folds_are_written_once_and_reused_whatever_the_seed(tmp_path):
     path = tmp_path / "run" / "folds.csv"
     labels = some_labels(30)
-    first = load_folds(path, labels, 5, seed=0)
+    first = find_folds(path, labels, 5, seed=0)
+    assert not path.parent.exists()
+    assert stored(path, labels, 5, seed=0).equals(first)
     written = path.read_bytes()
-    again = load_folds(path, labels.iloc[::-1], 5, seed=9)
+    again = stored(path, labels.iloc[::-1], 5, seed=9)
     assert path.read_bytes() == written
     assert again.iloc[::-1].reset_index(drop=True).equals(first)
     assert [entry.name for entry in path.parent.iterdir()] == ["folds.csv"]
@@ -91,24 +101,24 @@ def test_folds_are_written_once_and_reused_whatever_the_seed(tmp_path):
 
 def test_stored_ids_stay_text(tmp_path):
     labels = pd.DataFrame({"ID": ["1e5", "00123", "NA", "1e400"], "Label": ["0", "1", "0", "1"]})
-    first = load_folds(tmp_path / "folds.csv", labels, 2, seed=0)
-    assert load_folds(tmp_path / "folds.csv", labels, 2, seed=0)["ID"].tolist() == labels["ID"].tolist()
+    first = stored(tmp_path / "folds.csv", labels, 2, seed=0)
+    assert stored(tmp_path / "folds.csv", labels, 2, seed=0)["ID"].tolist() == labels["ID"].tolist()
     assert first["fold"].nunique() == 2
 
 
 def test_stored_folds_of_other_fields_are_refused_not_replaced(tmp_path):
     path = tmp_path / "folds.csv"
     labels = some_labels(30)
-    load_folds(path, labels, 5, seed=0)
+    stored(path, labels, 5, seed=0)
     written = path.read_bytes()
     with pytest.raises(
         InputError, match=r"folds\.csv was made for other fields: 0 are not in it, 1 are in it only.*f29"
     ):
-        load_folds(path, labels[:-1], 5, seed=0)
+        stored(path, labels[:-1], 5, seed=0)
     with pytest.raises(InputError, match="1 are not in it, 0 are in it only"):
-        load_folds(path, some_labels(31), 5, seed=0)
+        stored(path, some_labels(31), 5, seed=0)
     with pytest.raises(InputError, match="holds 5 folds; expected 4"):
-        load_folds(path, labels, 4, seed=0)
+        stored(path, labels, 4, seed=0)
     assert path.read_bytes() == written
 
 
@@ -126,27 +136,29 @@ def test_what_is_no_table_of_folds_is_refused(tmp_path, text, why):
     path = tmp_path / "folds.csv"
     path.write_text(text)
     with pytest.raises(InputError, match=why):
-        load_folds(path, labelled(["0"]), 1, seed=0)
+        stored(path, labelled(["0"]), 1, seed=0)
 
 
 def test_folds_of_another_run_are_taken_and_fields_it_lacks_are_always_learnt_from(tmp_path):
     labels = some_labels(30)
-    first = load_folds(tmp_path / "one" / "folds.csv", labels[5:], 4, seed=0)
+    first = stored(tmp_path / "one" / "folds.csv", labels[5:], 4, seed=0)
     with pytest.warns(UserWarning, match="lacks 5 of 30 fields, such as f0"):
-        take_folds(tmp_path / "two" / "folds.csv", tmp_path / "one", labels)
-    second = load_folds(tmp_path / "two" / "folds.csv", labels, 4, seed=7)
+        second = stored(tmp_path / "two" / "folds.csv", labels, 4, seed=7, source=tmp_path / "one")
     assert second["fold"].tolist() == [-1] * 5 + first["fold"].tolist()
     assert second["ID"].tolist() == labels["ID"].tolist()
+    assert stored(tmp_path / "two" / "folds.csv", labels, 4, seed=7, source=tmp_path / "one").equals(second)
 
 
-def test_folds_of_other_data_are_not_taken(tmp_path):
-    load_folds(tmp_path / "folds.csv", some_labels(10), 2, seed=0)
+def test_folds_of_other_data_or_of_another_number_are_not_taken(tmp_path):
+    one = tmp_path / "folds.csv"
+    stored(one, some_labels(10), 2, seed=0)
     strangers = some_labels(10).assign(ID=[f"x{n}" for n in range(10)])
     with pytest.raises(InputError, match="knows none of the 10 fields"):
-        take_folds(tmp_path / "new.csv", tmp_path / "folds.csv", strangers)
-    assert not (tmp_path / "new.csv").exists()
+        find_folds(None, strangers, 2, seed=0, source=one)
+    with pytest.raises(InputError, match=r"folds\.csv holds 2 folds; expected 3; give as many folds"):
+        find_folds(None, some_labels(10), 3, seed=0, source=one)
     with pytest.raises(InputError, match="is missing"):
-        take_folds(tmp_path / "new.csv", tmp_path / "nowhere", strangers)
+        find_folds(None, strangers, 2, seed=0, source=tmp_path / "nowhere")
 
 
 def test_the_real_labels_are_shared_to_within_a_few_fields(real):

@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -375,6 +377,80 @@ def test_the_notebooks_do_the_whole_job_on_a_simulated_competition(tmp_path):
     written = pd.read_csv(working / "submission.csv", dtype=str, keep_default_na=False)
     assert written["ID"].tolist() == sample["ID"].iloc[[2, 0, 1]].tolist()
     assert written["PredictionString"].str.len().min() > 0
+
+
+@pytest.fixture(scope="module")
+def competition(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from hpa_kit.data.simulate import simulate
+
+    folder = tmp_path_factory.mktemp("competition") / "data"
+    simulate(SimulateSettings(out=folder, train=12, test=2, size=64, classes=(0, 7, 16), seed=3, workers=1))
+    return folder
+
+
+def folds_cell_of(data: Path, out: Path, **settings: Any) -> dict[str, Any]:
+    """The names that are there after the training notebook's cell of folds, with quick settings."""
+    import hpa_kit.kaggle
+
+    (source,) = [
+        source for _, source, _ in content(jupytext.read(NOTEBOOKS / "train.py")) if "run_folds" in source
+    ]
+    environment = hpa_kit.kaggle.Environment("3", {}, (), None)
+    names = parameters_of("train") | {
+        "kaggle": hpa_kit.kaggle, "time": time, "started": time.time(), "environment": environment,
+        "inputs": str(out.parent / "none"), "data": data, "out": out, "settings": settings,
+        "backbone": "resnet10t", "size": 32, "stride": 8, "epochs": 1, "batch": 4, "workers": 0,
+        "device": "cpu",
+    }  # fmt: skip
+    exec(source, names)
+    return names
+
+
+def test_the_folds_that_the_notebook_shows_are_those_it_trains_on_and_showing_writes_nothing(
+    competition, tmp_path
+):
+    from hpa_kit.training import train
+
+    # A stage 1 whose folds nobody would make again, and fields of elsewhere.
+    labels = pd.read_csv(competition / "train.csv", dtype=str)
+    one = tmp_path / "stage1" / "folds.csv"
+    one.parent.mkdir()
+    labels.assign(fold=[place % 3 for place in range(len(labels))]).to_csv(one, index=False)
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    for path in (competition / "test").iterdir():
+        shutil.copy(path, extra)
+    ids = sorted({path.name.rpartition("_")[0] for path in extra.iterdir()})
+    rows = [f"{id},7,{line},True,Rare,png,extra" for id, line in zip(ids, ("MCF7", "HeLa"), strict=True)]
+    header = "ID,Label_idx,Cellline,isin_dataset,is_non_rare,file_ext,dir"
+    (tmp_path / "external.csv").write_text("\n".join([header, *rows]) + "\n")
+    external = {"external": tmp_path / "external.csv", "external_images": extra}
+
+    for number, settings in enumerate([{"folds_of": one.parent}, external, external | {"folds_of": one}]):
+        out = tmp_path / f"run{number}"
+        with warnings.catch_warnings(record=True):
+            names = folds_cell_of(competition, out, folds=3, **settings)
+        shown = names["divided"]
+        assert not out.exists()
+        with warnings.catch_warnings(record=True):
+            run = train(names["chosen"])
+        kept = pd.read_csv(run / "folds.csv", dtype={"ID": str, "Label": str})
+        assert kept.equals(shown)
+        assert len(kept) == (14 if "external" in settings else 12)
+        if "folds_of" in settings:
+            assert kept["fold"].tolist()[:12] == [place % 3 for place in range(12)]
+            assert set(kept["fold"][12:]) <= {-1}
+
+
+def test_the_notebook_says_what_it_goes_on_from_in_its_own_folder_too(competition, tmp_path, capsys):
+    from hpa_kit.training import train
+
+    out = tmp_path / "run"
+    chosen = folds_cell_of(competition, out, folds=3)["chosen"]
+    assert "goes on from: nothing; time limit: none" in capsys.readouterr().out
+    train(chosen)
+    folds_cell_of(competition, out, folds=3)
+    assert f"goes on from: {out} (epochs done: 1, steps: 2);" in capsys.readouterr().out
 
 
 def test_a_misspelt_setting_stops_the_notebook_and_names_the_nearest(tmp_path):

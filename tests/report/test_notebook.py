@@ -1,16 +1,27 @@
 """Pictures for the notebooks."""
 
 import html
+import shutil
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+import hpa_kit
 from hpa_kit.config import InferSettings, TrainSettings
 from hpa_kit.report.frame import run_report, submission_report
-from hpa_kit.report.notebook import GrowingCams, augmented_batch, first_look, over_protein, top_cells
+from hpa_kit.report.notebook import (
+    GrowingCams,
+    augmented_batch,
+    first_look,
+    over_protein,
+    top_cells,
+    train_on_all,
+)
 from hpa_kit.submission import read_submission, write_submission
-from hpa_kit.training import train
+from hpa_kit.training import read_checkpoint, train
 from hpa_kit.training.checkpoint import BEST, LAST, write_checkpoint
 from hpa_kit.training.member import build_network
 
@@ -39,6 +50,14 @@ def test_a_batch_is_shown_as_it_is_and_as_the_network_gets_it(training):
     assert (same[-128:-64] == same[-64:]).all()
 
 
+def test_a_batch_is_shown_of_fields_whose_images_lie_among_the_external_ones(training, tmp_path):
+    data = shutil.copytree(training.data, tmp_path / "data")
+    (data / "train").rename(tmp_path / "extra")
+    (data / "train").mkdir()
+    elsewhere = training.model_copy(update={"data": data, "external_images": tmp_path / "extra"})
+    assert np.array_equal(augmented_batch(elsewhere, 3, 64), augmented_batch(training, 3, 64))
+
+
 def test_cams_are_drawn_after_every_epoch_without_a_change_to_the_run(training, tmp_path):
     cams = GrowingCams(training, fields=2, side=400)
     empty = cams.picture()
@@ -46,6 +65,38 @@ def test_cams_are_drawn_after_every_epoch_without_a_change_to_the_run(training, 
     alone = train(training.model_copy(update={"out": tmp_path / "alone"}))
     assert cams.picture().shape[0] - empty.shape[0] == 2 * 400
     assert (watched / "metrics.csv").read_text() == (alone / "metrics.csv").read_text()
+
+
+def test_two_processes_train_as_the_notebook_starts_them_and_the_first_leaves_the_maps(
+    training, tmp_path, monkeypatch, capsys
+):
+    """From a kit that is on no path but this process's own."""
+    copy = shutil.copytree(Path(hpa_kit.__file__).parent, tmp_path / "kit" / "hpa_kit")
+    with (copy / "__init__.py").open("a") as file:
+        file.write("\nprint('from', __file__)\n")
+    monkeypatch.setattr(hpa_kit, "__file__", str(copy / "__init__.py"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    quick = training.model_copy(update={"size": 32, "epochs": 1, "out": tmp_path / "two"})
+    two = train_on_all(quick, processes=2)
+    heard = capsys.readouterr().out
+    assert heard.count(f"from {copy / '__init__.py'}\n") == 2
+    assert "epoch 1/1: 100%" in heard
+    assert len(read_checkpoint(two / LAST).state["processes"]) == 2
+    assert (two / "metrics.csv").read_text().count("\n") == 2
+    one = train_on_all(quick.model_copy(update={"out": tmp_path / "one"}))
+    assert len(read_checkpoint(one / LAST).state["processes"]) == 1
+    pictures = [cv2.imread(str(run / "growing.png")) for run in (one, two)]
+    fields, maps = -2 * 160, -160  # rows from below
+    assert np.array_equal(pictures[0][fields:maps], pictures[1][fields:maps])
+    assert pictures[0].shape == pictures[1].shape
+    assert all((picture[maps:] != picture[fields:maps]).any() for picture in pictures)
+
+
+def test_maps_that_have_grown_come_along_where_a_run_goes_on_elsewhere(training, tmp_path):
+    one = train_on_all(training.model_copy(update={"size": 32, "epochs": 1, "out": tmp_path / "one"}))
+    further = {"size": 32, "epochs": 1, "out": tmp_path / "two", "resume_from": one}
+    two = train_on_all(training.model_copy(update=further))
+    assert (two / "growing.png").read_bytes() == (one / "growing.png").read_bytes()
 
 
 def test_a_map_is_amber_where_it_is_strong_and_the_protein_where_it_is_not():

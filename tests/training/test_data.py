@@ -11,10 +11,11 @@ import torch
 from hpa_kit.classes import multi_hot, parse_label
 from hpa_kit.data import FieldStore, read_labels
 from hpa_kit.errors import InputError
-from hpa_kit.training import train
+from hpa_kit.training import run_folds, train
 from hpa_kit.training.augment import Augmentation
 from hpa_kit.training.data import load_training_data
 from hpa_kit.training.dataset import EpochBatches, FieldDataset, Loader
+from hpa_kit.training.run import open_run
 from hpa_kit.training.sampling import balanced_weights
 
 CPU = torch.device("cpu")
@@ -55,6 +56,46 @@ def test_other_cell_lines_are_learnt_in_every_fold_and_never_validated(settings,
     assert len(seen) == 17 and {"e2", "e3", "e4", "e5"} <= set(seen)
     folds = pd.read_csv(tmp_path / "run0" / "folds.csv", index_col="ID")["fold"]
     assert folds["e0"] == folds["e1"] == -1 and folds.drop(["e0", "e1"]).min() == 0
+
+
+def test_the_folds_that_are_told_are_those_that_a_run_then_has_and_telling_writes_nothing(
+    settings, external, tmp_path
+):
+    def told_and_had(**changes):
+        made = settings(**changes)
+        before = {path: path.read_bytes() for path in made.out.glob("*")}
+        told = run_folds(made)
+        assert {path: path.read_bytes() for path in made.out.glob("*")} == before
+        assert open_run(made) is None
+        had = load_training_data(made, CPU).folds
+        assert told.equals(had)
+        assert pd.read_csv(made.out / "folds.csv", dtype={"ID": str, "Label": str}).equals(had)
+        return had.set_index("ID")["fold"]
+
+    new = told_and_had(out=tmp_path / "new")
+    other = told_and_had(out=tmp_path / "other", seed=7)
+    assert not other.equals(new)
+    assert told_and_had(out=tmp_path / "shared", folds_of=tmp_path / "other").equals(other)
+    more = told_and_had(out=tmp_path / "more", **external)
+    assert more["e0"] == more["e1"] == -1 and more[new.index].equals(new)
+    both = told_and_had(out=tmp_path / "both", folds_of=tmp_path / "more", seed=7, **external)
+    assert both.equals(more)
+    # The run's own stay, unless a start that came to nothing made them for other settings.
+    assert told_and_had(out=tmp_path / "other", seed=7).equals(other)
+    assert told_and_had(out=tmp_path / "other").equals(new)
+    assert told_and_had(out=tmp_path / "other", **external).equals(more)
+    (tmp_path / "own").mkdir()
+    shutil.copy(tmp_path / "new" / "folds.csv", tmp_path / "own")
+    assert told_and_had(out=tmp_path / "own", folds_of=tmp_path / "other", seed=7).equals(new)
+
+
+def test_folds_that_a_run_cannot_have_are_refused_when_it_is_asked_and_none_are_stored(settings, tmp_path):
+    load_training_data(settings(out=tmp_path / "one"), CPU)
+    made = settings(folds_of=tmp_path / "one", folds=3)
+    for act in (run_folds, train):
+        with pytest.raises(InputError, match=r"one/folds\.csv holds 4 folds; expected 3"):
+            act(made)
+    assert not (made.out / "folds.csv").exists()
 
 
 def test_a_run_with_external_fields_and_a_store_learns_as_one_without_a_store(settings, external, tmp_path):

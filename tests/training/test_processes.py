@@ -1,18 +1,25 @@
 """Two processes that share every batch train what one trains, and none waits for one that is gone."""
 
+import logging
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import failing_run
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 
+import hpa_kit
 from hpa_kit.config import to_yaml
 from hpa_kit.errors import InputError
+from hpa_kit.together import run_together
 from hpa_kit.training import read_checkpoint, train
 from hpa_kit.training.dataset import EpochBatches
-from hpa_kit.training.processes import Processes
+from hpa_kit.training.processes import Processes, processes_for, say_idle_gpus
 
 # Each layer norm sees one field, so that it does not matter how a batch is divided.
 CHANGES = {"backbone": "test_convnext", "stride": 32, "epochs": 2, "ema": 0.9, "accumulate": 2}
@@ -34,21 +41,6 @@ while (session := Trainer(sessions)).fit() and session.epoch < made.epochs:
 Trainer(sessions.model_copy(update={"out": folder / "begun"})).fit()
 weights = {name: value.clone() for name, value in trainer.model.state_dict().items()}
 save_file(weights, folder / f"process{trainer.processes.rank}.safetensors")
-"""
-
-FAILS = """
-import sys
-from hpa_kit.config import TrainSettings, make_settings, read_yaml
-from hpa_kit.errors import InputError
-from hpa_kit.training import Trainer
-
-class Failing(Trainer):
-    def step(self, *args):
-        if self.processes.rank == 1 and self.step_number == 1:
-            raise InputError("fields: the second process cannot read on")
-        return super().step(*args)
-
-Failing(make_settings(TrainSettings, read_yaml(sys.argv[1]))).fit()
 """
 
 
@@ -93,10 +85,10 @@ def test_two_processes_train_what_one_trains(settings, tmp_path):
     assert (tmp_path / "one" / "folds.csv").read_bytes() == (tmp_path / "two" / "folds.csv").read_bytes()
 
 
-def test_a_process_that_fails_ends_the_others(settings, tmp_path):
-    done = torchrun(tmp_path, settings(**CHANGES), FAILS)
-    assert done.returncode != 0
-    assert "the second process cannot read on" in done.stderr
+def test_a_process_that_fails_ends_the_others_and_its_error_is_raised(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(InputError, match=r"^fields: the second process cannot read on$"):
+        run_together(failing_run.fail, settings(**CHANGES), 2)
     assert not (tmp_path / "run" / "metrics.csv").exists()
 
 
@@ -162,6 +154,65 @@ def test_each_process_has_the_gpu_of_its_number(monkeypatch):
         second.device("cuda:0")
     with pytest.raises(InputError, match=r"4 processes for 2 GPUs; give --nproc-per-node 2"):
         Processes(rank=1, world=4, local_rank=1, local_world=4).device("auto")
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+def test_all_gpus_train_unless_one_is_named_or_a_batch_is_one_field(settings, two_gpus, monkeypatch):
+    assert [processes_for(settings(device="auto", batch=batch)) for batch in (None, 8, 2, 1)] == [2, 2, 2, 1]
+    assert [processes_for(settings(device=name)) for name in ("cpu", "cuda:1", "cuda")] == [1, 1, 1]
+    for name, value in {
+        "WORLD_SIZE": "2",
+        "RANK": "0",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert processes_for(settings(device="auto")) == 1
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert processes_for(settings(device="auto")) == 1
+
+
+def test_a_backbone_of_the_notebooks_own_trains_where_it_is_known(settings, two_gpus, caplog):
+    @timm.models.register_model
+    def own_of_a_notebook(pretrained=False, **options):
+        raise NotImplementedError
+
+    caplog.set_level(logging.INFO)
+    own = settings(device="auto", backbone="own_of_a_notebook")
+    assert processes_for(own) == 1
+    assert "the others' processes do not know own_of_a_notebook" in caplog.text
+    assert processes_for(settings(device="auto", backbone="resnet10t.c3_in1k")) == 2
+
+
+def test_the_command_for_all_gpus_that_is_said_works_where_nothing_is_installed(
+    settings, two_gpus, caplog, tmp_path, monkeypatch
+):
+    copy = shutil.copytree(Path(hpa_kit.__file__).parent, tmp_path / "a kit" / "hpa_kit")
+    (copy / "__init__.py").open("a").write("\nprint('from', __file__)\n")
+    monkeypatch.setattr(hpa_kit, "__file__", str(copy / "__init__.py"))
+    caplog.set_level(logging.INFO)
+    say_idle_gpus(settings(device="cuda:0"))
+    assert not caplog.text
+    say_idle_gpus(settings(device="auto"))
+    command = caplog.messages[0].partition("all are by ")[2].removesuffix("train ...")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        f"{command} --version",
+        shell=True,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f"from {copy / '__init__.py'}") == 2 == done.stdout.count("hpa-kit ")
 
 
 def test_batch_norms_of_several_gpus_see_the_whole_batch():

@@ -8,7 +8,7 @@ import torch
 from runs_alike import CutOffError, assert_same_run
 
 from hpa_kit.errors import InputError
-from hpa_kit.training import Trainer, load_member, read_checkpoint, train
+from hpa_kit.training import Trainer, find_start, load_member, read_checkpoint, run_folds, train
 from hpa_kit.training.clock import Clock, Verdict, Work
 
 NO_TIME = 1e-9  # hours; one step of a session, or one validation, is done in any case
@@ -96,6 +96,35 @@ def test_the_run_that_is_further_wins(settings, three_sessions):
     train(settings(out=one, resume_from=two, time_limit=NO_TIME, **CHANGES))
     assert steps_of(one) == 3
     assert contents(two) == before
+
+
+def test_where_a_run_will_go_on_from_is_told_and_nothing_is_written(settings, three_sessions, tmp_path):
+    one, two, three = three_sessions
+    before = [contents(run) for run in three_sessions]
+
+    def told(**changes):
+        return find_start(settings(**CHANGES, **changes))
+
+    assert str(told(out=tmp_path / "none")) == "nothing"
+    assert str(told(out=two)) == f"{two} (epochs done: 0, steps: 2)"
+    assert told(out=one, resume_from=three).folder == told(out=tmp_path / "none", resume_from=three).folder
+    assert told(out=one, resume_from=three) == (three, 0, 3, three / "folds.csv")
+    assert told(out=three, resume_from=two) == (three, 0, 3, three / "folds.csv")
+    # The folds of the run that is gone on from are those that it has, whatever the next would make.
+    table = (one / "folds.csv").read_text()
+    (three / "folds.csv").write_text(
+        table.replace(",0\n", ",9\n").replace(",1\n", ",0\n").replace(",9\n", ",1\n")
+    )
+    first = run_folds(settings(out=tmp_path / "none", **CHANGES))["fold"]
+    taken = run_folds(settings(out=tmp_path / "none", resume_from=three, **CHANGES))["fold"]
+    assert taken.tolist() == first.map({0: 1, 1: 0, 2: 2, 3: 3}).tolist()
+    (three / "folds.csv").write_text(table)
+    assert [contents(run) for run in three_sessions] == before
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(
+        InputError, match=r"lr 0\.001 \(now 0\.5\); give these again to go on, or no resume_from"
+    ):
+        told(out=tmp_path / "none", resume_from=three, lr=0.5)
 
 
 def test_a_finished_run_is_taken_over_whole(settings, undisturbed):
