@@ -53,6 +53,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def patience() -> float:
+    """Seconds to wait for what has to come, on however busy a machine: only a failure takes so long."""
+    return 120.0
+
+
 class Clock:
     """Seconds that pass only where a test says so."""
 
