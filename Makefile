@@ -33,7 +33,8 @@ demo: $(VENV)/ready  ## set up, then the whole job on simulated fields
 test: $(VENV)/ready lint  ## set up, then lint, types and tests
 	$(BIN)/python -m pytest
 
-test-latest: $(LATEST)/ready  ## the tests with the newest release of everything
+test-latest: $(LATEST)/ready  ## types and tests with the newest release of everything
+	$(LATEST)/bin/mypy
 	$(LATEST)/bin/python -m pytest
 
 lint: $(VENV)/ready  ## ruff and mypy

@@ -10,8 +10,10 @@ import pytest
 # Before torch is imported, as the command line does it: threads sleep while they wait for each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# The same examples every time; the first one may compile.
-hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+# The same examples every time; the first one may compile, and a busy machine may take long to draw them.
+hypothesis.settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("same")
 
 # The one place that says where the reference data is: its folder has `reference/` and `real/`.
@@ -51,6 +53,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def patience() -> float:
+    """Seconds to wait for what has to come, on however busy a machine: only a failure takes so long."""
+    return 120.0
 
 
 class Clock:

@@ -86,10 +86,14 @@ def test_what_is_being_written_is_not_removed_however_long_it_takes(tmp_path):
     assert (tmp_path / "table.csv").read_text() == "half"
 
 
-def test_a_file_that_was_made_a_moment_ago_is_left_to_its_writer(tmp_path):
-    (tmp_path / ".table.partial-abc.csv").touch()
-    forget_torn(tmp_path)
-    assert len(hidden(tmp_path)) == 1
+def test_a_file_that_was_made_a_moment_ago_is_left_to_its_writer(tmp_path, monkeypatch):
+    path = tmp_path / ".table.partial-abc.csv"
+    path.touch()
+    made = path.stat().st_mtime
+    for later, left in ((4.9, True), (5.1, False)):
+        monkeypatch.setattr("hpa_kit.files.time.time", lambda later=later: made + later)
+        forget_torn(tmp_path)
+        assert path.exists() == left
 
 
 def test_a_folder_that_is_not_there_has_nothing_torn(tmp_path):

@@ -1,7 +1,6 @@
 """Work on streams of items."""
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,63 +8,65 @@ import pytest
 from hpa_kit.flow import Background, run_ahead
 
 
-def drained(background: Background) -> list:
+def drained(background: Background, patience: float) -> list:
     items = []
-    while (item := background.get(5)) is not None:
+    while (item := background.get(patience)) is not None:
         items.append(item)
     return items
 
 
-def test_a_background_gives_all_items_in_order() -> None:
-    assert drained(Background(iter(range(1, 50)))) == list(range(1, 50))
+def test_a_background_gives_all_items_in_order(patience) -> None:
+    assert drained(Background(iter(range(1, 50))), patience) == list(range(1, 50))
 
 
-def test_a_background_works_while_nobody_asks() -> None:
-    pulled = []
+def test_a_background_works_while_nobody_asks_and_no_further_ahead_than_it_may(patience) -> None:
+    asked, ahead, fourth = [], [], threading.Event()
 
     def items():
         for k in range(1, 9):
-            pulled.append(k)
+            ahead.append(k - len(asked))
+            if k == 4:
+                fourth.set()
             yield k
 
     background = Background(items(), most=2)
-    assert background.get(5) == 1
-    ends = time.monotonic() + 5
-    while len(pulled) < 4 and time.monotonic() < ends:
-        time.sleep(0.01)
-    time.sleep(0.1)
-    assert pulled == [1, 2, 3, 4]  # two ready, one in hand
-    assert drained(background) == [2, 3, 4, 5, 6, 7, 8]
-    assert background.get(5) is None
+    asked.append(1)
+    assert background.get(patience) == 1
+    assert fourth.wait(patience)
+    for expected in range(2, 9):
+        asked.append(expected)
+        assert background.get(patience) == expected
+    assert max(ahead) <= 3  # two ready, one in hand
+    assert background.get(patience) is None
 
 
-def test_what_the_iterator_raises_reaches_whoever_asks() -> None:
+def test_what_the_iterator_raises_reaches_whoever_asks(patience) -> None:
     def items():
         yield 1
         raise ValueError("by hand")
 
     background = Background(items())
-    assert background.get(5) == 1
+    assert background.get(patience) == 1
     for _ in range(2):
         with pytest.raises(ValueError, match="by hand"):
-            background.get(5)
+            background.get(patience)
 
 
-def test_waiting_for_an_item_has_an_end() -> None:
+def test_waiting_for_an_item_has_an_end(patience) -> None:
     release = threading.Event()
 
     def items():
-        release.wait(10)
+        release.wait(patience)
         yield 1
 
     background = Background(items())
     with pytest.raises(TimeoutError):
         background.get(0.01)
     release.set()
-    assert background.get(5) == 1
+    assert background.get(patience) == 1
 
 
-def test_closing_closes_the_iterator_in_its_thread() -> None:
+def test_closing_closes_the_iterator_in_its_thread(patience) -> None:
     closed = []
 
     def items():
@@ -76,21 +77,37 @@ def test_closing_closes_the_iterator_in_its_thread() -> None:
             closed.append(threading.current_thread().name)
 
     background = Background(items())
-    background.get(5)
-    background.close()
+    background.get(patience)
+    background.close(patience)
     assert closed == ["background"]
 
 
-def test_what_nobody_wants_any_more_is_not_begun() -> None:
-    begun = []
+def test_work_is_taken_so_far_ahead_of_what_is_wanted_and_no_further() -> None:
+    taken = []
+
+    def items():
+        for k in range(20):
+            taken.append(k)
+            yield k
+
+    with ThreadPoolExecutor(2) as pool:
+        for k, result in enumerate(run_ahead(pool, str, items(), 5)):
+            assert result == str(k)
+            assert len(taken) == min(20, k + 1 + 5)
+
+
+def test_what_nobody_wants_any_more_is_not_begun(patience) -> None:
+    begun, closed = [], threading.Event()
 
     def work(item: int) -> int:
         begun.append(item)
-        time.sleep(0.02)
+        if item:
+            closed.wait(patience)
         return item
 
     with ThreadPoolExecutor(1) as pool:
         results = run_ahead(pool, work, range(100), 50)
-        next(results)
+        assert next(results) == 0
         results.close()
-    assert len(begun) < 10
+        closed.set()
+    assert begun in ([0], [0, 1])

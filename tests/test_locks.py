@@ -17,7 +17,7 @@ def test_a_second_one_is_refused_and_the_first_not_harmed(tmp_path):
         pass
 
 
-def test_who_waits_comes_in_when_the_other_has_left(tmp_path):
+def test_who_waits_comes_in_when_the_other_has_left(tmp_path, patience):
     path, order = tmp_path / ".lock", []
 
     def second():
@@ -29,12 +29,12 @@ def test_who_waits_comes_in_when_the_other_has_left(tmp_path):
         thread.start()
         thread.join(0.05)
         order.append("first")
-    thread.join(10)
+    thread.join(patience)
     assert order == ["first", "second"]
     assert not path.exists()
 
 
-def test_many_who_wait_are_in_it_one_at_a_time(tmp_path):
+def test_many_who_wait_are_in_it_one_at_a_time(tmp_path, patience):
     path, inside, most = tmp_path / ".lock", [], []
 
     def work():
@@ -48,7 +48,7 @@ def test_many_who_wait_are_in_it_one_at_a_time(tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(patience)
     assert len(most) == 80
     assert max(most) == 1
 

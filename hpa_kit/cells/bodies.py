@@ -70,7 +70,7 @@ def cytoplasm(red: Image, yellow: Image, unit: float) -> Image:
         low, high = np.percentile(smooth, (1, 99.5))
         if high - low >= 1:
             total += np.clip((smooth - low) / (high - low), 0, 1).astype(np.float32) ** 2
-    return (total / 2) ** 0.25
+    return np.asarray((total / 2) ** 0.25, np.float32)
 
 
 def _near_level(body: Image, nuclei: LabelMap, unit: float) -> Image:

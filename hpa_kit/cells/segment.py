@@ -35,8 +35,9 @@ def segment(settings: SegmentSettings) -> Path:
         The folder, with ``ID.npz`` for each field, see :func:`~hpa_kit.cells.write_label_maps`.
 
     Goes on where it was stopped: whole files made by the same segmenter with the same weights stay; damaged,
-    foreign and outdated ones are made again, with a warning. A field that cannot be read or segmented stops
-    no other.
+    foreign and outdated ones are made again, with a warning. What is begun and not written yet, of the
+    classical segmenter three fields per worker at most, is lost with a kill. A field that cannot be read or
+    segmented stops no other.
 
     Raises:
         InputError: data or settings cannot be used, or some fields cannot; the others are written then.

@@ -34,13 +34,12 @@ class CellContext(NamedTuple):
 
 def cell_context(image_scores: NDArray[np.floating], cells: NDArray[np.int32], n_cells: int) -> CellContext:
     """The context of a field from its label map at any scale."""
-    areas = np.bincount(cells.ravel(), minlength=n_cells + 1)[1 : n_cells + 1]
+    pixels = np.bincount(cells.ravel(), minlength=n_cells + 1)[1 : n_cells + 1]
     cut = np.zeros(n_cells + 1, bool)
     for side in (cells[0], cells[-1], cells[:, 0], cells[:, -1]):
         cut[side] = True
-    return CellContext(
-        np.asarray(image_scores, np.float64), areas * (FULL_SIDE**2 / max(1, cells.size)), cut[1:]
-    )
+    areas = pixels.astype(np.float64) * (FULL_SIDE**2 / max(1, cells.size))
+    return CellContext(np.asarray(image_scores, np.float64), areas, cut[1:])
 
 
 def apply_steps(rows: Rows, context: CellContext, steps: Sequence[Settings]) -> Rows:

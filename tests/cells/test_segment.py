@@ -1,3 +1,4 @@
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
@@ -160,6 +161,34 @@ def test_what_was_done_before_a_stop_is_kept(tmp_path, images, monkeypatch):
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     assert len(after) == 3
     assert kept.items() <= after.items()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_kill_may_cost_is_three_fields_per_worker(tmp_path, images, monkeypatch, patience, workers):
+    """The first files are written only when so many are under way; more never are."""
+    for k in range(8):
+        for name in CHANNELS:
+            copied = (tmp_path / "images" / f"one_{name}.png").read_bytes()
+            (tmp_path / "images" / f"more{k}_{name}.png").write_bytes(copied)
+    find, begun, written, under_way, most = ClassicalSegmenter._segment, [], [], [], threading.Event()
+
+    def found(self, field):
+        begun.append(field)
+        under_way.append(len(begun) - len(written))
+        if len(begun) == 3 * workers:
+            most.set()
+        return find(self, field)
+
+    def late(path, *arguments):
+        assert most.wait(patience)
+        write_label_maps(path, *arguments)
+        written.append(path)
+
+    monkeypatch.setattr(ClassicalSegmenter, "_segment", found)
+    monkeypatch.setattr(segment_module, "write_label_maps", late)
+    segment(settings(tmp_path, workers=workers))
+    assert len(begun) == len(written) == 8 + 3
+    assert max(under_way) == 3 * workers
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, images, monkeypatch):

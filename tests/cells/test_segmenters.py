@@ -130,13 +130,13 @@ def test_many_fields_do_not_pile_up(folders, monkeypatch, kind):
     assert len(read) == 200
 
 
-def test_a_field_that_needs_no_segmenter_waits_for_no_other(folders, monkeypatch):
+def test_a_field_that_needs_no_segmenter_waits_for_no_other(folders, monkeypatch, patience):
     numbers = {f"f{k}": 5 for k in range(6)}
     images, masks = folders(numbers, with_maps=numbers)
     taken, read = threading.Event(), kept.read_field
 
     def late(folder, id, needed):
-        if id != "f0" and not taken.wait(5):
+        if id != "f0" and not taken.wait(patience):
             raise InputError("the first field waited for this one")
         return read(folder, id, needed=needed)
 

@@ -177,6 +177,24 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["train.csv"]
 
 
+def test_two_that_begin_at_once_do_not_take_each_other_for_strangers(tmp_path, monkeypatch):
+    """Between the two looks of one, at the folder and for the marker in it, the other one does everything."""
+    root, exists = tmp_path / "data", Path.exists
+
+    def other_is_quick(path):
+        found = exists(path)
+        if path.name == "simulation.yaml" and not found:
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "exists", exists)
+                simulate(settings(root))
+        return found
+
+    monkeypatch.setattr(Path, "exists", other_is_quick)
+    simulate(settings(root))
+    monkeypatch.undo()
+    assert digests(root) == digests(simulate(settings(tmp_path / "alone")))
+
+
 def test_a_stranger_among_the_fields_is_refused(tmp_path):
     root = simulate(settings(tmp_path / "data"))
     (root / "train" / "mine_red.png").write_bytes(b"x")

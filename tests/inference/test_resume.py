@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -156,45 +156,51 @@ def test_a_second_run_of_the_same_csv_is_refused_and_harms_nothing(fields, membe
 
 
 def test_a_batch_that_is_scored_is_kept_while_the_members_look_at_the_next(
-    fields, member, monkeypatch
+    fields, member, monkeypatch, patience
 ) -> None:
     """A kill costs the batch that the members look at, not the one before it."""
     chosen = settings(fields, member)
-    look, seen, kept, journal = Ensemble.look, [0], [], journal_of(chosen.out)
+    look, add, journal = Ensemble.look, Journal.add, journal_of(chosen.out)
+    seen, kept, added = [0], [], threading.Condition()
+
+    def records() -> int:
+        return journal.read_bytes().count(b'"stamp"')
+
+    def tells(self, *result, **facts):
+        add(self, *result, **facts)
+        with added:
+            added.notify()
 
     def waits(self, inputs):
-        ends = time.monotonic() + 5
-        while journal.read_bytes().count(b'"stamp"') < seen[-1] and time.monotonic() < ends:
-            time.sleep(0.001)
-        kept.append(journal.read_bytes().count(b'"stamp"'))
+        with added:
+            added.wait_for(lambda: records() >= seen[-1], patience)
+        kept.append(records())
         seen.append(seen[-1] + len(inputs))
         return look(self, inputs)
 
+    monkeypatch.setattr(Journal, "add", tells)
     monkeypatch.setattr(Ensemble, "look", waits)
     infer(chosen)
     assert kept == seen[:-1]
 
 
 def test_a_process_that_is_killed_leaves_a_csv_that_kaggle_takes_and_goes_on(fields, member) -> None:
-    """The real thing: SIGKILL, a few hundred milliseconds after the first field is done."""
+    """The real thing: SIGKILL, when the members look for the third time."""
     chosen = settings(fields, member)
     script = (
-        "import sys, time; from pathlib import Path; from hpa_kit.config import InferSettings, read_yaml\n"
+        "import os, signal; from hpa_kit.config import InferSettings\n"
         "from hpa_kit.inference import Ensemble, infer\n"
-        "look = Ensemble.look\n"
-        "def slow(self, inputs):\n    time.sleep(0.3)\n    return look(self, inputs)\n"
-        "Ensemble.look = slow\n"
+        "look, calls = Ensemble.look, []\n"
+        "def third(self, inputs):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == 3:\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return look(self, inputs)\n"
+        "Ensemble.look = third\n"
         f"infer(InferSettings.model_validate_json({chosen.model_dump_json()!r}))"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
-    journal = journal_of(chosen.out)
-    ends = time.monotonic() + 120
-    while process.poll() is None and (not journal.exists() or journal.stat().st_size < 3000):
-        assert time.monotonic() < ends
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    done = subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert journal_of(chosen.out).read_bytes().count(b'"stamp"') >= 1
     assert check_submission(chosen.out, fields.root / "sample_submission.csv") == []
     result = infer(chosen).read_bytes()
     fresh = settings(fields, member, out=fields.root / "fresh.csv")

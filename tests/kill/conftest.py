@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-NEVER = (-1, 0.0)
+# When a command kills itself: before it does something of a kind for the N-th time. ``file``: it makes,
+# writes, renames or removes one; ``work``: begins a piece of work; ``call``: calls a function or returns.
+Kill = tuple[str, int]
 
 
 class Command(NamedTuple):
@@ -19,24 +20,27 @@ class Command(NamedTuple):
         name: of the command.
         words: its command line after the name; ``data``, ``run`` and ``masks`` lie beside ``out``.
         unit: a piece of work: a call of ``module:Class.function``, or with ``[]`` an entry of its first list.
-        lost: pieces of work that a kill may cost at most.
         what: a piece of work, in words.
+        under_way: pieces of work that are begun and not kept yet at one time, at most: what a kill may cost.
+        why: how many these are with any settings, in words.
+        together: what becomes of two that are at the same work in one folder.
         set: constants that are made small, so that little work has many pieces.
     """
 
     name: str
     words: str
     unit: str
-    lost: int
     what: str
+    under_way: int
+    why: str
+    together: str
     set: dict[str, object] = {}  # noqa: RUF012 - never changed
 
 
 class Ended(NamedTuple):
-    """How a command ended: exit status (negative: the signal), seconds, what it said."""
+    """How a command ended: exit status (negative: the signal), and what it said."""
 
     status: int
-    seconds: float
     said: str
 
 
@@ -49,36 +53,42 @@ class Place:
         self.work.mkdir(parents=True)
         for name in ("data", "run", "masks"):
             (self.work / name).symlink_to(inputs / name)
-        self._units = root / "units"
+        self._units, self._counts = root / "units", root / "counts.json"
 
-    def start(self, kill: tuple[int, float] = NEVER) -> int:
-        """Start it; its process."""
+    def start(self, kill: Kill | None = None, meet: Path | None = None, count: bool = False) -> int:
+        """Start it; its process.
+
+        Args:
+            kill: when it kills itself.
+            meet: an empty folder; of two that are given it neither begins to work before the other does, or
+                ends.
+            count: have :attr:`counts` afterwards.
+        """
         words = [self.command.name, *self.command.words.split()]
         return self.zygote.ask(
             start=words, folder=str(self.work), log=str(self.log), unit=self.command.unit,
-            units=str(self._units), touches=str(self.root / "touches"), kill=kill, set=self.command.set,
+            units=str(self._units), counts=count and str(self._counts), kill=kill, meet=meet and str(meet),
+            set=self.command.set,
         )["pid"]  # fmt: skip
 
-    def end(self, pid: int, begun: float) -> Ended:
+    def end(self, pid: int) -> Ended:
         """Wait for a process."""
         status = self.zygote.ask(wait=pid)["status"]
-        said = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return Ended(status, time.monotonic() - begun, said)
+        return Ended(status, self.log.read_text(errors="replace") if self.log.exists() else "")
 
-    def run(self, kill: tuple[int, float] = NEVER) -> Ended:
+    def run(self, kill: Kill | None = None, count: bool = False) -> Ended:
         """Run it to its end, or until it is killed."""
-        begun = time.monotonic()
-        return self.end(self.start(kill), begun)
+        return self.end(self.start(kill, count=count))
 
     @property
-    def units(self) -> int:
+    def begun(self) -> int:
         """Pieces of work that were begun, in all runs together."""
         return self._units.stat().st_size if self._units.exists() else 0
 
     @property
-    def touches(self) -> int:
-        """How often the last run that ended touched a file."""
-        return int((self.root / "touches").read_text())
+    def counts(self) -> dict[str, int]:
+        """How often the run that counted did what, by kinds of kills."""
+        return json.loads(self._counts.read_text())
 
     def files(self) -> dict[str, Path]:
         """What the command has left where one looks: by name, without links to inputs and hidden files."""
@@ -132,14 +142,12 @@ def inputs(zygote, tmp_path_factory):
     """A simulated competition, a run trained on it, and its label maps."""
     root = tmp_path_factory.mktemp("inputs")
     unit = "hpa_kit.training.loop:Trainer.step"
-    for number, words in enumerate(
-        ("simulate data --train 8 --test 4 --size 64", f"train data --out run {TRAIN} --epochs 1")
-    ):
+    for words in ("simulate data --train 8 --test 4 --size 64", f"train data --out run {TRAIN} --epochs 1"):
         ended = zygote.ask(
-            start=words.split(), folder=str(root), log=str(root / "log.txt"), unit=unit, kill=NEVER, set={},
-            units=str(root / "units"), touches=str(root / "touches"),
+            start=words.split(), folder=str(root), log=str(root / "log.txt"), unit=unit, kill=None, meet=None,
+            units=str(root / "units"), counts=None, set={},
         )  # fmt: skip
-        assert zygote.ask(wait=ended["pid"])["status"] == 0, (number, (root / "log.txt").read_text())
+        assert zygote.ask(wait=ended["pid"])["status"] == 0, (root / "log.txt").read_text()
     (root / "masks").symlink_to(root / "data" / "masks")
     return root
 
@@ -150,48 +158,67 @@ def make_place(zygote, inputs, tmp_path_factory):
     return lambda command: Place(zygote, tmp_path_factory.mktemp(command.name), inputs, command)
 
 
+# With one thread, one field in a batch and one device little is under way, so that lost work shows.
+WORKERS = BATCH = DEVICES = 1
+UPDATES = 2  # per epoch: eight fields, of which a fold of two is held out, two in a batch
+PART = 1  # features are written by so many fields
+
 TRAIN = (
     "--backbone resnet10t --stride 8 --stride-by both --size 32 --batch 2 --folds 2 --workers 0 --device cpu"
 )
-LOOK = "data --members run --masks masks --map-size 32 --batch 1 --workers 1 --device cpu"
+LOOK = f"data --members run --masks masks --map-size 32 --batch {BATCH} --workers {WORKERS} --device cpu"
 LOOKED = "hpa_kit.inference.ensemble:Ensemble.look[]"
+BOTH, ONE = "both end", "one is refused"
+TWO_BATCHES = (
+    LOOKED, "field",
+    2 * BATCH * DEVICES, "per device the batch that the members look at and the one that is scored", ONE,
+)  # fmt: skip
 COMMANDS = (
     Command(
-        "simulate", "out --train 6 --test 3 --size 64 --workers 1",
-        "hpa_kit.data.simulate.folder:draw", 1, "field",
+        "simulate", f"out --train 6 --test 3 --size 64 --workers {WORKERS}",
+        "hpa_kit.data.simulate.folder:draw", "field",
+        WORKERS, "a field per worker", BOTH,
     ),
     Command(
-        "segment", "data --split train --out out --segmenter classical --workers 1 --device cpu",
-        "hpa_kit.cells.classical:ClassicalSegmenter._segment", 2, "field",
+        "segment", f"data --split train --out out --segmenter classical --workers {WORKERS} --device cpu",
+        "hpa_kit.cells.classical:ClassicalSegmenter._segment", "field",
+        3 * WORKERS, "three fields per worker: one is written while two are segmented ahead of it", BOTH,
     ),
     Command(
-        "store", "data --out out --size 32 --workers 1",
-        "hpa_kit.data.store:FieldStore._make", 1, "field",
+        "store", f"data --out out --size 32 --workers {WORKERS}",
+        "hpa_kit.data.store:FieldStore._make", "field",
+        WORKERS, "a field per worker", BOTH,
     ),
     Command(
-        "features", "data --member run --out out/features.npz --batch 1 --workers 1 --device cpu",
-        "hpa_kit.training.features:pooled_features", 2, "field",
-        {"hpa_kit.training.features:_FIELDS_PER_PART": 1},
+        "features",
+        f"data --member run --out out/features.npz --batch {BATCH} --workers {WORKERS} --device cpu",
+        "hpa_kit.training.features:pooled_features", "field",
+        PART - 1 + BATCH, "the fields since the last part of 512 was written", ONE,
+        {"hpa_kit.training.features:_FIELDS_PER_PART": PART},
     ),
     Command(
         "train", f"data --out out {TRAIN} --epochs 3",
-        "hpa_kit.training.loop:Trainer.step", 2, "update",
+        "hpa_kit.training.loop:Trainer.step", "update",
+        UPDATES, "the updates of an epoch, or of --checkpoint-minutes", BOTH,
     ),
-    Command("pseudo-labels", f"{LOOK} --out out", LOOKED, 2, "field"),
-    Command("infer", f"{LOOK} --out out/submission.csv", LOOKED, 2, "field"),
-    Command("predict", f"{LOOK} --out out/cells.csv", LOOKED, 2, "field"),
+    Command("pseudo-labels", f"{LOOK} --out out", *TWO_BATCHES),
+    Command("infer", f"{LOOK} --out out/submission.csv", *TWO_BATCHES),
+    Command("predict", f"{LOOK} --out out/cells.csv", *TWO_BATCHES),
     Command(
         "tune", f"{LOOK} --split test --truth data/truth.csv --parts 2 --repeats 1 --out out/tuned.yaml",
-        LOOKED, 2, "field",
+        LOOKED, "field",
+        (1 + DEVICES) * BATCH, "the batch that is kept and one per device that its members look at", BOTH,
     ),
     Command(
         "report", "run --data data --fields 2 --masks masks --device cpu --out out/report.html",
-        LOOKED, 99, "field",
+        LOOKED, "field",
+        2, "all its fields: it begins anew", BOTH,
     ),
     Command(
         "ladder",
         "data --out out --seeds 0 --rungs round0 --epochs 1 --folds 2 --size 64 --rules copied --device cpu",
-        "hpa_kit.script:Script.__call__", 1, "step",
+        "hpa_kit.script:Script.__call__", "step",
+        1, "a step, which itself goes on where it was", ONE,
     ),
 )  # fmt: skip
 

@@ -1,9 +1,8 @@
 """Starts commands of the kit quickly, each in a process of its own: all is imported once, then forked.
 
-Reads a JSON object per line, answers with one. ``start`` runs a command line in a folder and answers with the
-process's number; ``wait`` answers with how it ended. A command may be told to kill itself, as kill -9 does,
-some time after it has touched its folder so many times; and what work it does is counted in a file, which
-outlives it.
+Reads a JSON object per line, answers with one. ``start`` runs a command line in a folder and answers with
+the process's number; ``wait`` answers with how it ended. A command counts what it does, and may be told to
+kill itself, as kill -9 does, when a count reaches a number, or to say at its end how far it has counted.
 """
 
 import json
@@ -11,7 +10,10 @@ import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 
 TOUCHES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
@@ -59,10 +61,16 @@ def run(asked: dict) -> None:
         for name, value in asked["set"].items():
             home, attribute = find(name)
             setattr(home, attribute, value)
-        count_calls(asked["unit"], asked["units"])
-        touches = watch(str(folder), *asked["kill"])
+        killed_by, at = asked["kill"] or (None, 0)
+        counters = {name: Counter(at if name == killed_by else None) for name in ("file", "work", "call")}
+        watch_work(asked["unit"], asked["units"], counters["work"].add, asked["meet"])
+        watch_files(str(folder), counters["file"].add)
+        if killed_by == "call" or asked["counts"]:
+            watch_calls(counters["call"].add)
         code = import_module("hpa_kit.cli.main").main(asked["start"])
-        Path(asked["touches"]).write_text(str(touches[0]))
+        if asked["counts"]:
+            counts = {name: one.so_far() for name, one in counters.items()}
+            Path(asked["counts"]).write_text(json.dumps(counts))
     except BaseException:
         import traceback
 
@@ -70,7 +78,24 @@ def run(asked: dict) -> None:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        arrive(asked["meet"])
         os._exit(code)
+
+
+class Counter:
+    """Counts, and kills its process at a number."""
+
+    def __init__(self, at: int | None) -> None:
+        self._next = count(1).__next__  # whichever thread calls it, each number comes once
+        self._at = at
+
+    def add(self) -> None:
+        if self._next() == self._at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def so_far(self) -> int:
+        """How many were counted; this ends the counting."""
+        return self._next() - 1
 
 
 def find(name: str) -> tuple[object, str]:
@@ -83,45 +108,57 @@ def find(name: str) -> tuple[object, str]:
     return home, last
 
 
-def count_calls(name: str, path: str) -> None:
-    """Have a byte written per call that has begun, or per entry of the first list that it is called with."""
+def watch_work(name: str, path: str, begun: Callable[[], None], meet: str | None) -> None:
+    """Have every piece of work told when it begins, after a byte of it was written, which outlives a kill.
+
+    A piece is a call, or with ``[]`` an entry of the first list that it is called with. Where processes are
+    to meet, nobody's first piece begins before each of them is at it, or has ended.
+    """
     entries = name.endswith("[]")
     home, attribute = find(name.removesuffix("[]"))
     function = getattr(home, attribute)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def counted(*args, **kwargs):
+    def watched(*args, **kwargs):
         lists = [len(value) for value in args if entries and isinstance(value, list)]
         os.write(file, b"." * (lists[0] if lists else 1))
+        begun()
+        arrive(meet)
+        while meet and len(list(Path(meet).iterdir())) < 2:
+            time.sleep(0.002)
         return function(*args, **kwargs)
 
-    setattr(home, attribute, counted)
+    setattr(home, attribute, watched)
 
 
-def watch(folder: str, at: int, seconds: float) -> list[int]:
-    """Count how often files below a folder are made, written, renamed, removed; die after the ``at``-th."""
-    touches = [0]
+def arrive(meet: str | None) -> None:
+    """Leave a mark of this process where processes meet."""
+    if meet:
+        Path(meet, str(os.getpid())).touch()
 
-    def die() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+
+def watch_files(folder: str, touched: Callable[[], None]) -> None:
+    """Have every time told that a file below a folder is about to be made, written, renamed or removed."""
 
     def hook(event: str, args: tuple) -> None:
         if event not in TOUCHES or not isinstance(args[0], str | os.PathLike):
             return
         if event == "open" and not args[2] & (os.O_WRONLY | os.O_RDWR):
             return
-        if not str(Path.cwd() / args[0]).startswith(folder):
-            return
-        touches[0] += 1
-        if touches[0] == at:
-            if seconds == 0:
-                die()
-            threading.Timer(seconds, die).start()
+        if str(Path.cwd() / args[0]).startswith(folder):
+            touched()
 
-    if at == 0:
-        threading.Timer(seconds, die).start()
     sys.addaudithook(hook)
-    return touches
+
+
+def watch_calls(called: Callable[[], None]) -> None:
+    """Have every call of a function told, and every return from one, in this thread and those that begin."""
+
+    def profile(frame: object, event: str, arg: object) -> None:
+        called()
+
+    threading.setprofile(profile)
+    sys.setprofile(profile)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """A ladder: which commands it runs, that none is run twice, and what it says in the end."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -129,12 +131,20 @@ def test_a_step_that_fails_ends_the_ladder_which_goes_on_from_there(settings, co
     ]
 
 
-def test_what_is_left_is_told_from_steps_of_the_same_kind(settings, commands, capsys):
-    ladder(settings(seeds="0,1", rungs="round0", rules="mean_logit"), commands)
+def test_what_is_left_is_told_from_steps_of_the_same_kind(settings, commands, capsys, clock, monkeypatch):
+    """A training takes an hour, an inference half as long."""
+    for module in ("hpa_kit.script", "hpa_kit.ladder.climb"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=clock))
+
+    def slow(words):
+        clock.seconds += {"train": 3600, "infer": 1800}[words[0]]
+        return commands(words)
+
+    ladder(settings(seeds="0,1", rungs="round0", rules="mean_logit"), slow)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
     assert lines[0] == "[1/6] train round0, seed 0, fold 0; 0 s so far"
-    assert lines[1].endswith("so far, about 0 s left and 4 steps of new kinds")
-    assert lines[2].endswith("so far, about 0 s left")
+    assert lines[1].endswith("; 60 min so far, about 60 min left and 4 steps of new kinds")
+    assert lines[2].endswith("; 90 min so far, about 2.5 h left")
 
 
 @pytest.mark.parametrize("lacking", ["truth.csv", "train.csv", "test", "masks"])

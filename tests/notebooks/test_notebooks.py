@@ -56,10 +56,11 @@ def find_kit_cell() -> str:
     return source
 
 
-def execute(notebook: Any, folder: Path) -> str:
+def execute(notebook: Any, folder: Path, patience: float) -> str:
     """Run all cells with ``folder`` as working folder; everything they printed."""
+    where = {"metadata": {"path": str(folder)}}
     client = nbclient.NotebookClient(
-        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        notebook, timeout=None, startup_timeout=patience, kernel_name="python3", resources=where
     )
     client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
@@ -342,7 +343,7 @@ def test_without_a_mount_or_a_checkout_the_notebook_says_what_to_attach(tmp_path
     assert "attach its dataset" in done.stderr.splitlines()[-1]
 
 
-def test_the_notebooks_do_the_whole_job_on_a_simulated_competition(tmp_path):
+def test_the_notebooks_do_the_whole_job_on_a_simulated_competition(tmp_path, patience):
     from hpa_kit.data.simulate import simulate
 
     inputs, working = tmp_path / "inputs", tmp_path / "working"
@@ -356,7 +357,7 @@ def test_the_notebooks_do_the_whole_job_on_a_simulated_competition(tmp_path):
     training = with_parameters(
         "train", **common, backbone="resnet10t", size=64, epochs=1, lr=0.01, settings={"folds": 3}
     )
-    execute(training, NOTEBOOKS)
+    execute(training, NOTEBOOKS, patience)
     assert json.dumps(training.cells).count("image/png") == 3  # a batch, CAMs, the curve
     assert reports_in(training) == 1
     run = working / "run"
@@ -369,7 +370,7 @@ def test_the_notebooks_do_the_whole_job_on_a_simulated_competition(tmp_path):
     sample = pd.read_csv(competition / "sample_submission.csv", dtype=str, keep_default_na=False)
     sample.iloc[[2, 0, 1]].to_csv(competition / "sample_submission.csv", index=False)
     inference = with_parameters("infer", **common, views="none", settings={"map_size": 64})
-    printed = execute(inference, NOTEBOOKS)
+    printed = execute(inference, NOTEBOOKS, patience)
     assert reports_in(inference) == 1
     assert (working / "report.html").is_file()
     assert str(inputs / "my-run") in printed

@@ -29,7 +29,7 @@ DESK, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+def browser(tmp_path_factory, patience):
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
@@ -37,9 +37,9 @@ def browser(tmp_path_factory):
     with playwright.sync_playwright() as driver:
         profile = tmp_path_factory.mktemp("profile")
         context = driver.chromium.launch_persistent_context(
-            profile, executable_path=path, args=FLAGS, viewport=DESK, offline=True
+            profile, executable_path=path, args=FLAGS, viewport=DESK, offline=True, timeout=1000 * patience
         )
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(1000 * patience)
         yield context
         context.close()
 
@@ -173,6 +173,7 @@ def test_a_click_on_a_cell_shows_its_scores_crops_and_maps(page, simulated):
     id, detections = first_row(simulated)
     page.click("#grid button >> nth=0")
     assert page.locator("#viewer-name").inner_text() == id
+    page.evaluate("fit()")  # else the picture may get its size between the aim and the click
     page.locator("#shot [data-cell='0']").click(force=True)
     own = [k for k, mask in enumerate(detections.masks) if mask == detections.masks[0]]
     best = max(own, key=lambda k: detections.confidences[k])

@@ -39,8 +39,10 @@ def claim(settings: SimulateSettings) -> bool:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"simulate: {folder} is a file; expected a folder to write")
     ours = _content(settings)
+    # Before the marker is looked for: what another process that begins now puts here comes after its marker.
+    strangers = folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir())
     if not marker.exists():
-        if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        if strangers:
             raise InputError(
                 f"simulate: {folder} holds files but no {MARKER}, so it is no earlier simulation; "
                 "name a new or an empty folder"

@@ -53,7 +53,8 @@ def nuclear_speckles(scene: Scene, members: Members, rng: np.random.Generator) -
     grains = smooth_noise(scene.shape, max(1.0, 6 * scene.unit), rng)
     uneven = smooth_noise(scene.shape, 20 * scene.unit, rng)
     patches = np.clip((grains + 0.35 * uneven - 0.7) * 1.7, 0, 1.3) * (1 - scene.nucleoli)
-    return blur(patches * (scene.inside > 4 * scene.unit), 1.2 * scene.unit) + 0.22 * nucleus_body(scene)
+    inner = np.asarray(patches * (scene.inside > 4 * scene.unit), np.float32)
+    return blur(inner, 1.2 * scene.unit) + 0.22 * nucleus_body(scene)
 
 
 def nuclear_bodies(scene: Scene, members: Members, rng: np.random.Generator) -> Canvas:
