@@ -220,6 +220,6 @@ def test_a_report_leaves_to_the_yaml_what_it_is_not_asked_for(said):
         return look_settings(make_settings(ReportSettings, values), []).of_ensemble()
 
     assert said_by(looking()) == IN_THE_YAML
-    for name in ("rule", "segmenter", "masks", "weights"):
+    for name in SAID:
         value = SAID[name][1]
         assert said_by(looking(**{name: value})) == IN_THE_YAML | {name: value}

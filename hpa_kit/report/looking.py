@@ -124,7 +124,8 @@ def look_settings(settings: ReportSettings, members: Sequence[Path]) -> PredictS
         settings: of the report; ``data`` is given.
         members: runs, or none where the settings name an ensemble.
     """
-    names = ("data", "masks", "segmenter", "weights", "rule", "batch", "workers", "device")
+    said = ("masks", "segmenter", "weights", "rule", "views", "map_size")
+    names = ("data", *said, "batch", "workers", "device")
     given = {name: getattr(settings, name) for name in names}
     source = {"members": tuple(members)} if members else {"ensemble": settings.ensemble}
     return make_settings(PredictSettings, given, source, {"out": settings.out}, source="report")
