@@ -21,11 +21,11 @@ ensemble = None  # YAML of members; None looks for ensemble.yaml under inputs
 members = None  # run folders or checkpoints in its place; None looks for best.safetensors where no YAML is
 out = None  # submission CSV; None is working/submission.csv
 split = "test"
-masks = None  # folder of label maps, ID.npz, .png, .npy or .tif; None finds the cells here
-segmenter = "auto"
-weights = None  # folder of the published cell networks; None looks for them; auto is classical without
-rule = "best"  # how a cell's confidence is formed; cam_share is the 15th place's
-views = "flips"  # test-time views of each field by members
+masks = None  # folder of label maps (.npz, .png, .npy, .tif); None: the YAML's, else cells are found here
+segmenter = None  # who finds them; None: the YAML's, else published with cell networks, classical without
+weights = None  # folder of the published cell networks; None: the YAML's, else it is looked for under inputs
+rule = None  # how a cell's confidence is formed, such as "cam_share"; None: the YAML's, else best
+views = None  # test-time views of each field by members, such as "none"; None: the YAML's, else flips
 budget = 8.5  # hours; what does not fit is given up in an order that is said
 batch = 8
 workers = 2
@@ -127,11 +127,13 @@ print(environment)
 # %% [markdown]
 # What goes in: the competition as it is mounted now, and what else is attached. **An interactive session and
 # a saved run cover the 559 public rows only.** When Kaggle scores the notebook it runs it again with the
-# larger hidden test set in their place, and the rows are those of the sample file beside it.
+# larger hidden test set in their place, and the rows are those of the sample file beside it. The last line
+# says what will be used: a variable above that is not None wins over what the ensemble's YAML says.
 
 # %%
 from hpa_kit.config import InferSettings
 from hpa_kit.data import DataFolder
+from hpa_kit.inference import summary_line
 
 found_ensemble = ensemble if members else kaggle.find_ensemble(ensemble, [inputs])
 chosen = kaggle.notebook_settings(
@@ -140,7 +142,7 @@ chosen = kaggle.notebook_settings(
     data=kaggle.find_competition(data, [inputs]),
     ensemble=found_ensemble,
     members=None if found_ensemble else kaggle.find_members(members, [inputs]),
-    weights=kaggle.find_cell_weights(weights, [inputs]),
+    weights=kaggle.find_cell_weights(weights, [inputs], found_ensemble),
     out=kaggle.output_path("submission.csv", out, working),
     device=environment.device(device),
     spent=(time.time() - started) / 3600,
@@ -148,8 +150,7 @@ chosen = kaggle.notebook_settings(
 fields = DataFolder(chosen.data).fields(chosen.split)
 print(f"{kaggle.run_kind()}: {len(fields.ids)} fields in {chosen.data}")
 print(f"{len(fields.missing)} of them have no image, {len(fields.extra)} images have no row")
-print("members:", chosen.ensemble or ", ".join(map(str, chosen.members)))
-print("cells:", chosen.masks or chosen.weights or "found without weights: no published networks are attached")
+print("uses", summary_line(chosen))
 
 # %% [markdown]
 # A first look, before the long run: the cells of a few fields and those scored highest. Nobody sees it when

@@ -34,6 +34,11 @@ class Segmenter(Protocol):
         """Pairs for any number of fields of any sizes, in their order, a few in memory at a time."""
 
 
+def segmenter_for(name: str, weights: str | Path | None) -> str:
+    """The segmenter that a name stands for: ``auto`` is published with weights, classical without."""
+    return name if name != "auto" else "classical" if weights is None else "published"
+
+
 @dataclass(frozen=True)
 class _Wanted:
     weights: str | Path | None
@@ -65,9 +70,8 @@ def segmenter(
     """
     if name not in ("auto", *_MAKERS):
         raise InputError(f"segmenter: unknown name {name!r}{nearest(name, ('auto', *_MAKERS))}")
-    chosen = name
+    chosen = segmenter_for(name, weights)
     if name == "auto":
-        chosen = "classical" if weights is None else "published"
         log.info(
             "segmenter: %s (%s)", chosen, "no weights given" if weights is None else f"weights in {weights}"
         )

@@ -52,9 +52,31 @@ def add_kaggle(commands: "argparse._SubParsersAction[Any]") -> None:
         default=Path(".venv-kaggle"),
         help="environment with the image's packages, made where it is missing (default: .venv-kaggle)",
     )
-    sub.add_argument("--train", type=int, default=16, help="simulated training fields (default: 16)")
-    sub.add_argument("--test", type=int, default=4, help="simulated public test fields (default: 4)")
-    sub.add_argument("--size", type=int, default=96, help="their side in pixels (default: 96)")
+    sub.add_argument("--train", type=int, default=16, help="training fields, at most (default: 16)")
+    sub.add_argument("--test", type=int, default=4, help="public test fields, at most (default: 4)")
+    sub.add_argument("--size", type=int, default=96, help="side of simulated fields in pixels (default: 96)")
+    sub.add_argument(
+        "--members-dataset",
+        type=Path,
+        metavar="DIR",
+        help="your members as `hpa-kit kaggle weights` packed them: nothing is trained, and the inference "
+        "notebook runs with the parameters that it has (default: members are trained)",
+    )
+    sub.add_argument(
+        "--cells-dataset",
+        type=Path,
+        metavar="DIR",
+        help="the published cell networks, packed likewise (default: cells are found without)",
+    )
+    sub.add_argument(
+        "--data", type=Path, metavar="DIR", help="your competition folder (default: one is simulated)"
+    )
+    sub.add_argument(
+        "--hpacellseg",
+        type=Path,
+        metavar="PATH",
+        help="wheel or checkout of HPA-Cell-Segmentation, whose wheel is to be in the kit's dataset",
+    )
 
 
 def _add(actions: Any, name: str, text: str, function: Any) -> argparse.ArgumentParser:
@@ -124,8 +146,9 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _rehearse(arguments: argparse.Namespace) -> int:
     from hpa_kit.kaggle.checkout import find_checkout
-    from hpa_kit.kaggle.rehearsal import Plan, rehearse
+    from hpa_kit.kaggle.rehearsal import Own, Plan, rehearse
 
-    plan = Plan(arguments.out, arguments.environment, arguments.train, arguments.test, arguments.size)
+    own = Own(arguments.members_dataset, arguments.cells_dataset, arguments.data, arguments.hpacellseg)
+    plan = Plan(arguments.out, arguments.environment, arguments.train, arguments.test, arguments.size, own)
     rehearse(find_checkout(), plan)
     return 0

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from hpa_kit.config.base import Settings
-from hpa_kit.config.kinds import InChannels, SegmenterName, Split, shard_exists
+from hpa_kit.config.kinds import DEFAULT_SEGMENTER, InChannels, SegmenterName, Split, shard_exists
 
 
 class SegmentSettings(Settings):
@@ -14,7 +14,7 @@ class SegmentSettings(Settings):
     data: Path = Field(description="competition folder, or a folder of images")
     out: Path = Field(description="folder for ID.npz label maps")
     split: Split = Field("test", description="which images of a competition folder")
-    segmenter: SegmenterName = Field("auto", description="who finds the cells")
+    segmenter: SegmenterName = Field(DEFAULT_SEGMENTER, description="who finds the cells")
     weights: Path | None = Field(None, description="folder of the two published networks")
     in_channels: InChannels = Field(
         4, description="4 needs red, green, blue, yellow; 3 takes fields without yellow too"

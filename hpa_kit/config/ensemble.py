@@ -9,12 +9,20 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from hpa_kit.config.base import Settings, make_settings, read_yaml
-from hpa_kit.config.kinds import Form, Rule, SegmenterName
+from hpa_kit.config.kinds import (
+    DEFAULT_FORM,
+    DEFAULT_MAP_SIZE,
+    DEFAULT_RULE,
+    DEFAULT_SEGMENTER,
+    DEFAULT_VIEWS,
+    Form,
+    Rule,
+    SegmenterName,
+    Views,
+)
 from hpa_kit.config.scoring import StepSettings, make_step
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
-
-MemberViews = Literal["auto", "none", "flips"]
 
 
 class MemberSettings(Settings):
@@ -26,8 +34,8 @@ class MemberSettings(Settings):
         description="what it gives: image scores and maps, maps only (cam), image scores only (pred)",
     )
     weight: float = Field(default=1.0, gt=0, description="weight; only ratios count")
-    views: MemberViews = Field(
-        default="auto",
+    views: Views = Field(
+        default=DEFAULT_VIEWS,
         description="test-time views: none; flips (as is, horizontal, vertical); auto: the flips at 1, 1.2 "
         "and 1.4 times the size for classifiers below 1024 px, the flips for all others",
     )
@@ -53,20 +61,22 @@ class EnsembleSettings(Settings):
 
     members: tuple[MemberSettings, ...] = Field(min_length=1, description="who looks at the fields")
     rule: Rule = Field(
-        default="cam_share", description="how a cell's confidence is formed; cam_share: the 15th place's"
+        default=DEFAULT_RULE, description="how a cell's confidence is formed; cam_share: the 15th place's"
     )
     form: Form = Field(
-        default="mean_share",
+        default=DEFAULT_FORM,
         description="of cam_share: mean or maximum of the map in the cell, x share or not",
     )
     steps: tuple[StepSettings, ...] = Field(
         default=(), description="what is done to the rule's scores, in order"
     )
     map_size: int = Field(
-        default=512, ge=16, le=4096, description="side of the maps on which cells are scored"
+        default=DEFAULT_MAP_SIZE, ge=16, le=4096, description="side of the maps on which cells are scored"
     )
     masks: Path | None = Field(default=None, description="folder of label maps: ID.npz, .png, .npy or .tif")
-    segmenter: SegmenterName = Field(default="auto", description="who finds cells that masks lacks")
+    segmenter: SegmenterName = Field(
+        default=DEFAULT_SEGMENTER, description="who finds cells that masks lacks"
+    )
     weights: Path | None = Field(default=None, description="folder of the two published cell networks")
 
     @field_validator("members", mode="before")

@@ -1,19 +1,39 @@
 """Settings of the commands that look at fields with trained members: infer, predict."""
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from hpa_kit.config.base import Settings, make_settings
 from hpa_kit.config.ensemble import EnsembleSettings, read_ensemble
-from hpa_kit.config.kinds import Paths, Rule, SegmenterName, Split, Views, split_text
+from hpa_kit.config.kinds import (
+    DEFAULT_MAP_SIZE,
+    DEFAULT_RULE,
+    DEFAULT_SEGMENTER,
+    DEFAULT_VIEWS,
+    Paths,
+    Rule,
+    SegmenterName,
+    Split,
+    Views,
+    split_text,
+)
 
 Savings = Annotated[tuple[Literal["views", "members", "map_size"], ...], BeforeValidator(split_text)]
 
 
+def _else(default: object) -> str:
+    """What a setting that an ensemble's YAML can say is where it is not given."""
+    return f" (default: the ensemble's, else {default})"
+
+
 class LookSettings(Settings):
-    """What all commands share in which members look at fields: who looks, where the cells are, how fast."""
+    """What all commands share in which members look at fields: who looks, where the cells are, how fast.
+
+    What an ensemble's YAML can say too is None where it is not given, and then says nothing; any other value
+    wins over the YAML.
+    """
 
     ensemble_kind: ClassVar[type[EnsembleSettings]] = EnsembleSettings
 
@@ -23,10 +43,22 @@ class LookSettings(Settings):
         None, description="ensemble YAML, in place of members; options given here win over what it says"
     )
     masks: Path | None = Field(None, description="folder of label maps: ID.npz, .png, .npy or .tif")
-    segmenter: SegmenterName = Field("auto", description="who finds cells that masks lacks")
+    segmenter: SegmenterName | None = Field(
+        None, description=f"who finds cells that masks lacks{_else(DEFAULT_SEGMENTER)}"
+    )
     weights: Path | None = Field(None, description="folder of the two published networks")
-    views: Views = Field("flips", description="test-time views of each field by members")
-    map_size: int = Field(512, ge=16, le=4096, description="side of the class maps on which cells are scored")
+    views: Views | None = Field(
+        None,
+        description="test-time views of each field by every member: none; flips (as is, horizontal, "
+        "vertical); auto or scales, the flips at 1, 1.2 and 1.4 times the size of classifiers below 1024 px"
+        f"{_else(DEFAULT_VIEWS)}",
+    )
+    map_size: int | None = Field(
+        None,
+        ge=16,
+        le=4096,
+        description=f"side of the class maps on which cells are scored{_else(DEFAULT_MAP_SIZE)}",
+    )
     batch: int = Field(8, ge=1, le=4096, description="fields per step")
     workers: int = Field(2, ge=0, le=256, description="threads that read fields and find cells")
     device: str = Field(
@@ -41,24 +73,31 @@ class LookSettings(Settings):
             raise ValueError("no members; give members (run folders or checkpoints), or ensemble (a YAML)")
         if self.members and self.ensemble is not None:
             raise ValueError("both members and ensemble are given; give one of them")
-        if self.ensemble is not None and self.views != "flips":
-            raise ValueError("views is for members; the ensemble's YAML gives each of its members its views")
         return self
 
     def of_ensemble(self) -> EnsembleSettings:
-        """Members and rules as one object: of the YAML, with what was given beside it, or of the members.
+        """Members and rules as one object: of the YAML, or of the members, with what was given beside them.
 
         Raises:
             InputError: the YAML cannot be read.
         """
-        names = {"rule", "map_size", "masks", "segmenter", "weights"} & type(self).model_fields.keys()
-        given = {name: getattr(self, name) for name in names}
         if self.ensemble is not None:
-            set_here = {name: value for name, value in given.items() if name in self.model_fields_set}
-            return read_ensemble(self.ensemble, self.ensemble_kind).model_copy(update=set_here)
-        views = "auto" if self.views == "scales" else self.views
-        members = [{"checkpoint": path, "views": views} for path in self.members]
-        return make_settings(EnsembleSettings, {"members": members}, given)
+            whole = read_ensemble(self.ensemble, self.ensemble_kind)
+        else:
+            whole = make_settings(EnsembleSettings, {"members": self.members})
+        names = EnsembleSettings.model_fields.keys() - {"members"}
+        given = {name: getattr(self, name, None) for name in names}
+        update: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if self.views is not None:
+            views = {"views": self.views}
+            update["members"] = tuple(member.model_copy(update=views) for member in whole.members)
+        return whole.model_copy(update=update)
+
+    def with_defaults(self) -> Self:
+        """These settings with defaults in the place of None, as earlier versions of the kit kept them."""
+        defaults = {"segmenter": DEFAULT_SEGMENTER, "views": DEFAULT_VIEWS, "map_size": DEFAULT_MAP_SIZE}
+        lacking = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        return self.model_copy(update=lacking)
 
 
 class ScoreSettings(LookSettings):
@@ -66,9 +105,10 @@ class ScoreSettings(LookSettings):
 
     out: Path = Field(description="CSV to write; NAME_seconds.yaml beside it says what a field took")
     split: Split = Field("test", description="which images of a competition folder")
-    rule: Rule = Field(
-        "best",
-        description="how a cell's confidence is formed; cam_share is the 15th place's; docs/ensembles.md",
+    rule: Rule | None = Field(
+        None,
+        description="how a cell's confidence is formed; cam_share is the 15th place's; docs/ensembles.md"
+        f"{_else(DEFAULT_RULE)}",
     )
 
 

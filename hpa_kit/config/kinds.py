@@ -25,6 +25,11 @@ def several(value: Any) -> Any:
     return (value,) if isinstance(value, str | Path) else value
 
 
+def scales_are_auto(value: Any) -> Any:
+    """The views' name on the command line, where they are called after what ``auto`` adds -> ``auto``."""
+    return "auto" if value == "scales" else value
+
+
 def shard_exists(settings: Any) -> Any:
     """Settings whose ``shard`` is one of their ``shards``; to be checked when both are there."""
     if settings.shard >= settings.shards:
@@ -61,7 +66,15 @@ InChannels = Annotated[Literal[3, 4], BeforeValidator(whole_number)]
 # The 15th place's modes of sampling external fields; -1 takes all.
 ExternalMode = Annotated[int, Field(ge=-1, le=6), BeforeValidator(whole_number)]
 Split = Literal["train", "test"]
-Views = Literal["none", "flips", "scales"]
+# auto: the flips at 1, 1.2 and 1.4 times the size for classifiers below 1024 px, the flips for all others.
+Views = Annotated[Literal["auto", "none", "flips"], BeforeValidator(scales_are_auto)]
 SegmenterName = Literal["auto", "published", "classical", "hpacellseg"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(several)]
+
+# How cells are scored where neither options, nor an ensemble's YAML, nor a notebook's parameters say it.
+DEFAULT_RULE: Rule = "best"
+DEFAULT_FORM: Form = "mean_share"
+DEFAULT_VIEWS: Views = "flips"
+DEFAULT_MAP_SIZE = 512
+DEFAULT_SEGMENTER: SegmenterName = "auto"

@@ -6,7 +6,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from hpa_kit.config.base import Settings
-from hpa_kit.config.kinds import Device, Paths, Rule, SegmenterName, Split
+from hpa_kit.config.kinds import Device, Paths, Rule, SegmenterName, Split, Views
 
 
 class ReportSettings(Settings):
@@ -24,9 +24,13 @@ class ReportSettings(Settings):
     members: Paths = Field((), description="runs whose class maps are shown with a submission")
     ensemble: Path | None = Field(None, description="ensemble YAML, in place of members")
     masks: Path | None = Field(None, description="label maps of a run's fields; by default they are found")
-    segmenter: SegmenterName = Field("auto", description="who finds cells of a run's fields that masks lacks")
+    segmenter: SegmenterName | None = Field(
+        None, description="who finds cells of a run's fields that masks lacks; as for infer"
+    )
     weights: Path | None = Field(None, description="folder of the two published networks")
-    rule: Rule = Field("best", description="how a run's cells are scored")
+    rule: Rule | None = Field(None, description="how a run's cells are scored; as for infer")
+    views: Views | None = Field(None, description="test-time views of the members; as for infer")
+    map_size: int | None = Field(None, ge=16, le=4096, description="side of the class maps; as for infer")
     fields: int = Field(500, ge=0, description="most fields shown, spread over the table")
     side: int = Field(320, ge=32, le=2048, description="longer side of a field's picture in pixels")
     quality: int = Field(60, ge=1, le=100, description="of the pictures (WebP); more is larger")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         score_cells_mean_logit,
         settle_negative,
     )
+    from hpa_kit.inference.summary import summary_line
     from hpa_kit.inference.tuning import Tuning, tune
 
 # Imported when first asked for: torch takes seconds, and scoring maps needs none.
@@ -52,6 +53,7 @@ _HOME = {
     "scores_to_prediction": "rules",
     "scoring_rule": "rules",
     "settle_negative": "scoring",
+    "summary_line": "summary",
 }
 
 __all__ = [
@@ -76,6 +78,7 @@ __all__ = [
     "scores_to_prediction",
     "scoring_rule",
     "settle_negative",
+    "summary_line",
     "tune",
 ]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import EnsembleSettings, MemberSettings, Views
+from hpa_kit.config.kinds import DEFAULT_MAP_SIZE, DEFAULT_VIEWS
 from hpa_kit.data import resize_field
 from hpa_kit.errors import InputError
 from hpa_kit.inference.views import LoadedMember, load, resized_maps
@@ -71,7 +72,7 @@ class Ensemble:
 
     Args:
         members: run folders or checkpoints, which weigh the same, or members with settings of their own.
-        views: of run folders and checkpoints: ``none``, ``flips`` (as is, horizontal, vertical) or ``scales``
+        views: of run folders and checkpoints: ``none``, ``flips`` (as is, horizontal, vertical) or ``auto``
             (classifiers below 1024 px: the flips at 1, 1.2 and 1.4 times the member's size; others: the
             flips).
         map_size: side of the maps that come out.
@@ -87,8 +88,8 @@ class Ensemble:
     def __init__(
         self,
         members: Sequence[Path | MemberSettings],
-        views: Views = "flips",
-        map_size: int = 512,
+        views: Views = DEFAULT_VIEWS,
+        map_size: int = DEFAULT_MAP_SIZE,
         batch: int = 8,
         device: str | torch.device = "cpu",
         *,
@@ -228,7 +229,7 @@ class _Sum:
 def _with_settings(member: Path | str | MemberSettings, views: Views) -> MemberSettings:
     if isinstance(member, MemberSettings):
         return member
-    return MemberSettings(checkpoint=Path(member), views="auto" if views == "scales" else views)
+    return MemberSettings(checkpoint=Path(member), views=views)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

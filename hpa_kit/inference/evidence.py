@@ -36,7 +36,7 @@ _Maps = dict[str, dict[int, FieldMaps]]  # of fields by ID, by the members' plac
 STATE = "evidence.yaml"
 # Rules that are not linear in the maps: their scores are kept for the weights that were given.
 MAP_RULES = {
-    "cam_share": scoring_rule("cam_share"),
+    "cam_share mean_share": scoring_rule("cam_share", "mean_share"),
     "cam_share max_share": scoring_rule("cam_share", "max_share"),
     "cam_share mean": scoring_rule("cam_share", "mean"),
     "cam_share max": scoring_rule("cam_share", "max"),

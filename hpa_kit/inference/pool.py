@@ -72,7 +72,7 @@ class Pool:
     def _rule_rows(self, settings: EnsembleSettings, images: Rows) -> Rows:
         if settings.rule not in LINEAR:
             name: str = settings.rule
-            if name == "cam_share" and settings.form != "mean_share":
+            if name == "cam_share":
                 name = f"{name} {settings.form}"
             return self.rows[list(MAP_RULES).index(name)].astype(np.float64)
         of_image = images[self.fields]

@@ -160,7 +160,7 @@ class _KeptJournal(Journal):
 
 
 def _refuse_other_settings(before: PseudoLabelSettings, now: PseudoLabelSettings) -> None:
-    listed = differences(before, now, _FREE, _MOVABLE)
+    listed = differences(before.with_defaults(), now.with_defaults(), _FREE, _MOVABLE)
     if listed:
         raise InputError(
             f"pseudo-labels: the run in {now.out} was started with {listed}; give these again to go on, or "

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import EnsembleSettings, Form, Rule, Settings
-from hpa_kit.config.kinds import RULE_NAMES
+from hpa_kit.config.kinds import DEFAULT_FORM, RULE_NAMES
 from hpa_kit.config.scoring import FloorStep, NegativeStep, make_step
 from hpa_kit.data.cell_scores import CLASS_COLUMNS
 from hpa_kit.errors import InputError
@@ -81,7 +81,7 @@ def _checked(rows: NDArray[np.float64], n_cells: int) -> NDArray[np.float64]:
     return rows
 
 
-def _cam_share(seen: FieldEvidence, form: Form = "mean_share") -> NDArray[np.float64]:
+def _cam_share(seen: FieldEvidence, form: Form = DEFAULT_FORM) -> NDArray[np.float64]:
     return score_cells(
         seen.class_maps, seen.cells, seen.nuclei, seen.image_scores, seen.green, seen.n_cells, form=form
     )
@@ -161,7 +161,7 @@ def code_of(name: Rule) -> Path | str:
     return Path(file) if file else uuid4().hex
 
 
-def scoring_rule(name: Rule, form: Form = "mean_share", steps: Sequence[Settings] = ()) -> ScoringRule:
+def scoring_rule(name: Rule, form: Form = DEFAULT_FORM, steps: Sequence[Settings] = ()) -> ScoringRule:
     """A rule by name, with steps after its own.
 
     Args:

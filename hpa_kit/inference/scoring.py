@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hpa_kit.classes import N_CLASSES, NEGATIVE
 from hpa_kit.config import Form
+from hpa_kit.config.kinds import DEFAULT_FORM
 from hpa_kit.errors import InputError
 from hpa_kit.inference.arrays import checked_green, checked_labels, checked_maps, checked_scores, resized
 from hpa_kit.inference.logits import sigmoid
@@ -27,7 +28,7 @@ def score_cells(
     image_scores: ArrayLike,
     green: ArrayLike,
     n_cells: int | None = None,
-    form: Form = "mean_share",
+    form: Form = DEFAULT_FORM,
 ) -> NDArray[np.float64]:
     """Score every cell by the rule of the competition's 15th place.
 

@@ -65,14 +65,12 @@ def tune(settings: TuneSettings) -> Tuning:
 
     Args:
         settings: see :class:`~hpa_kit.config.TuneSettings`. Members given without a YAML start with equal
-            weights and the rule ``best``.
+            weights.
 
     Raises:
         InputError: data, members, truth or settings cannot be used, or too few fields are unseen by members.
     """
     start = settings.of_ensemble()
-    if settings.ensemble is None:
-        start = start.model_copy(update={"rule": "best"})
     if start.rule not in BUILT_IN:
         raise InputError(
             f"tune: rule {start.rule!r} is none of the kit's, which alone can be tried; start from a YAML "

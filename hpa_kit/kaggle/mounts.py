@@ -123,18 +123,28 @@ def find_run(override: str | Path | None = None, roots: Sequence[str | Path] = I
 
 
 def find_cell_weights(
-    override: str | Path | None = None, roots: Sequence[str | Path] = INPUTS
+    override: str | Path | None = None,
+    roots: Sequence[str | Path] = INPUTS,
+    ensemble: str | Path | None = None,
 ) -> Path | None:
     """The folder of the two published cell networks: the one given, else the one attached, or None.
 
+    Args:
+        override: the folder, where it is known; nothing is looked for then.
+        roots: folders to look in.
+        ensemble: YAML of the members; nothing is looked for where it names a folder of its own.
+
     Raises:
-        InputError: ``override`` is no folder; several folders hold both.
+        InputError: ``override`` is no folder; several folders hold both; the YAML cannot be read.
     """
-    # Here, so that the bootstrap can import this room before torch is known to be there.
+    # Here, so that the bootstrap can import this room before torch and pydantic are known to be there.
     from hpa_kit.cells.weights import PUBLISHED_NAMES, SUFFIXES, find_weights
+    from hpa_kit.config import read_ensemble
 
     if override:
         return _existing(Path(override), "weights")
+    if ensemble and read_ensemble(ensemble).weights is not None:
+        return None
     names = [f"{name}{suffix}" for name in PUBLISHED_NAMES["nuclei"] for suffix in SUFFIXES]
     found = []
     for folder in dict.fromkeys(folder for name in names for folder in find_mounts(name, roots)):

@@ -13,8 +13,8 @@ def notebook_settings(kind: type[S], variables: Mapping[str, Any], **found: Any)
     """Settings from the variables of a notebook that bear their names.
 
     A variable ``epochs`` fills the setting ``epochs``; the dict ``settings`` fills any other, and wins, with
-    unknown names refused. So papermill can set each of them. A variable that holds the setting's default says
-    nothing: what an ensemble's YAML says then stands.
+    unknown names refused. So papermill can set each of them. None says nothing where it is the setting's
+    default; any other value counts as given, also where it is the default.
 
     Args:
         kind: the settings class of the command.
@@ -31,7 +31,7 @@ def notebook_settings(kind: type[S], variables: Mapping[str, Any], **found: Any)
     named = {
         name: variables[name]
         for name, field in kind.model_fields.items()
-        if name in variables and name not in found and variables[name] != field.default
+        if name in variables and name not in found and not (variables[name] is None and field.default is None)
     }
     known = {name: value for name, value in found.items() if value is not None}
     return make_settings(kind, named, known, variables.get("settings", {}), source="parameters cell")

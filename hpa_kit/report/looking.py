@@ -118,17 +118,14 @@ def _masks(id: str, found: FieldCells) -> dict[int, str]:
 
 
 def look_settings(settings: ReportSettings, members: Sequence[Path]) -> PredictSettings:
-    """Who looks at a report's fields; what its settings leave at its default is the ensemble's to say.
+    """Who looks at a report's fields; what its settings do not say is the ensemble's to say.
 
     Args:
         settings: of the report; ``data`` is given.
         members: runs, or none where the settings name an ensemble.
     """
-    names = ("data", "masks", "segmenter", "weights", "rule", "batch", "workers", "device")
-    given = {
-        name: getattr(settings, name)
-        for name in names
-        if settings.ensemble is None or name == "data" or name in settings.model_fields_set
-    }
+    said = ("masks", "segmenter", "weights", "rule", "views", "map_size")
+    names = ("data", *said, "batch", "workers", "device")
+    given = {name: getattr(settings, name) for name in names}
     source = {"members": tuple(members)} if members else {"ensemble": settings.ensemble}
     return make_settings(PredictSettings, given, source, {"out": settings.out}, source="report")

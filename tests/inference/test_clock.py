@@ -298,7 +298,6 @@ def test_two_devices_share_the_fields_and_change_nothing(fields, member, monkeyp
     [
         ({"members": ()}, "no members; give members .* or ensemble"),
         ({"ensemble": "e.yaml"}, "both members and ensemble"),
-        ({"members": (), "ensemble": "e.yaml", "views": "none"}, "views is for members"),
         ({"members": (), "ensemble": "gone.yaml"}, r"gone\.yaml is missing"),
         ({"budget": 0}, "budget"),
         ({"give_up": "views,views"}, "once at most"),

@@ -114,7 +114,10 @@ MIXES = {
 def test_an_ensemble_is_the_15th_places(runs, mix) -> None:
     members = [(look, runs[name], mode, weight) for look, name, mode, weight in MIXES[mix]]
     ensemble = Ensemble(
-        [MemberSettings(checkpoint=run, mode=mode, weight=weight) for _, run, mode, weight in members],
+        [
+            MemberSettings(checkpoint=run, mode=mode, weight=weight, views="auto")
+            for _, run, mode, weight in members
+        ],
         map_size=SIDE,
         logit_maps=False,
     )

@@ -3,8 +3,10 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import yaml
 
 from hpa_kit.config import PseudoLabelSettings
+from hpa_kit.errors import InputError
 from hpa_kit.inference.pseudo_label_folder import PARTS, DoneField, PseudoLabelFolder
 
 LABELS = {"a": "0", "b": "7|16", "c": "18"}
@@ -31,6 +33,18 @@ def do(folder):
 
 def scores(folder):
     return [line[0] for line in (folder.root / "cell_scores.csv").read_text().splitlines()[1:]]
+
+
+def test_a_run_goes_on_whose_settings_an_earlier_version_wrote_with_all_defaults(make):
+    kept = make(0).root / "settings.yaml"
+    values = yaml.safe_load(kept.read_text())
+    assert (values["views"], values["map_size"], values["segmenter"]) == (None, None, None)
+    written = values | {"views": "flips", "map_size": 512, "segmenter": "auto"}
+    kept.write_text(yaml.safe_dump(written))
+    make(1)
+    kept.write_text(yaml.safe_dump(written | {"views": "scales"}))
+    with pytest.raises(InputError, match=r"started with views auto \(now flips\)"):
+        make(2)
 
 
 def test_the_shard_that_ends_last_puts_the_table_together_and_leaves_no_parts(make):

@@ -117,7 +117,7 @@ def test_soft_labels_are_calibrated_where_the_ensemble_says_how(make, data, memb
     members = (MemberSettings(checkpoint=member, views="none"),)
     path = tmp_path / "ensemble.yaml"
     write_ensemble(EnsembleSettings(members=members, map_size=SIDE, rule="best", steps=(step,)), path)
-    scores = make(labels="soft", members=(), ensemble=path, views="flips")
+    scores = make(labels="soft", members=(), ensemble=path, views=None)
     assert scores["1e5"][:, 16] == pytest.approx(1 / (1 + np.exp(-1)), rel=1e-4)
     assert scores["1e5"].sum() == pytest.approx(scores["1e5"][:, 16].sum())
 
@@ -161,7 +161,7 @@ def test_members_that_give_image_scores_only_do_not_count(make, data, make_membe
         MemberSettings(checkpoint=second, mode="pred"),
     )
     write_ensemble(EnsembleSettings(members=members, map_size=SIDE), tmp_path / "ensemble.yaml")
-    scores = make(members=(), ensemble=tmp_path / "ensemble.yaml", views="flips")
+    scores = make(members=(), ensemble=tmp_path / "ensemble.yaml", views=None)
     np.testing.assert_allclose(scores["a"], fifteenth(data, "a", [first]), rtol=1e-4, atol=1e-6)
 
 
@@ -169,11 +169,11 @@ def test_members_that_give_maps_only_are_enough_where_the_labels_are_known(make,
     run = make_member(seed=1)
     text = f"{{members: [{{checkpoint: {run}, mode: cam, views: none}}], map_size: {SIDE}}}"
     (tmp_path / "ensemble.yaml").write_text(text)
-    scores = make(members=(), ensemble=tmp_path / "ensemble.yaml", views="flips")
+    scores = make(members=(), ensemble=tmp_path / "ensemble.yaml", views=None)
     np.testing.assert_allclose(scores["a"], fifteenth(data, "a", [run]), rtol=1e-4, atol=1e-6)
     (tmp_path / "ensemble.yaml").write_text(text.replace("cam", "pred"))
     with pytest.raises(InputError, match="no member gives maps"):
-        make(members=(), ensemble=tmp_path / "ensemble.yaml", views="flips", out=tmp_path / "other")
+        make(members=(), ensemble=tmp_path / "ensemble.yaml", views=None, out=tmp_path / "other")
 
 
 def test_shards_make_the_table_that_one_process_makes(make, tmp_path):

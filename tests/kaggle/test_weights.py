@@ -6,10 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 
 from hpa_kit.cli import main
-from hpa_kit.config import EnsembleSettings, MemberSettings, TrainSettings, read_ensemble, write_ensemble
+from hpa_kit.config import (
+    EnsembleSettings,
+    InferSettings,
+    MemberSettings,
+    TrainSettings,
+    read_ensemble,
+    write_ensemble,
+)
 from hpa_kit.errors import InputError
 from hpa_kit.kaggle import find_ensemble
 from hpa_kit.kaggle.dataset import check_dataset
@@ -85,7 +93,7 @@ def test_the_ensembles_paths_resolve_wherever_kaggle_mounts_them(packed, tmp_pat
 
 def test_an_ensembles_own_weights_modes_and_rules_are_kept(runs, tmp_path):
     members = (
-        MemberSettings(checkpoint=runs[0], mode="cam", weight=2),
+        MemberSettings(checkpoint=runs[0], mode="cam", weight=2, views="auto"),
         MemberSettings(checkpoint=runs[1], views="none"),
         MemberSettings(checkpoint=runs[0] / "best.safetensors", mode="pred"),
     )
@@ -94,9 +102,19 @@ def test_an_ensembles_own_weights_modes_and_rules_are_kept(runs, tmp_path):
     weights_dataset([tmp_path / "mine.yaml"], tmp_path / "out", "jane-doe")
     written = read_ensemble(tmp_path / "out" / "ensemble.yaml")
     assert [(member.mode, member.weight, member.views) for member in written.members] == [
-        ("cam", 2, "auto"), ("both", 1, "none"), ("pred", 1, "auto"),
+        ("cam", 2, "auto"), ("both", 1, "none"), ("pred", 1, "flips"),
     ]  # fmt: skip
     assert (written.rule, written.map_size, written.masks) == ("mean_logit", 64, None)
+
+
+def test_bare_runs_become_the_ensemble_that_infer_makes_of_them(runs, packed):
+    written = read_ensemble(packed / "ensemble.yaml")
+    of_infer = InferSettings(data="d", out="o", members=runs).of_ensemble()
+    assert written.model_copy(update={"members": of_infer.members}) == of_infer
+    for one, other in zip(written.members, of_infer.members, strict=True):
+        assert one.model_copy(update={"checkpoint": other.checkpoint}) == other
+    said = yaml.safe_load((packed / "ensemble.yaml").read_text())
+    assert (said["rule"], said["map_size"], said["members"][0]["views"]) == ("best", 512, "flips")
 
 
 def test_the_card_tells_scores_settings_and_licence(packed):

@@ -1,10 +1,9 @@
-"""The notebooks: pairs that agree, find the kit in every form of mount, and do the whole job."""
+"""The notebooks: pairs that agree, and find the kit in every form of mount."""
 
 import ast
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,15 +15,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from played import NOTEBOOKS
 
 from hpa_kit.config import InferSettings, SimulateSettings, TrainSettings
 from hpa_kit.kaggle.bundle import build_bundle
 
 jupytext = pytest.importorskip("jupytext")
 nbformat = pytest.importorskip("nbformat")
-nbclient = pytest.importorskip("nbclient")
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 NAMES = ("train", "infer")
 
 
@@ -41,35 +39,10 @@ def parameters_of(name: str) -> dict[str, Any]:
     return values
 
 
-def with_parameters(name: str, **parameters: Any) -> Any:
-    """The notebook with a cell of other values after its parameters cell, as papermill puts it."""
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    place = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
-    source = "\n".join(f"{key} = {value!r}" for key, value in parameters.items())
-    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(source))
-    return notebook
-
-
 def find_kit_cell() -> str:
     cells = content(jupytext.read(NOTEBOOKS / "infer.py"))
     (source,) = [source for _, source, _ in cells if "def find_kit" in source]
     return source
-
-
-def execute(notebook: Any, folder: Path, patience: float) -> str:
-    """Run all cells with ``folder`` as working folder; everything they printed."""
-    where = {"metadata": {"path": str(folder)}}
-    client = nbclient.NotebookClient(
-        notebook, timeout=None, startup_timeout=patience, kernel_name="python3", resources=where
-    )
-    client.execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return "".join(output.get("text", "") for output in outputs if output.output_type == "stream")
-
-
-def reports_in(notebook: Any) -> int:
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return sum("<iframe title='report'" in output.get("data", {}).get("text/html", "") for output in outputs)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -341,43 +314,6 @@ def test_without_a_mount_or_a_checkout_the_notebook_says_what_to_attach(tmp_path
     done = first_cell(tmp_path / "none")
     assert done.returncode != 0
     assert "attach its dataset" in done.stderr.splitlines()[-1]
-
-
-def test_the_notebooks_do_the_whole_job_on_a_simulated_competition(tmp_path, patience):
-    from hpa_kit.data.simulate import simulate
-
-    inputs, working = tmp_path / "inputs", tmp_path / "working"
-    competition = inputs / "competitions" / "hpa-single-cell-image-classification"
-    working.mkdir()
-    simulate(
-        SimulateSettings(out=competition, train=12, test=4, size=64, classes=(0, 7, 16), seed=3, workers=1)
-    )
-    common = {"inputs": str(inputs), "working": str(working), "batch": 4, "workers": 0, "device": "cpu"}
-
-    training = with_parameters(
-        "train", **common, backbone="resnet10t", size=64, epochs=1, lr=0.01, settings={"folds": 3}
-    )
-    execute(training, NOTEBOOKS, patience)
-    assert json.dumps(training.cells).count("image/png") == 3  # a batch, CAMs, the curve
-    assert reports_in(training) == 1
-    run = working / "run"
-    assert {"best.safetensors", "last.safetensors", "metrics.csv", "folds.csv"} <= {
-        p.name for p in run.iterdir()
-    }
-    run.rename(inputs / "my-run")
-
-    # A hidden test set with other rows than the one before.
-    sample = pd.read_csv(competition / "sample_submission.csv", dtype=str, keep_default_na=False)
-    sample.iloc[[2, 0, 1]].to_csv(competition / "sample_submission.csv", index=False)
-    inference = with_parameters("infer", **common, views="none", settings={"map_size": 64})
-    printed = execute(inference, NOTEBOOKS, patience)
-    assert reports_in(inference) == 1
-    assert (working / "report.html").is_file()
-    assert str(inputs / "my-run") in printed
-    assert re.search(r"submission\.csv: 0 faults", printed)
-    written = pd.read_csv(working / "submission.csv", dtype=str, keep_default_na=False)
-    assert written["ID"].tolist() == sample["ID"].iloc[[2, 0, 1]].tolist()
-    assert written["PredictionString"].str.len().min() > 0
 
 
 @pytest.fixture(scope="module")

@@ -7,26 +7,35 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from tqdm import tqdm
 
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
+from hpa_kit.kaggle.own_wheel import PROJECT, hpacellseg_wheel
+from hpa_kit.kaggle.requirements import unmet_requirements
 from hpa_kit.kaggle.versions import normalised, read_image
-from hpa_kit.kaggle.wheels import PINS, pip_reason, read_pins
+from hpa_kit.kaggle.wheels import PINS, TARGET_PYTHON, pip_reason, read_pins
 
 # Gigabytes, and the same whoever installs them, so those of the Python that runs this are looked at instead.
 SHARED = ("torch", "torchvision")
 GUARD = "hpa_kit_no_network"
 
 
-def make_environment(folder: Path, source: Path) -> Path:
+def make_environment(
+    folder: Path, source: Path, say: Callable[[str], None], wheel: Path | None = None
+) -> Path:
     """An environment as Kaggle's image is, made anew where what it is made from has changed.
 
     Args:
         folder: of the environment.
         source: the checkout, whose constraints say what the image has.
+        say: is told what takes long.
+        wheel: of the user's, which needs more of the image.
 
     Returns:
         Its Python.
@@ -34,7 +43,7 @@ def make_environment(folder: Path, source: Path) -> Path:
     Raises:
         InputError: the kit needs something that neither the image nor ``wheels/`` has; pip cannot install.
     """
-    packages = image_packages(source)
+    packages = sorted({*image_packages(source), *_needs(wheel, source)})
     constraints = source / "constraints" / "kaggle.txt"
     python = folder / "bin" / "python"
     shared = [f"{name}=={importlib.metadata.version(name)}" for name in SHARED]
@@ -42,11 +51,12 @@ def make_environment(folder: Path, source: Path) -> Path:
     key = hashlib.sha256(made_from.encode()).hexdigest()
     ready = folder / "ready"
     if not ready.is_file() or ready.read_text("utf-8") != key:
+        say(f"environment {folder.name}: {len(packages)} of the image's packages, with what they need, once")
         shutil.rmtree(folder, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(folder)], folder)
         _share(folder, _purelib(python))
-        _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint",
-              str(constraints), *packages], folder)  # fmt: skip
+        _run([str(python), "-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check",
+              "--constraint", str(constraints), *packages], folder, shown=True)  # fmt: skip
     _write_guard(_purelib(python))
     take_out_wheels(python, source)
     atomic_text(ready, key)
@@ -55,9 +65,31 @@ def make_environment(folder: Path, source: Path) -> Path:
 
 def take_out_wheels(python: Path, source: Path) -> None:
     """Undo what a notebook has installed: the next one starts in the image again."""
-    pins = list(read_pins(source / "wheels" / PINS))
-    if pins:
-        _run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *pins], python.parents[1])
+    installed = [*read_pins(source / "wheels" / PINS), PROJECT]
+    _run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *installed], python.parents[1])
+
+
+def own_wheel(path: Path | None, out: Path, source: Path) -> Path | None:
+    """Write the wheel of HPA-Cell-Segmentation, of a wheel or checkout, to ``out``; None where none is given.
+
+    Raises:
+        InputError: as :func:`~hpa_kit.kaggle.own_wheel.hpacellseg_wheel`.
+    """
+    if path is None:
+        return None
+    name, content = hpacellseg_wheel(path, source / "constraints" / "kaggle.txt")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / name).write_bytes(content)
+    return out / name
+
+
+def _needs(wheel: Path | None, source: Path) -> list[str]:
+    """What a wheel asks for and the image is known to have, but for what is shared."""
+    if wheel is None:
+        return []
+    asked = unmet_requirements(wheel, wheel.read_bytes(), TARGET_PYTHON, SHARED)
+    image = read_image(source / "constraints" / "kaggle.txt")
+    return [name for name in asked if name in image]
 
 
 def image_packages(source: Path) -> list[str]:
@@ -122,10 +154,23 @@ def _purelib(python: Path) -> Path:
     return Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
 
 
-def _run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise InputError(
-            f"rehearsal: the environment {folder} cannot be made ({pip_reason(done.stderr)}); it takes a "
-            "network once, and none afterwards"
-        )
+def _run(command: list[str], folder: Path, *, shown: bool = False) -> None:
+    """Run a command; ``shown`` counts the packages that pip says it is at."""
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        tqdm(desc="rehearsal: fetch", unit=" packages", disable=not shown) as bar,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("Collecting "):
+                bar.update()
+            elif line.startswith("Installing "):
+                bar.set_postfix_str("all here, installing")
+        if process.wait():
+            errors.seek(0)
+            reason = pip_reason(errors.read())
+            raise InputError(
+                f"rehearsal: the environment {folder} cannot be made ({reason}); it takes a network once, "
+                "and none afterwards"
+            )

@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from tqdm import tqdm
 
 from hpa_kit.errors import InputError
 
@@ -54,22 +58,42 @@ def play(python: Path, how: Offline, task: Mapping[str, Any], variables: Mapping
         InputError: it could not even begin, the network was on, or inputs could be written to.
     """
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
-    with tempfile.TemporaryDirectory(prefix="hpa-kit-home-") as home:
+    with tempfile.TemporaryDirectory(prefix="hpa-kit-home-") as home, tempfile.TemporaryFile("w+") as output:
         own = {"HOME": home, "TMPDIR": home, "OMP_WAIT_POLICY": "PASSIVE"}
-        done = subprocess.run(
+        with subprocess.Popen(
             [*how.words, str(python), "-P", str(STAGE)],
-            input=json.dumps(task),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.PIPE,
             env={**kept, **how.variables, **own, **variables},
-            capture_output=True,
             text=True,
-            check=False,
-        )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        ) as process:
+            assert process.stdin is not None and process.stderr is not None
+            with suppress(BrokenPipeError), process.stdin:  # it ended before it read: its error says why
+                process.stdin.write(json.dumps(task))
+            last = _watched(process.stderr, Path(task["notebook"]).stem)
+        output.seek(0)
+        printed = output.read()
+    if process.returncode:
+        reason = last or "it said nothing"
         raise InputError(f"rehearsal: {python} cannot execute notebooks: {reason}; delete its environment")
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(printed.splitlines()[-1])
     if found["network"]:
         raise InputError(f"rehearsal: the network is not off by {how.name}; nothing here is as on Kaggle")
     if found["writable"]:
         raise InputError(f"rehearsal: {task['inputs']} can be written to; on Kaggle inputs cannot")
     return Played(found["printed"], found["fault"])
+
+
+def _watched(lines: Iterable[str], name: str) -> str:
+    """Show each cell as the stage says that it begins; the last line that says anything else."""
+    last = ""
+    with tqdm(desc=f"rehearsal: {name}", unit="cell") as bar:
+        for line in lines:
+            begun = re.fullmatch(r"cell (\d+) of (\d+)", line.strip())
+            if begun:
+                bar.n, bar.total = int(begun[1]), int(begun[2])
+                bar.refresh()
+            else:
+                last = line.strip() or last
+    return last

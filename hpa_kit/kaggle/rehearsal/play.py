@@ -8,11 +8,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hpa_kit.data import read_sample
+from hpa_kit.data import DataFolder, read_sample
 from hpa_kit.errors import InputError
 from hpa_kit.kaggle.bundle import build_bundle
-from hpa_kit.kaggle.rehearsal.environment import make_environment, take_out_wheels
+from hpa_kit.kaggle.rehearsal.environment import make_environment, own_wheel, take_out_wheels
 from hpa_kit.kaggle.rehearsal.network import Offline, Played, offline, play
+from hpa_kit.kaggle.rehearsal.own import Own, own_competition
 from hpa_kit.kaggle.rehearsal.tree import OWNER, Tree, damage, simulated
 from hpa_kit.kaggle.weights import weights_dataset
 from hpa_kit.submission import check_submission, evaluate
@@ -29,13 +30,14 @@ LIMITS = {"train": (2, 21_806), "test": (1, 559), "size": (64, 3072)}
 
 
 class Plan(NamedTuple):
-    """What is played, where and how large."""
+    """What is played, where and how large, and with what of the user's."""
 
     out: Path = Path("rehearsal")
     environment: Path = Path(".venv-kaggle")
     train: int = 16  # fields
     test: int = 4
     size: int = 96  # pixels
+    own: Own = Own()
 
 
 class _Stage(NamedTuple):
@@ -47,6 +49,7 @@ class _Stage(NamedTuple):
     how: Offline
     tree: Tree
     bundle: Path
+    inference: dict[str, Any]  # parameters of the inference notebook that are not as it will be submitted
 
 
 def rehearse(source: Path, plan: Plan | None = None) -> None:
@@ -55,39 +58,61 @@ def rehearse(source: Path, plan: Plan | None = None) -> None:
     Each session has a fresh working folder, the image's packages and no others, no network, and read-only
     inputs, the kit among them in another of the forms that Kaggle makes of an upload.
 
+    With members of the user's own nothing is trained, and the inference notebook runs as it will when it is
+    submitted: no parameter is set but where inputs and results lie.
+
     Args:
         source: the checkout.
-        plan: sizes and places; the defaults take minutes on two cores.
+        plan: sizes, places and what is the user's; the defaults take minutes on two cores.
 
     Raises:
-        InputError: anything went otherwise than it has to on Kaggle.
+        InputError: anything went otherwise than it has to on Kaggle, or what is the user's cannot be used.
     """
     plan = plan or Plan()
     for name, (least, most) in LIMITS.items():
         if not least <= getattr(plan, name) <= most:
             raise InputError(f"rehearse: {name} is {getattr(plan, name)}; expected {least} to {most}")
-    how = offline()
     say = _teller()
-    python = make_environment(plan.environment.absolute(), source)
+    plan.own.refuse_inside(plan.out / "kaggle", plan.out / "own")
+    mounts, trains = plan.own.mounts(), plan.own.members is None
+    public, hidden = _competitions(plan, trains, say)
+    wheel = own_wheel(plan.own.hpacellseg, plan.out / "wheel", source)
+    how = offline()
+    python = make_environment(plan.environment.absolute(), source, say, wheel)
     say(f"environment {plan.environment}: the image's packages{_other_python()}, torch shared")
     say(f"network off by {how.name}")
-    public, hidden = simulated(plan.out / "simulated", plan.train, plan.test, plan.size)
     with redirect_stdout(StringIO()):  # what is built here is not to be uploaded
-        bundle = build_bundle(plan.out / "dist", OWNER, source).path
-    stage = _Stage(source, plan.out, python, how, Tree(plan.out / "kaggle"), bundle)
-    stage.tree.attach_competition(public)
-
-    _train(stage, plan, say)
-    with redirect_stdout(StringIO()):
-        weights_dataset([stage.tree.working / "run"], plan.out / "members", OWNER)
-    stage.tree.attach(plan.out / "members", f"datasets/{OWNER}/hpa-kit-members")
-    _infer(stage, plan, "public test set", "zip", public / "truth.csv", PUBLIC, say)
+        bundle = build_bundle(plan.out / "dist", OWNER, source, wheel).path
+    inference = {**INFERENCE, "settings": {"map_size": plan.size}} if trains else {}
+    stage = _Stage(source, plan.out, python, how, Tree(plan.out / "kaggle"), bundle, inference)
+    if trains:
+        stage.tree.attach_competition(public)
+        _train(stage, plan, say)
+        with redirect_stdout(StringIO()):
+            weights_dataset([stage.tree.working / "run"], plan.out / "members", OWNER)
+        mounts[f"datasets/{OWNER}/hpa-kit-members"] = plan.out / "members"
+    else:
+        stage.tree.attach_competition(public, splits=("test",))
+    for mount, folder in mounts.items():
+        stage.tree.attach(folder, mount)
+    _infer(stage, "public test set", "zip", public / "truth.csv", PUBLIC, say)
 
     stage.tree.attach_competition(hidden, splits=("test",))
     damaged = damage(stage.tree.competition / "test")
-    _infer(stage, plan, "hidden test set", "unpacked", hidden / "truth.csv", SCORED, say)
+    _infer(stage, "hidden test set", "unpacked", hidden / "truth.csv", SCORED, say)
     _check_damaged(stage.tree, damaged)
     say(f"the damaged field {damaged} kept its row; all went as it has to")
+
+
+def _competitions(plan: Plan, trains: bool, say: Callable[[str], None]) -> tuple[Path, Path]:
+    """Folders with a public test set and a hidden one: of the user's data, or simulated."""
+    if plan.own.data is None:
+        return simulated(plan.out / "simulated", plan.train, plan.test, plan.size)
+    folders = own_competition(plan.own.data, plan.out / "own", plan.train if trains else 0, plan.test)
+    tests = [DataFolder(folder).fields("test").ids for folder in folders]
+    both = f", {len({*tests[0]} & {*tests[1]})} of them in both" if {*tests[0]} & {*tests[1]} else ""
+    say(f"{plan.own.data}: {len(tests[0])} public and {len(tests[1])} hidden test fields{both}")
+    return folders
 
 
 def _train(stage: _Stage, plan: Plan, say: Callable[[str], None]) -> None:
@@ -110,7 +135,6 @@ def _train(stage: _Stage, plan: Plan, say: Callable[[str], None]) -> None:
 
 def _infer(
     stage: _Stage,
-    plan: Plan,
     what: str,
     form: str,
     truth: Path,
@@ -118,14 +142,17 @@ def _infer(
     say: Callable[[str], None],
 ) -> None:
     """The inference notebook on what is mounted; its CSV checked against the sample there, and scored."""
-    played = _play(stage, "infer", form, variables, **INFERENCE, settings={"map_size": plan.size})
+    played = _play(stage, "infer", form, variables, **stage.inference)
     sample, csv = stage.tree.competition / "sample_submission.csv", stage.tree.working / "submission.csv"
     _expect(csv.is_file(), f"{what}: no submission.csv", played)
     faults = check_submission(csv, sample)
     _expect(not faults, f"{what}: Kaggle would reject the CSV: {next(iter(faults), '')}", played)
     _expect("submission.csv: 0 faults" in played.printed, f"{what}: the notebook found faults", played)
-    rows = len(read_sample(sample))
-    say(f"{what}: {rows} rows, 0 faults, mAP {evaluate(truth, csv).mean_ap or 0:.3f}")
+    uses = next((line for line in played.printed.splitlines() if line.startswith("uses ")), "")
+    _expect(bool(uses), f"{what}: the notebook does not say what it uses", played)
+    say(uses)
+    score = f", mAP {evaluate(truth, csv).mean_ap or 0:.3f}" if truth.is_file() else ""
+    say(f"{what}: {len(read_sample(sample))} rows, 0 faults{score}")
 
 
 def _play(stage: _Stage, name: str, form: str, variables: Mapping[str, str], **parameters: Any) -> Played:

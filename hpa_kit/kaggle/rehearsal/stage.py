@@ -1,7 +1,8 @@
 """A script inside the rehearsal's environment: one notebook, executed as Kaggle executes it.
 
 Needs ``nbclient`` and the standard library; the kit itself has to come from what is mounted. Reads what to do
-from its input as JSON and prints what came of it as JSON, in its last line.
+from its input as JSON, says on its error output which cell begins, and prints what came of it as JSON, in its
+last line.
 """
 
 import contextlib
@@ -41,7 +42,15 @@ def _execute(task: dict[str, Any]) -> tuple[str, str | None]:
     lines = [f"{name} = {value!r}" for name, value in task["parameters"].items()]
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell("\n".join(lines)))
     resources = {"metadata": {"path": task["folder"]}}
-    client = nbclient.NotebookClient(notebook, timeout=None, kernel_name="python3", resources=resources)
+    places = [place for place, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
+
+    def begin(cell: Any, cell_index: int) -> None:
+        if cell_index in places:
+            print(f"cell {places.index(cell_index) + 1} of {len(places)}", file=sys.stderr, flush=True)
+
+    client = nbclient.NotebookClient(
+        notebook, timeout=None, kernel_name="python3", resources=resources, on_cell_start=begin
+    )
     fault = None
     try:
         client.execute()

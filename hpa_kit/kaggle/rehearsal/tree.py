@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hpa_kit.config import SimulateSettings, make_settings
 from hpa_kit.data.simulate import simulate
+from hpa_kit.errors import InputError
 from hpa_kit.kaggle.mounts import COMPETITION
 
 CLASSES = (0, 1, 2, 7, 13, 14)
@@ -104,11 +105,17 @@ def simulated(out: Path, train: int, test: int, size: int) -> tuple[Path, Path]:
 
 
 def damage(folder: Path) -> str:
-    """Cut a field's blue image in half, as a broken transfer does; its ID."""
-    path = sorted(folder.glob("*_blue.png"))[1]
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    return path.name.removesuffix("_blue.png")
+    """Cut a field's blue image in half, as a broken transfer does; its ID.
+
+    Raises:
+        InputError: fewer than two fields have one, so that none would be left whole.
+    """
+    blue = sorted(path for path in folder.iterdir() if path.stem.endswith("_blue"))
+    if len(blue) < 2:
+        raise InputError(f"rehearsal: {folder} has {len(blue)} blue images; expected 2 or more fields")
+    content = blue[1].read_bytes()
+    blue[1].write_bytes(content[: len(content) // 2])
+    return blue[1].stem.removesuffix("_blue")
 
 
 def _remove(path: Path) -> None:

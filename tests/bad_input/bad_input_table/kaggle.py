@@ -138,4 +138,26 @@ CASES = (
         "…file: no JSON: …",
         1,
     ),
+    Case(
+        GROUP,
+        "members to rehearse with that are not packed",
+        nothing,
+        "kaggle rehearse --out {out} --members-dataset {member}",
+        "rehearse: …dataset-metadata.json: missing; pack it with `hpa-kit kaggle weights`",
+    ),
+    Case(
+        GROUP,
+        "cell networks to rehearse with that are none",
+        nothing,
+        "kaggle rehearse --out {out} --cells-dataset {member}",
+        "rehearse: …member does not hold both published cell networks; pack them with "
+        "`hpa-kit kaggle weights FOLDER OUT`",
+    ),
+    Case(
+        GROUP,
+        "data to rehearse with that lack a sample",
+        lambda w: w["sample"].unlink(),
+        "kaggle rehearse --out {out} --data {data}",
+        "rehearse: …sample_submission.csv is missing; expected a folder as the competition's",
+    ),
 )
