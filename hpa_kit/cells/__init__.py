@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         write_label_maps,
     )
     from hpa_kit.cells.label_step import label_cells
+    from hpa_kit.cells.regions import resized
     from hpa_kit.cells.segmenters import segmenter
     from hpa_kit.cells.weights import load_published_network
 
@@ -30,6 +31,7 @@ _HOME = {
     "load_published_network": "weights",
     "read_cells": "label_maps",
     "read_label_maps": "label_maps",
+    "resized": "regions",
     "segmenter": "segmenters",
     "write_label_maps": "label_maps",
 }
@@ -45,6 +47,7 @@ __all__ = [
     "load_published_network",
     "read_cells",
     "read_label_maps",
+    "resized",
     "segmenter",
     "write_label_maps",
 ]

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from hpa_kit.cells import has_label_maps, read_cells
+from hpa_kit.cells import has_label_maps, read_cells, resized
 from hpa_kit.config import TrainSettings
 from hpa_kit.data import FieldStore, PseudoLabels, read_pseudo_labels
 from hpa_kit.devices import cpus
@@ -129,8 +128,7 @@ class CellMaps:
         folder = next((place for place in pseudo.masks if has_label_maps(place, id)), pseudo.masks[-1])
         cells = read_cells(folder, id)
         _check_count(folder, id, int(cells.max(initial=0)), len(pseudo.scores[id]))
-        # Pixel centres on pixel centres, as fields are resized.
-        small = cv2.resize(cells, (self.size, self.size), interpolation=cv2.INTER_NEAREST_EXACT)
+        small = resized(cells, (self.size, self.size))
         # In the smallest type that holds the numbers, which the length tells again.
         return zlib.compress(small.astype(np.min_scalar_type(int(small.max()))).tobytes(), 1)
 
