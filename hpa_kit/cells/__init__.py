@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         read_cells,
         read_label_maps,
     )
+    from hpa_kit.cells.regions import resized
     from hpa_kit.cells.segmenters import segmenter
     from hpa_kit.cells.weights import load_published_network
 
@@ -33,6 +34,7 @@ _HOME = {
     "load_published_network": "weights",
     "read_cells": "mask_folder",
     "read_label_maps": "mask_folder",
+    "resized": "regions",
     "segmenter": "segmenters",
     "write_label_maps": "label_maps",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "load_published_network",
     "read_cells",
     "read_label_maps",
+    "resized",
     "segmenter",
     "write_label_maps",
 ]

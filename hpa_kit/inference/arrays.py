@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hpa_kit.cells import resized as resized  # noqa: PLC0414 - scoring takes it from here
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.errors import InputError
 from hpa_kit.inference.runs import all_finite
@@ -87,13 +88,6 @@ def checked_green(
     if plane.shape != map_shape:
         plane = np.asarray(cv2.resize(plane, map_shape[::-1], interpolation=cv2.INTER_LINEAR))
     return plane
-
-
-def resized(labels: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.int32]:
-    """A label map of another shape, nearest: no number that was not there before."""
-    if labels.shape == shape:
-        return labels
-    return np.asarray(cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST), dtype=np.int32)
 
 
 def _same_proportions(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:

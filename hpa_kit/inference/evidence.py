@@ -49,7 +49,7 @@ class Evidence(NamedTuple):
 
     Attributes:
         image_scores: float32 (M, 19).
-        logits: float32 (M, n, 19), means of the logit maps in the cells; NaN too for a cell no pixel shows.
+        logits: float32 (M, n, 19), means of the logit maps in the cells.
         rows: float32 (rules, n, 19), scores by :data:`MAP_RULES` with the weights that were given.
         areas, cut: of the cells, see :class:`~hpa_kit.inference.steps.CellContext`.
         hits: bool (n, 19), which cells are right as a class, by the truth; all False without one.
@@ -192,10 +192,10 @@ class Gatherer:
         logits = np.full((n_members, n_cells, N_CLASSES), np.nan, np.float32)
         for place, seen in maps.items():
             scores[place] = seen.image_scores
-            logits[place] = mean_logits(seen.logit_maps, small.cells, n_cells)
+            logits[place] = mean_logits(seen.logit_maps, small.cells, n_cells, small.places)
         together = FieldEvidence(*combined(maps, self.ensemble.members), **small._asdict(), n_cells=n_cells)
         rows = np.stack([rule(together) for rule in MAP_RULES.values()]).astype(np.float32)
-        context = cell_context(together.image_scores, small.cells, n_cells)
+        context = cell_context(together.image_scores, small.cells, n_cells, small.places)
         truth = no_truth(n_cells) if self.truth is None else self.truth.compare(id, found.maps.cells)
         return Evidence(scores, logits, rows, context.areas, context.cut, *truth)
 

@@ -110,7 +110,12 @@ def _predict(field: PreparedField[dict[int, str]], maps: FieldMaps, rule: Scorin
 def evidence(field: PreparedField[D], maps: FieldMaps) -> FieldEvidence:
     """What a rule may look at."""
     return FieldEvidence(
-        *maps, cells=field.cells, nuclei=field.nuclei, green=field.green, n_cells=field.n_cells
+        *maps,
+        cells=field.cells,
+        nuclei=field.nuclei,
+        green=field.green,
+        n_cells=field.n_cells,
+        places=field.places,
     )
 
 

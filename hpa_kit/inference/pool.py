@@ -53,7 +53,7 @@ class Pool:
         return _weighted(self.image_scores, weights)
 
     def logits_of(self, settings: EnsembleSettings) -> Rows:
-        """Mean logits of cells by weight (N, 19), NaN for a cell that no pixel shows."""
+        """Mean logits of cells by weight (N, 19), NaN for a number that has no pixel."""
         return _weighted(self.logits, [member.weight * member.gives_maps for member in settings.members])
 
     def scores_of(self, settings: EnsembleSettings) -> Rows:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hpa_kit.cells import FieldCells
 from hpa_kit.inference.arrays import resized
+from hpa_kit.inference.places import CellPlaces, cell_places
 
 Field = NDArray[np.uint8]
 Size = tuple[int, int]
@@ -27,6 +28,7 @@ class PreparedField(Generic[D]):
         inputs: {side: uint8 (4, side, side)}, what the members read.
         cells, nuclei: int32 (m, m), the label maps at the class maps' scale.
         green: float32 (m, m), 0 to 255.
+        places: of its cells at full size.
         details: what was made of the full size for the table that is written, such as mask strings.
         n_cells: number of cells.
         made: whether its cells had to be found.
@@ -38,6 +40,7 @@ class PreparedField(Generic[D]):
     cells: NDArray[np.int32]
     nuclei: NDArray[np.int32]
     green: NDArray[np.float32]
+    places: CellPlaces
     details: D
     n_cells: int
     made: bool
@@ -59,14 +62,14 @@ class Preparer(Generic[D]):
 
     def __call__(self, id: str, found: FieldCells) -> PreparedField[D]:
         """Make one field with its label maps ready."""
-        field = found.field
+        field, small = found.field, at_map_scale(found, self.map_size)
         return PreparedField(
             id=id,
             size=(field.shape[1], field.shape[2]),
             inputs=self.inputs(field),
-            **at_map_scale(found, self.map_size)._asdict(),
+            **small._asdict(),
             details=self.details(id, found),
-            n_cells=int(found.maps.cells.max(initial=0)),
+            n_cells=len(small.places.area),
             made=found.made,
         )
 
@@ -77,10 +80,12 @@ class MapScale(NamedTuple):
     cells: NDArray[np.int32]
     nuclei: NDArray[np.int32]
     green: NDArray[np.float32]
+    places: CellPlaces
 
 
 def at_map_scale(found: FieldCells, map_size: int) -> MapScale:
     """A field's label maps and green at the class maps' scale, a square whatever the field is."""
     shape = (map_size, map_size)
     green = cv2.resize(found.field[GREEN].astype(np.float32), shape, interpolation=cv2.INTER_LINEAR)
-    return MapScale(resized(found.maps.cells, shape), resized(found.maps.nuclei, shape), np.asarray(green))
+    cells, nuclei = (resized(labels, shape) for labels in (found.maps.cells, found.maps.nuclei))
+    return MapScale(cells, nuclei, np.asarray(green), cell_places(found.maps.cells))

@@ -5,27 +5,34 @@ from numpy.typing import ArrayLike, NDArray
 
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.inference.arrays import checked_labels, checked_maps, checked_scores, resized
+from hpa_kit.inference.places import CellPlaces, fill_lost
 from hpa_kit.jit import njit
 
 QUANTILE = 0.99
 
 
 def score_cells_quantile(
-    class_maps: ArrayLike, cells: ArrayLike, image_scores: ArrayLike, n_cells: int | None = None
+    class_maps: ArrayLike,
+    cells: ArrayLike,
+    image_scores: ArrayLike,
+    n_cells: int | None = None,
+    places: CellPlaces | None = None,
 ) -> NDArray[np.float64]:
     """Score every cell by p x Q99 of its map / Q99 of the whole map, cut at p, the image score.
 
-    How the competition's 3rd place scored cells: the strongest cell has the image's score, the
-    others less as far as they show less. The maps' own scale does not matter.
+    How the competition's 3rd place scored cells: the strongest cell has the image's score, the others less as
+    far as they show less. The maps' own scale does not matter. The quantile of a cell that no pixel of the
+    maps shows is the value at its centre of mass.
 
     Args:
         class_maps: (19, h, w), not below 0.
-        cells: integer (H, W), 0 background, 1…n; resized to (h, w), nearest.
+        cells: integer (H, W), 0 background, 1…n; resized to (h, w), see :func:`~hpa_kit.cells.resized`.
         image_scores: (19,) in [0, 1].
         n_cells: as for :func:`~hpa_kit.inference.score_cells`.
+        places: of the field's cells, where ``cells`` was made smaller before and may have lost some.
 
     Returns:
-        float64 (n, 19); 0 for a class whose map is empty, and for a cell that no pixel of the maps shows.
+        float64 (n, 19); 0 for a class whose map is empty, and for a number that no pixel has.
 
     Raises:
         InputError: a shape, a dtype or a value is not as above.
@@ -40,6 +47,7 @@ def score_cells_quantile(
     starts = np.searchsorted(flat[order], np.arange(1, n_cells + 2))
     planes = maps.reshape(N_CLASSES, -1)
     of_cells = _quantiles(planes, order, starts, QUANTILE)
+    fill_lost(of_cells, maps, np.diff(starts) > 0, labels, places)
     of_image = np.quantile(planes, QUANTILE, axis=1).astype(np.float64)
     ratio = of_cells / np.where(of_image > 0, of_image, np.inf)
     # A few bright pixels in one cell leave the image's quantile at nothing; that cell has it all.

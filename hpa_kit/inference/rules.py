@@ -17,6 +17,7 @@ from hpa_kit.config.kinds import DEFAULT_FORM, RULE_NAMES
 from hpa_kit.config.scoring import FloorStep, NegativeStep, make_step
 from hpa_kit.data.cell_scores import CLASS_COLUMNS
 from hpa_kit.errors import InputError
+from hpa_kit.inference.places import CellPlaces
 from hpa_kit.inference.quantiles import score_cells_quantile
 from hpa_kit.inference.scoring import copy_image_scores, score_cells, score_cells_mean_logit
 from hpa_kit.inference.steps import apply_steps, cell_context
@@ -33,7 +34,8 @@ class FieldEvidence:
         logit_maps: float32 (19, m, m), the classifiers' maps before any ReLU; likewise.
         cells, nuclei: int32 (H, W), at any scale.
         green: (H, W), 0 to 255.
-        n_cells: number of cells of the field; a reduced ``cells`` may have lost some.
+        n_cells: number of cells of the field.
+        places: of the cells of the whole field: a reduced ``cells`` may have lost some of them.
     """
 
     image_scores: NDArray[np.float32]
@@ -43,6 +45,7 @@ class FieldEvidence:
     nuclei: NDArray[np.int32]
     green: NDArray[np.number]
     n_cells: int
+    places: CellPlaces | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class ScoringRule:
         rows = _checked(self.score(seen), seen.n_cells)
         if not self.steps:
             return rows
-        return apply_steps(rows, cell_context(seen.image_scores, seen.cells, seen.n_cells), self.steps)
+        context = cell_context(seen.image_scores, seen.cells, seen.n_cells, seen.places)
+        return apply_steps(rows, context, self.steps)
 
 
 def _checked(rows: NDArray[np.float64], n_cells: int) -> NDArray[np.float64]:
@@ -83,20 +87,22 @@ def _checked(rows: NDArray[np.float64], n_cells: int) -> NDArray[np.float64]:
 
 def _cam_share(seen: FieldEvidence, form: Form = DEFAULT_FORM) -> NDArray[np.float64]:
     return score_cells(
-        seen.class_maps, seen.cells, seen.nuclei, seen.image_scores, seen.green, seen.n_cells, form=form
+        seen.class_maps, seen.cells, seen.nuclei, seen.image_scores, seen.green, seen.n_cells, form, True
     )
 
 
 def _mean_logit(seen: FieldEvidence) -> NDArray[np.float64]:
-    return score_cells_mean_logit(seen.logit_maps, seen.cells, seen.image_scores, n_cells=seen.n_cells)
+    known = (seen.cells, seen.image_scores, seen.n_cells, seen.places)
+    return score_cells_mean_logit(seen.logit_maps, *known)
 
 
 def _cell_logit(seen: FieldEvidence) -> NDArray[np.float64]:
-    return score_cells_mean_logit(seen.logit_maps, seen.cells, np.ones(N_CLASSES), n_cells=seen.n_cells)
+    return _mean_logit(replace(seen, image_scores=np.ones(N_CLASSES, np.float32)))
 
 
 def _quantile(seen: FieldEvidence) -> NDArray[np.float64]:
-    return score_cells_quantile(seen.class_maps, seen.cells, seen.image_scores, n_cells=seen.n_cells)
+    known = (seen.cells, seen.image_scores, seen.n_cells, seen.places)
+    return score_cells_quantile(seen.class_maps, *known)
 
 
 def _copied(seen: FieldEvidence) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from typing import get_args
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -11,6 +12,7 @@ from hpa_kit.config.kinds import DEFAULT_FORM
 from hpa_kit.errors import InputError
 from hpa_kit.inference.arrays import checked_green, checked_labels, checked_maps, checked_scores, resized
 from hpa_kit.inference.logits import sigmoid
+from hpa_kit.inference.places import CellPlaces, fill_lost
 from hpa_kit.inference.runs import areas, find_runs, peaks, sum_maps, sum_plane
 
 FLOOR_SCORE = 0.01  # image score from which a class is looked at
@@ -29,6 +31,7 @@ def score_cells(
     green: ArrayLike,
     n_cells: int | None = None,
     form: Form = DEFAULT_FORM,
+    by_centres: bool = False,
 ) -> NDArray[np.float64]:
     """Score every cell by the rule of the competition's 15th place.
 
@@ -40,13 +43,16 @@ def score_cells(
 
     Args:
         class_maps: (19, h, w) in [0, 1], any float dtype.
-        cells: integer (H, W), 0 background, 1…n; resized to (h, w), nearest.
+        cells: integer (H, W), 0 background, 1…n; resized to (h, w), see ``by_centres``.
         nuclei: integer (H, W); a cell's nucleus is every nucleus pixel inside the cell.
         image_scores: (19,) in [0, 1].
         green: (H, W), the green channel, 0 to 255, any dtype; resized to (h, w), bilinear.
         n_cells: number of cells, where ``cells`` was made smaller before and may have lost the last ones.
         form: what the image score is multiplied by: mean of the map in the cell where it is positive, or its
             maximum there, times the share or not. Which classes stay does not depend on it.
+        by_centres: how label maps are resized: as the published code did it, whose exact numbers this gives,
+            a pixel of the maps taking the number at its corner; or by pixel centres, as everywhere else in
+            the kit (:func:`~hpa_kit.cells.resized`) and where this is the rule ``cam_share``.
 
     Returns:
         float64 (n, 19); row i is cell i + 1; 0 where a class is not given; all 0 for a cell too small.
@@ -67,7 +73,8 @@ def score_cells(
     rows = np.zeros((n_cells, N_CLASSES))
     if n_cells == 0:
         return rows
-    runs = find_runs(resized(labels, shape), resized(nucleus, shape))
+    resize = resized if by_centres else _resized_by_corners
+    runs = find_runs(resize(labels, shape), resize(nucleus, shape))
     pixels = areas(runs, n_cells)
     # In the scores' own precision: a float32 of 0.01 is less than a float64 of 0.01, and still 0.01.
     looked_at = np.flatnonzero(np.asarray(image_scores) >= FLOOR_SCORE)
@@ -125,30 +132,42 @@ def settle_negative(rows: ArrayLike, image_scores: ArrayLike) -> NDArray[np.floa
 
 
 def score_cells_mean_logit(
-    logit_maps: ArrayLike, cells: ArrayLike, image_scores: ArrayLike, n_cells: int | None = None
+    logit_maps: ArrayLike,
+    cells: ArrayLike,
+    image_scores: ArrayLike,
+    n_cells: int | None = None,
+    places: CellPlaces | None = None,
 ) -> NDArray[np.float64]:
     """Score every cell by image score x sigmoid(mean logit in the cell).
 
+    The mean of a cell that no pixel of the maps shows is the value at its centre of mass.
+
     Args:
         logit_maps: (19, h, w), the classifier's maps before any ReLU, whose mean is the image's logit.
-        cells: integer (H, W), 0 background, 1…n; resized to (h, w), nearest.
+        cells: integer (H, W), 0 background, 1…n; resized to (h, w), see :func:`~hpa_kit.cells.resized`.
         image_scores: (19,) in [0, 1].
         n_cells: as for :func:`score_cells`.
+        places: of the field's cells, where ``cells`` was made smaller before and may have lost some.
 
     Returns:
-        float64 (n, 19), every class for every cell; all 0 for a cell that no pixel of the maps shows.
+        float64 (n, 19), every class for every cell; all 0 for a number that no pixel has.
 
     Raises:
         InputError: a shape, a dtype or a value is not as above.
     """
-    mean = mean_logits(logit_maps, cells, n_cells)
+    mean = mean_logits(logit_maps, cells, n_cells, places)
     scores = checked_scores(image_scores)
     shown = ~np.isnan(mean)
     return np.where(shown, scores * sigmoid(np.where(shown, mean, 0)), 0)
 
 
-def mean_logits(logit_maps: ArrayLike, cells: ArrayLike, n_cells: int | None = None) -> NDArray[np.float64]:
-    """The mean of every logit map in every cell: float64 (n, 19), NaN for a cell that no pixel shows.
+def mean_logits(
+    logit_maps: ArrayLike,
+    cells: ArrayLike,
+    n_cells: int | None = None,
+    places: CellPlaces | None = None,
+) -> NDArray[np.float64]:
+    """The mean of every logit map in every cell: float64 (n, 19), NaN where the scores would be all 0.
 
     Takes, and raises, what :func:`score_cells_mean_logit` does.
     """
@@ -157,9 +176,11 @@ def mean_logits(logit_maps: ArrayLike, cells: ArrayLike, n_cells: int | None = N
     if n_cells == 0:
         return np.zeros((0, N_CLASSES))
     runs = find_runs(resized(labels, maps.shape[1:]))
-    pixels = areas(runs, n_cells).sum(axis=1)[:, None]
+    pixels = areas(runs, n_cells).sum(axis=1)
     sums = np.stack([sum_plane(plane, runs, n_cells) for plane in maps], axis=1)
-    return np.where(pixels > 0, sums / np.maximum(pixels, 1), np.nan)
+    mean = np.where(pixels[:, None] > 0, sums / np.maximum(pixels, 1)[:, None], np.nan)
+    fill_lost(mean, maps, pixels > 0, labels, places)
+    return mean
 
 
 def copy_image_scores(image_scores: ArrayLike, n_cells: int) -> NDArray[np.float64]:
@@ -173,6 +194,11 @@ def copy_image_scores(image_scores: ArrayLike, n_cells: int) -> NDArray[np.float
         float64 (n_cells, 19).
     """
     return np.tile(checked_scores(image_scores), (n_cells, 1))
+
+
+def _resized_by_corners(labels: NDArray[np.int32], shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """A label map of another shape as the 15th place had it."""
+    return np.asarray(cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST), dtype=np.int32)
 
 
 def _larger_part(

@@ -10,6 +10,7 @@ from hpa_kit.classes import NEGATIVE
 from hpa_kit.config import Settings
 from hpa_kit.config.scoring import CalibrateStep, FillStep, FloorStep, FuseStep, SmallStep
 from hpa_kit.inference.logits import logit, sigmoid
+from hpa_kit.inference.places import CellPlaces, cell_places
 from hpa_kit.inference.scoring import settle_negative
 
 Rows = NDArray[np.float64]
@@ -22,8 +23,7 @@ class CellContext(NamedTuple):
 
     Attributes:
         image_scores: float64 (19,).
-        areas: float64 (n,), of each cell in pixels of a field of 2048 x 2048; 0 for a cell that the maps'
-            scale has lost.
+        areas: float64 (n,), of each cell in pixels of a field of 2048 x 2048.
         cut: bool (n,), whether a cell touches the border.
     """
 
@@ -32,14 +32,19 @@ class CellContext(NamedTuple):
     cut: NDArray[np.bool_]
 
 
-def cell_context(image_scores: NDArray[np.floating], cells: NDArray[np.int32], n_cells: int) -> CellContext:
-    """The context of a field from its label map at any scale."""
-    pixels = np.bincount(cells.ravel(), minlength=n_cells + 1)[1 : n_cells + 1]
-    cut = np.zeros(n_cells + 1, bool)
-    for side in (cells[0], cells[-1], cells[:, 0], cells[:, -1]):
-        cut[side] = True
-    areas = pixels.astype(np.float64) * (FULL_SIDE**2 / max(1, cells.size))
-    return CellContext(np.asarray(image_scores, np.float64), areas, cut[1:])
+def cell_context(
+    image_scores: NDArray[np.floating],
+    cells: NDArray[np.int32],
+    n_cells: int,
+    places: CellPlaces | None = None,
+) -> CellContext:
+    """The context of a field, from its cells' places or else from its label map at any scale."""
+    known = cell_places(cells) if places is None else places
+    areas, cut = np.zeros(n_cells), np.zeros(n_cells, bool)
+    n = min(n_cells, len(known.area))
+    areas[:n] = known.area[:n] * FULL_SIDE**2
+    cut[:n] = known.cut[:n]
+    return CellContext(np.asarray(image_scores, np.float64), areas, cut)
 
 
 def apply_steps(rows: Rows, context: CellContext, steps: Sequence[Settings]) -> Rows:
@@ -90,7 +95,8 @@ def _others(rows: Rows, context: CellContext, step: Settings) -> Rows:
 
 def _small(rows: Rows, context: CellContext, step: SmallStep) -> Rows:
     full = np.where(context.cut, step.border, step.inside)
-    return rows * np.minimum(1, context.areas / np.where(full > 0, full, 1e-9))[:, None]
+    part = np.divide(context.areas, full, out=np.ones(len(rows)), where=full > 0)
+    return rows * np.minimum(1, part)[:, None]
 
 
 def _fill(rows: Rows, context: CellContext, step: FillStep) -> Rows:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hpa_kit.cells import resized
 from hpa_kit.classes import CLASSES, NEGATIVE
 from hpa_kit.files import atomic_path
 
@@ -88,9 +89,7 @@ def contact_sheet(
         seen |= set(first.tolist())
         shape = (side, side)
         small = np.stack([cv2.resize(channel, shape, interpolation=cv2.INTER_AREA) for channel in field])
-        outlines = cv2.resize(cells.astype(np.float32), shape, interpolation=cv2.INTER_NEAREST).astype(
-            np.int32
-        )
+        outlines = resized(cells, shape)
         above = outlined(composite(small), outlines)
         below = outlined(protein(small), outlines, first)
         columns.append(np.concatenate([above, _blank(GAP, side), below]))

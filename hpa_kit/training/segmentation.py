@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from hpa_kit.cells import MaskFolder
+from hpa_kit.cells import MaskFolder, resized
 from hpa_kit.config import TrainSettings
 from hpa_kit.data import FieldStore, PseudoLabels, read_pseudo_labels
 from hpa_kit.devices import cpus
@@ -132,8 +131,7 @@ class CellMaps:
         folder = next((folder for folder in folders if folder.has(id)), folders[-1])
         cells = folder.read_cells(id)
         _check_count(folder.folder, id, int(cells.max(initial=0)), len(pseudo.scores[id]))
-        # Pixel centres on pixel centres, as fields are resized.
-        small = cv2.resize(cells, (self.size, self.size), interpolation=cv2.INTER_NEAREST_EXACT)
+        small = resized(cells, (self.size, self.size))
         # In the smallest type that holds the numbers, which the length tells again.
         return zlib.compress(small.astype(np.min_scalar_type(int(small.max()))).tobytes(), 1)
 

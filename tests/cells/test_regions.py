@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,7 +7,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 from skimage.measure import label
 
-from hpa_kit.cells.regions import areas, components, drop_small, fill_holes, pair_up, relabel
+from hpa_kit.cells.regions import areas, components, drop_small, fill_holes, pair_up, relabel, resized
+from hpa_kit.errors import InputError
 
 small_maps = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 3))
 
@@ -101,3 +103,42 @@ def test_relabel_gives_each_number_its_rank(labels):
     ranks = {number: rank for rank, number in enumerate(sorted({0, *labels.ravel().tolist()}))}
     expected = [[ranks[number] for number in row] for row in labels.tolist()]
     assert relabel(labels).tolist() == expected
+
+
+INTEGERS = [np.bool_, *np.typecodes["AllInteger"]]
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (33, 50), (200, 10), (7, 301)])
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_a_label_map_is_resized_by_pixel_centres_whatever_its_integers(shape, dtype):
+    """As OpenCV does it for the few dtypes that it takes."""
+    kind = np.dtype(dtype)
+    largest = 1 if kind.kind == "b" else np.iinfo(kind).max
+    numbers = np.random.default_rng(0).integers(0, 120, (90, 130))
+    labels = np.where(numbers > 100, largest, numbers % 2 if kind.kind == "b" else numbers).astype(kind)
+    places = np.arange(labels.size, dtype=np.int32).reshape(labels.shape)
+    at = cv2.resize(places, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    found = resized(labels, shape)
+    assert found.dtype == kind
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, labels.ravel()[at])
+    assert largest in found
+
+
+def test_every_second_pixel_is_the_one_behind_the_centre_of_two():
+    labels = np.arange(8).reshape(1, 8)
+    np.testing.assert_array_equal(resized(labels, (1, 4)), [[1, 3, 5, 7]])
+    assert resized(labels, (1, 8)) is labels
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, object, "U3"])
+def test_what_is_no_label_map_is_not_resized_and_its_dtype_is_named(dtype):
+    labels = np.ones((4, 4)).astype(dtype)
+    with pytest.raises(InputError, match=f"expected bool or integers of any size, found {labels.dtype}"):
+        resized(labels, (2, 2))
+
+
+@pytest.mark.parametrize(("before", "after"), [((4, 0), (2, 2)), ((4, 4), (0, 2)), ((4, 4, 2), (2, 2))])
+def test_a_label_map_without_pixels_cannot_be_resized(before, after):
+    with pytest.raises(InputError, match="cannot be resized to"):
+        resized(np.zeros(before, np.int32), after)

@@ -34,7 +34,7 @@ def test_the_other_classes_are_those_of_the_plain_rule(seen):
     assert (plain[:, :NEGATIVE] == with_negative[:, :NEGATIVE]).all()
 
 
-def test_a_cell_that_no_pixel_shows_is_not_negative_either(seen):
+def test_a_cell_that_is_nowhere_is_not_negative_either(seen):
     assert not RULES["mean_logit_negative"](seen)[2].any()
 
 

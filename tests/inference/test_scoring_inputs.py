@@ -1,11 +1,12 @@
 """Cell scores of maps and label maps of any type and size; what cannot be scored is refused."""
 
+import cv2
 import numpy as np
 import pytest
 from scored_fields import SIDE, one_cell, plain_scores, random_field
 
 from hpa_kit.errors import InputError
-from hpa_kit.inference import score_cells, score_cells_mean_logit
+from hpa_kit.inference import RULES, FieldEvidence, score_cells, score_cells_mean_logit
 
 
 def test_label_maps_and_green_of_full_size_are_brought_to_the_maps() -> None:
@@ -14,6 +15,23 @@ def test_label_maps_and_green_of_full_size_are_brought_to_the_maps() -> None:
     for name in ("cells", "nuclei", "green"):
         field[name] = np.kron(field[name], np.ones((4, 4), field[name].dtype))
     np.testing.assert_array_equal(score_cells(**field), expected)
+
+
+def test_score_cells_resizes_as_the_original_did_and_the_rule_as_the_kit_does() -> None:
+    """The original took the number at a pixel's corner; all of the kit takes that at its centre."""
+    field = random_field(np.random.default_rng(6), 64, 64, 10)
+    whole = {name: np.kron(field[name], np.ones((3, 3), np.int32)) for name in ("cells", "nuclei")}
+    whole = {name: np.roll(labels, 1, axis=(0, 1)) for name, labels in whole.items()}
+    found = {}
+    for by, way in ((False, cv2.INTER_NEAREST), (True, cv2.INTER_NEAREST_EXACT)):
+        small = {name: cv2.resize(labels, (64, 64), interpolation=way) for name, labels in whole.items()}
+        expected = score_cells(**(field | small))
+        found[by] = score_cells(**(field | whole), by_centres=by)
+        np.testing.assert_array_equal(found[by], expected)
+    assert (found[True] != found[False]).any()
+    arrays = {"logit_maps": field["class_maps"], "n_cells": int(whole["cells"].max())}
+    seen = FieldEvidence(**(field | whole | arrays))
+    np.testing.assert_array_equal(RULES["cam_share"](seen), found[True])
 
 
 def test_cells_that_get_lost_on_the_way_keep_their_rows() -> None:

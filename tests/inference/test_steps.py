@@ -95,6 +95,13 @@ def test_cells_at_the_border_weigh_by_eighty_thousand_pixels_and_inside_by_thirt
     np.testing.assert_allclose(off, rows * np.array([[1], [1], [0.5], [1]]))
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_small_that_is_off_leaves_a_cell_of_any_area(cut) -> None:
+    rows = scores(2)
+    known = CellContext(np.ones(19), np.array([0.0, 1e-12]), np.full(2, cut))
+    np.testing.assert_array_equal(after(rows, known, {"step": "small", "border": 0, "inside": 0}), rows)
+
+
 @pytest.mark.parametrize("scale", [1, 4])
 def test_areas_do_not_depend_on_the_fields_scale(scale) -> None:
     cells = np.zeros((64, 64), np.int32)

@@ -69,7 +69,8 @@ def settings_of(labelled, runs, tmp_path, **changes) -> TuneSettings:
 @pytest.fixture
 def gathered(labelled, make_member, tmp_path):
     """Evidence of two members, and the ensemble they are."""
-    runs = [with_folds(make_member(32, seed=seed), tmp_path) for seed in (1, 2)]
+    # Of this size their maps differ in every cell.
+    runs = [with_folds(make_member(64, seed=seed), tmp_path) for seed in (1, 2)]
     settings = settings_of(labelled, runs, tmp_path)
     start = settings.of_ensemble()
     members = tuple(
@@ -122,8 +123,9 @@ def test_what_is_tried_scores_what_the_ensemble_would(gathered, tmp_path, rule, 
     found = pool.mean_ap(pool.scores_of(settings), np.ones(len(IDS), bool))
     expected = evaluate(labelled.truth, infer_slowly(labelled, settings, tmp_path / "s.csv")).mean_ap
     assert expected > 0.05
-    # Equal scores may come in another order.
-    assert found == pytest.approx(expected, abs=1e-4 if rule != "copied" else 0.05)
+    # Equal scores, of which some rules give many, may come in another order.
+    error = {"copied": 0.05, "cam_share": 0.01, "quantile": 0.01}.get(rule, 1e-4)
+    assert found == pytest.approx(expected, abs=error)
 
 
 def test_a_member_is_not_asked_about_fields_it_has_learnt_from(labelled, make_member, tmp_path) -> None:
