@@ -23,6 +23,8 @@ from hpa_kit.config import Settings, make_settings, read_yaml
 from hpa_kit.errors import InputError
 from hpa_kit.files import disk_full, is_full
 
+RENAMED = {"ladder": "ablation"}  # commands of earlier versions, and what they are called now
+
 
 def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
     parser.add_argument("--config", type=Path, metavar="YAML", help="settings file; options override it")
@@ -39,6 +41,9 @@ def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
             parser.add_argument(name, nargs="?", **options)
         else:
             parser.add_argument(f"--{name.replace('_', '-')}", **options)
+
+    for old in command.settings.renamed:
+        parser.add_argument(f"--{old.replace('_', '-')}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def _default_text(field: FieldInfo) -> str:
@@ -66,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings_of(command: Command, arguments: argparse.Namespace) -> Settings:
-    given = {name: value for name, value in vars(arguments).items() if name in command.settings.model_fields}
+    names = {*command.settings.model_fields, *command.settings.renamed}
+    given = {name: value for name, value in vars(arguments).items() if name in names}
     if arguments.config is None:
         return make_settings(command.settings, given, source=f"hpa-kit {command.name}")
     return make_settings(command.settings, read_yaml(arguments.config), given, source=str(arguments.config))
@@ -90,6 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # training several times slower on cores that anything else uses too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in RENAMED:
+        return _refuse(InputError(f"the command {argv[0]} is called {RENAMED[argv[0]]} now"))
     arguments = _parser().parse_args(argv)
     try:
         if hasattr(arguments, "function"):

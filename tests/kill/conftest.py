@@ -189,8 +189,9 @@ COMMANDS = (
         LOOKED, 99, "field",
     ),
     Command(
-        "ladder",
-        "data --out out --seeds 0 --rungs round0 --epochs 1 --folds 2 --size 64 --rules copied --device cpu",
+        "ablation",
+        "data --out out --seeds 0 --variants round0 --epochs 1 --folds 2 --size 64 --rules copied "
+        "--device cpu",
         "hpa_kit.script:Script.__call__", 1, "step",
     ),
 )  # fmt: skip

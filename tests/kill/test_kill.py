@@ -21,7 +21,7 @@ from safetensors import safe_open
 SIGKILLED = -9
 NAMES = (
     "simulate", "segment", "store", "features", "train", "pseudo-labels", "infer", "predict", "tune",
-    "report", "ladder",
+    "report", "ablation",
 )  # fmt: skip
 KILLS = int(os.environ.get("HPA_KIT_KILLS", "2"))
 IN_A_ROW = 2  # kills before a command may end
@@ -35,7 +35,7 @@ operations and up to 50 ms more, or at a chance moment of the clock; twice in a 
 to the end. After every kill each file that is not hidden was read whole, and none was half written.
 
 * *equal*: how many of the trials left the same bytes as an undisturbed run, in every file but TensorBoard's,
-  the files of seconds (of a ladder's steps, of a table's fields) and the seconds in a report;
+  the files of seconds (of an ablation's steps, of a table's fields) and the seconds in a report;
 * *work*: what an undisturbed run does; *lost*: what was begun again, per kill and at most in one trial;
 * *left*: hidden files of interrupted writing that still lie there at the end, as a trial is over in seconds;
   a start that comes later removes them;
