@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from hpa_kit.config import (
+    AblationSettings,
     DemoSettings,
     FeaturesSettings,
     InferSettings,
-    LadderSettings,
     PredictSettings,
     PseudoLabelSettings,
     ReportSettings,
@@ -98,11 +98,11 @@ def _demo(settings: DemoSettings) -> None:
     demo(settings, run=main)
 
 
-def _ladder(settings: LadderSettings) -> None:
+def _ablation(settings: AblationSettings) -> None:
+    from hpa_kit.ablation import ablation
     from hpa_kit.cli.main import main
-    from hpa_kit.ladder import ladder
 
-    print(f"table: {ladder(settings, run=main)}")
+    print(f"table: {ablation(settings, run=main)}")
 
 
 class Command(NamedTuple):
@@ -173,6 +173,8 @@ COMMANDS = (
         ("source",),
         _report,
     ),
-    Command("ladder", "what each method adds, on fields of known cells", LadderSettings, ("data",), _ladder),
+    Command(
+        "ablation", "what each method adds, on fields of known cells", AblationSettings, ("data",), _ablation
+    ),
     Command("demo", "the whole job on simulated fields", DemoSettings, (), _demo),
 )

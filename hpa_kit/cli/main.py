@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from hpa_kit.cli.commands import Command
     from hpa_kit.config import Settings
 
+RENAMED = {"ladder": "ablation"}  # commands of earlier versions, and what they are called now
+
 
 def _add_settings(parser: argparse.ArgumentParser, command: "Command") -> None:
     parser.add_argument("--config", type=Path, metavar="YAML", help="settings file; options override it")
@@ -41,6 +43,9 @@ def _add_settings(parser: argparse.ArgumentParser, command: "Command") -> None:
             parser.add_argument(name, nargs="?", **options)
         else:
             parser.add_argument(f"--{name.replace('_', '-')}", **options)
+
+    for old in command.settings.renamed:
+        parser.add_argument(f"--{old.replace('_', '-')}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def _default_text(field: "FieldInfo") -> str:
@@ -78,7 +83,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 def _settings_of(command: "Command", arguments: argparse.Namespace) -> "Settings":
     from hpa_kit.config import make_settings, read_yaml
 
-    given = {name: value for name, value in vars(arguments).items() if name in command.settings.model_fields}
+    names = {*command.settings.model_fields, *command.settings.renamed}
+    given = {name: value for name, value in vars(arguments).items() if name in names}
     if arguments.config is None:
         return make_settings(command.settings, given, source=f"hpa-kit {command.name}")
     return make_settings(command.settings, read_yaml(arguments.config), given, source=str(arguments.config))
@@ -103,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     words = sys.argv[1:] if argv is None else list(argv)
+    if words and words[0] in RENAMED:
+        return _refuse(InputError(f"the command {words[0]} is called {RENAMED[words[0]]} now"))
     try:
         arguments = _parser(words).parse_args(words)
         if hasattr(arguments, "function"):

@@ -87,7 +87,7 @@ def _picture(arguments: argparse.Namespace) -> int:
 
 
 def _runs(arguments: argparse.Namespace) -> int:
-    from hpa_kit.report.runs import list_runs, runs_text, settings_yaml, write_runs
+    from hpa_kit.report.experiment_log import list_runs, runs_text, settings_yaml, write_runs
 
     if arguments.yaml:
         print(settings_yaml(arguments.path), end="")

@@ -4,6 +4,7 @@ A command's settings are one object. The command line, a YAML file and a noteboo
 that object through :func:`make_settings`, so a name means the same everywhere and a misspelt one is an error.
 """
 
+from hpa_kit.config.ablation import AblationSettings
 from hpa_kit.config.base import Settings, load_yaml, make_settings, nearest, read_yaml, to_yaml, write_yaml
 from hpa_kit.config.cells import SegmentSettings
 from hpa_kit.config.data import SimulateSettings, StoreSettings
@@ -11,7 +12,6 @@ from hpa_kit.config.demo import DemoSettings
 from hpa_kit.config.ensemble import EnsembleSettings, MemberSettings, read_ensemble, write_ensemble
 from hpa_kit.config.infer import InferSettings, LookSettings, PredictSettings
 from hpa_kit.config.kinds import Classes, FieldSide, Form, Rule, SegmenterName, Split, Stride, StrideBy, Views
-from hpa_kit.config.ladder import LadderSettings
 from hpa_kit.config.pseudo_labels import PseudoLabelSettings
 from hpa_kit.config.report import ReportSettings
 from hpa_kit.config.subcategories import FeaturesSettings, SubcategoriesSettings
@@ -19,6 +19,7 @@ from hpa_kit.config.train import TrainSettings
 from hpa_kit.config.tune import TuneSettings
 
 __all__ = [
+    "AblationSettings",
     "Classes",
     "DemoSettings",
     "EnsembleSettings",
@@ -26,7 +27,6 @@ __all__ = [
     "FieldSide",
     "Form",
     "InferSettings",
-    "LadderSettings",
     "LookSettings",
     "MemberSettings",
     "PredictSettings",

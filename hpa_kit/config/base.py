@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
@@ -15,7 +15,12 @@ MOST_BYTES, MOST_VALUES, MOST_SHOWN = 2**20, 100_000, 200
 
 
 class Settings(BaseModel):
-    """Base of all settings: unknown keys refused, values checked, no change after making."""
+    """Base of all settings: unknown keys refused, values checked, no change after making.
+
+    ``renamed`` says what settings of earlier versions are called now; an error names the new name.
+    """
+
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), allow_inf_nan=False
@@ -48,6 +53,8 @@ def make_settings(kind: type[S], *layers: Mapping[str, Any], source: str = "sett
     for layer in layers:
         merged.update(layer)
     for key in merged:
+        if key in kind.renamed:
+            raise InputError(f"{source}: setting {key!r} is called {kind.renamed[key]!r} now")
         if key not in kind.model_fields:
             raise InputError(f"{source}: unknown setting {key!r}{nearest(str(key), kind.model_fields)}")
     try:

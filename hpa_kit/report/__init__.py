@@ -1,4 +1,4 @@
-"""What a person looks at: pictures, tables, the lab book, and the page of ``hpa-kit report``."""
+"""What a person looks at: pictures, tables, the experiment log, and the page of ``hpa-kit report``."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -8,7 +8,7 @@ import pandas as pd
 
 from hpa_kit.errors import InputError
 from hpa_kit.inference.seconds import read_seconds, seconds_of
-from hpa_kit.report.runs import list_runs, runs_rows
+from hpa_kit.report.experiment_log import list_runs, runs_rows
 from hpa_kit.training.log import read_scalars
 from hpa_kit.training.run import EVENTS, METRICS
 

@@ -12,12 +12,12 @@ from hpa_kit import __version__
 from hpa_kit.classes import CLASSES
 from hpa_kit.config import ReportSettings
 from hpa_kit.files import atomic_text, make_folder_of
-from hpa_kit.report.evidence import Error, Evidence, measure
+from hpa_kit.report.error_analysis import Error, Evidence, measure
 from hpa_kit.report.history import histories, inference_seconds
-from hpa_kit.report.mosaics import MAP_COLUMNS, MAP_SIDE, PackedMaps, maps_picture
 from hpa_kit.report.records import FieldRecord, Recorder, packed
 from hpa_kit.report.shapes import UNITS
 from hpa_kit.report.sources import Source, find_source
+from hpa_kit.report.sprite_sheets import MAP_COLUMNS, MAP_SIDE, PackedMaps, maps_picture
 from hpa_kit.submission import read_submission
 
 log = logging.getLogger(__name__)

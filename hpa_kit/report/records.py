@@ -14,9 +14,9 @@ from hpa_kit.classes import N_CLASSES, parse_label
 from hpa_kit.data import read_field
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, attempt, run_ahead
-from hpa_kit.report.evidence import FieldMatches, cell_scores
-from hpa_kit.report.mosaics import PackedMaps, channels_picture
+from hpa_kit.report.error_analysis import FieldMatches, cell_scores
 from hpa_kit.report.shapes import Shape, outlines
+from hpa_kit.report.sprite_sheets import PackedMaps, channels_picture
 from hpa_kit.submission.table import parse_prediction
 
 log = logging.getLogger(__name__)

@@ -215,8 +215,9 @@ COMMANDS = (
         2, "all its fields: it begins anew", BOTH,
     ),
     Command(
-        "ladder",
-        "data --out out --seeds 0 --rungs round0 --epochs 1 --folds 2 --size 64 --rules copied --device cpu",
+        "ablation",
+        "data --out out --seeds 0 --variants round0 --epochs 1 --folds 2 --size 64 --rules copied "
+        "--device cpu",
         "hpa_kit.script:Script.__call__", "step",
         1, "a step, which itself goes on where it was", ONE,
     ),

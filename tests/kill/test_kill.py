@@ -24,7 +24,7 @@ from safetensors import safe_open
 SIGKILLED = -9
 NAMES = (
     "simulate", "segment", "store", "features", "train", "pseudo-labels", "infer", "predict", "tune",
-    "report", "ladder",
+    "report", "ablation",
 )  # fmt: skip
 KINDS = ("file", "work", "call")
 KILLS = int(os.environ.get("HPA_KIT_KILLS", len(KINDS)))
@@ -41,7 +41,7 @@ to its end. After every kill each file that is not hidden was read whole, and no
 that came when all results stood is not counted, as it costs nothing.
 
 * *equal*: how many of the trials left the same bytes as an undisturbed run, in every file but TensorBoard's,
-  the files of seconds (of a ladder's steps, of a table's fields) and the seconds in a report;
+  the files of seconds (of an ablation's steps, of a table's fields) and the seconds in a report;
 * *work*: what an undisturbed run does; *lost*: what was begun again, per kill on average and at most;
 * *allowed*: what a kill may cost at most, which is what is under way at one time; the tests hold it;
 * *left*: hidden files of interrupted writing that still lie there at the end, as a trial is over in seconds;

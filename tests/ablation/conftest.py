@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpa_kit.config import LadderSettings
+from hpa_kit.config import AblationSettings
 from hpa_kit.submission import encode_mask, write_submission
 
 SHAPE = (6, 8)
@@ -70,6 +70,6 @@ def commands():
 @pytest.fixture
 def settings(data, tmp_path):
     def make(**changes):
-        return LadderSettings(**{"data": data, "out": tmp_path / "ladder", "seeds": "0", **changes})
+        return AblationSettings(**{"data": data, "out": tmp_path / "ablation", "seeds": "0", **changes})
 
     return make

@@ -1,10 +1,10 @@
-"""The commands of a ladder, in order: how classifiers are trained, and what is inferred from them."""
+"""The commands of an ablation, in order: how classifiers are trained, and what is inferred from them."""
 
 from pathlib import Path
 from typing import NamedTuple
 
-from hpa_kit.config import EnsembleSettings, LadderSettings
-from hpa_kit.config.ladder import CLASSIFIER_RUNGS
+from hpa_kit.config import AblationSettings, EnsembleSettings
+from hpa_kit.config.ablation import CLASSIFIER_VARIANTS
 
 ROUND_0 = "round0"
 
@@ -12,7 +12,7 @@ ROUND_0 = "round0"
 class Score(NamedTuple):
     """What a submission is a score of."""
 
-    rung: str
+    variant: str
     seed: int
     masks: str  # true, classical
     rule: str
@@ -37,10 +37,10 @@ class Step(NamedTuple):
 
 
 class Plan:
-    """Collects the steps that rungs need; what several of them need is there once.
+    """Collects the steps that variants need; what several of them need is there once.
 
     Args:
-        settings: of the ladder.
+        settings: of the ablation.
 
     Attributes:
         steps: by command, in the order in which they have to run.
@@ -48,7 +48,7 @@ class Plan:
         true_masks: folder of the label maps of the true cells.
     """
 
-    def __init__(self, settings: LadderSettings) -> None:
+    def __init__(self, settings: AblationSettings) -> None:
         self.settings = settings
         self.steps: dict[tuple[str, ...], Step] = {}
         self.ensembles: dict[Path, EnsembleSettings] = {}
@@ -64,16 +64,16 @@ class Plan:
         """Where all of a seed lies."""
         return self.settings.out / f"seed{seed}"
 
-    def classifier(self, rung: str, seed: int, fold: int = 0) -> Path:
-        """A classifier of one of the classifier rungs, trained without one fold: its run folder."""
+    def classifier(self, variant: str, seed: int, fold: int = 0) -> Path:
+        """A classifier of one of the classifier variants, trained without one fold: its run folder."""
         extra: list[object] = []
-        if rung in ("longer", "round1", "both"):
+        if variant in ("longer", "round1", "both"):
             extra += ["--warm-start", self.classifier(ROUND_0, seed, fold)]
-        if rung in ("round1", "round1_fresh", "both"):
+        if variant in ("round1", "round1_fresh", "both"):
             extra += ["--round", 1, "--subcategories", self.subcategories(seed, fold)]
-        if rung in ("puzzle", "both"):
+        if variant in ("puzzle", "both"):
             extra += ["--puzzle", "cam"]
-        return self.train(rung, seed, fold, self.folder(seed) / f"fold{fold}" / rung, *extra)
+        return self.train(variant, seed, fold, self.folder(seed) / f"fold{fold}" / variant, *extra)
 
     def train(self, name: str, seed: int, fold: int, out: Path, *extra: object) -> Path:
         """Any network, trained without one fold: its run folder."""
@@ -112,22 +112,22 @@ class Plan:
             label_maps: folder.
             options: that name the members, and the rule where their YAML does not.
         """
-        name = f"{score.rung}_{score.masks}_{score.rule}"
+        name = f"{score.variant}_{score.masks}_{score.rule}"
         return self.add(
-            f"infer {score.rung} by {score.rule}, {score.masks} cells, seed {score.seed}",
-            f"infer {score.rung}", "infer", self.settings.data, *options, "--masks", label_maps,
+            f"infer {score.variant} by {score.rule}, {score.masks} cells, seed {score.seed}",
+            f"infer {score.variant}", "infer", self.settings.data, *options, "--masks", label_maps,
             "--map-size", self.settings.size, "--device", self.settings.device,
             out=self.folder(score.seed) / "submissions" / f"{name}.csv", score=score,
         )  # fmt: skip
 
 
 def plan_classifiers(plan: Plan) -> None:
-    """Every classifier rung: trained, and inferred with the true cells, so that only classes can be wrong."""
+    """Plan every classifier: trained, and inferred with the true cells, so that only classes can be wrong."""
     settings = plan.settings
     for seed in settings.seeds:
-        for rung in CLASSIFIER_RUNGS:
-            if rung in settings.rungs:
-                member = plan.classifier(rung, seed)
+        for variant in CLASSIFIER_VARIANTS:
+            if variant in settings.variants:
+                member = plan.classifier(variant, seed)
                 for rule in dict.fromkeys(("copied", *settings.rules)):
-                    score = Score(rung, seed, "true", rule)
+                    score = Score(variant, seed, "true", rule)
                     plan.infer(score, plan.true_masks, "--members", member, "--rule", rule)

@@ -1,4 +1,4 @@
-"""The lab book: all runs and checkpoints below a folder, with their settings and scores."""
+"""The experiment log: all runs and checkpoints below a folder, with their settings and scores."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ _FIRST = ("run", "checkpoint", *SCORES)
 _HIDDEN = frozenset({"tensorboard", "__pycache__"})
 
 
-class LabBook(NamedTuple):
+class ExperimentLog(NamedTuple):
     """What :func:`list_runs` found.
 
     Attributes:
@@ -32,7 +32,7 @@ class LabBook(NamedTuple):
     left_out: list[str]
 
 
-def list_runs(folder: str | Path) -> LabBook:
+def list_runs(folder: str | Path) -> ExperimentLog:
     """Find all runs and checkpoints below a folder; damaged and foreign files are named, never fatal.
 
     Raises:
@@ -51,11 +51,11 @@ def list_runs(folder: str | Path) -> LabBook:
             found.append(_attempt(_of_settings, run / SETTINGS, left_out))
         rows += [{"run": name, **row} for row in found if row]
     table = pd.DataFrame(rows, columns=[*_FIRST, *TrainSettings.model_fields], dtype=object)
-    return LabBook(table, left_out)
+    return ExperimentLog(table, left_out)
 
 
 def runs_text(table: pd.DataFrame, everything: bool = False) -> str:
-    """A lab book's table as text.
+    """An experiment log's table as text.
 
     Args:
         table, everything: as for :func:`runs_rows`.
@@ -64,7 +64,7 @@ def runs_text(table: pd.DataFrame, everything: bool = False) -> str:
 
 
 def runs_rows(table: pd.DataFrame, everything: bool = False) -> tuple[list[str], list[list[str]]]:
-    """A lab book's table for people: its header, and a row of texts per checkpoint.
+    """An experiment log's table for people: its header, and a row of texts per checkpoint.
 
     Args:
         table: of :func:`list_runs`.
@@ -83,7 +83,7 @@ def runs_rows(table: pd.DataFrame, everything: bool = False) -> tuple[list[str],
 
 
 def write_runs(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a lab book's table, with every setting, as CSV."""
+    """Write an experiment log's table, with every setting, as CSV."""
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 

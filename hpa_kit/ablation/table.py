@@ -1,16 +1,16 @@
-"""A ladder's results as Markdown: mean and spread over seeds, and each seed's number."""
+"""An ablation's results as Markdown: mean and spread over seeds, and each seed's number."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from hpa_kit.config import LadderSettings, Rule
-from hpa_kit.config.ladder import CLASSIFIER_RUNGS, STAGE_RUNGS
-from hpa_kit.ladder.scores import IMAGE_MAP
-from hpa_kit.ladder.stages import MASKS
+from hpa_kit.ablation.scores import IMAGE_MAP
+from hpa_kit.ablation.stages import MASKS
+from hpa_kit.config import AblationSettings, Rule
+from hpa_kit.config.ablation import CLASSIFIER_VARIANTS, STAGE_VARIANTS
 
-RUNG_NAMES = {
+VARIANT_NAMES = {
     "round0": "round 0",
     "longer": "round 0, trained on as long as round 1",
     "round1": "round 1 (SC-CAM), from round 0 on",
@@ -39,12 +39,12 @@ MEASURES |= {rule: f"cells: {name}" for rule, name in RULE_NAMES.items()}
 Values = Callable[[str], dict[int, float]]
 
 
-def markdown(results: pd.DataFrame, settings: LadderSettings) -> str:
-    """Tables of the rungs that settings name, as far as they are measured.
+def markdown(results: pd.DataFrame, settings: AblationSettings) -> str:
+    """Tables of the variants that settings name, as far as they are measured.
 
     Args:
-        results: of :class:`~hpa_kit.ladder.scores.Results`.
-        settings: of the ladder.
+        results: of :class:`~hpa_kit.ablation.scores.Results`.
+        settings: of the ablation.
     """
     parts = [_classifiers(results, settings), _stages(results, settings)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -60,64 +60,64 @@ def mean_and_spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f} ({each})"
 
 
-def _classifiers(results: pd.DataFrame, settings: LadderSettings) -> str:
-    rungs = [rung for rung in CLASSIFIER_RUNGS if rung in settings.rungs]
+def _classifiers(results: pd.DataFrame, settings: AblationSettings) -> str:
+    variants = [variant for variant in CLASSIFIER_VARIANTS if variant in settings.variants]
     own = {rule: f"cells: {rule}" for rule in settings.rules if rule not in RULE_NAMES}
     columns = {
         name: _spread_of(_values(results, settings, measure, "true"))
         for measure, name in (MEASURES | own).items()
         if measure in (IMAGE_MAP, "copied", *settings.rules)
     }
-    return _table("classifier, true cells", rungs, columns)
+    return _table("classifier, true cells", variants, columns)
 
 
-def _stages(results: pd.DataFrame, settings: LadderSettings) -> str:
-    rungs = [rung for rung in STAGE_RUNGS if rung in settings.rungs]
+def _stages(results: pd.DataFrame, settings: AblationSettings) -> str:
+    variants = [variant for variant in STAGE_VARIANTS if variant in settings.variants]
     columns: dict[str, Callable[[str], str]] = {}
     for masks in MASKS:
         for rule in reversed(settings.rules):
             values = _stage_values(results, settings, masks, rule)
             columns[f"{masks} cells, {RULE_NAMES.get(rule, rule)}"] = _spread_of(values)
             if rule == settings.main_rule:
-                columns[f"{masks} cells, gain"] = _gain_of(values, rungs)
-    return _table("rung", rungs, columns)
+                columns[f"{masks} cells, gain"] = _gain_of(values, variants)
+    return _table("variant", variants, columns)
 
 
-def _stage_values(results: pd.DataFrame, settings: LadderSettings, masks: str, rule: str) -> Values:
-    """A rung's values by a rule; copied scores know none, and tuned ones have their own: the main rule's."""
+def _stage_values(results: pd.DataFrame, settings: AblationSettings, masks: str, rule: str) -> Values:
+    """Give a variant's values by a rule; copied scores know none, tuned ones have the main rule's."""
     copied = _values(results, settings, "copied", masks)
     by_rule = _values(results, settings, rule, masks)
-    return lambda rung: copied(rung) if rung == "copied" else by_rule(rung)
+    return lambda variant: copied(variant) if variant == "copied" else by_rule(variant)
 
 
 def _spread_of(values: Values) -> Callable[[str], str]:
-    return lambda rung: mean_and_spread(list(values(rung).values()))
+    return lambda variant: mean_and_spread(list(values(variant).values()))
 
 
-def _gain_of(values: Values, rungs: Sequence[str]) -> Callable[[str], str]:
-    """How far a rung is above the one before it: the mean over the seeds that have both."""
+def _gain_of(values: Values, variants: Sequence[str]) -> Callable[[str], str]:
+    """How far a variant is above the one before it: the mean over the seeds that have both."""
 
-    def gain(rung: str) -> str:
-        place = rungs.index(rung)
-        before = values(rungs[place - 1]) if place else {}
-        gains = [value - before[seed] for seed, value in values(rung).items() if seed in before]
+    def gain(variant: str) -> str:
+        place = variants.index(variant)
+        before = values(variants[place - 1]) if place else {}
+        gains = [value - before[seed] for seed, value in values(variant).items() if seed in before]
         return f"{np.mean(gains):+.3f}" if gains else "–"
 
     return gain
 
 
-def _values(results: pd.DataFrame, settings: LadderSettings, measure: str, masks: str) -> Values:
-    """What gives a rung's values of one measure by seed, as far as there are any."""
+def _values(results: pd.DataFrame, settings: AblationSettings, measure: str, masks: str) -> Values:
+    """What gives a variant's values of one measure by seed, as far as there are any."""
     chosen = results[(results["measure"] == measure) & (results["masks"] == masks)]
     values = chosen["value"].to_numpy(dtype=float).tolist()
-    found = dict(zip(zip(chosen["rung"], chosen["seed"], strict=True), values, strict=True))
-    return lambda rung: {seed: found[rung, seed] for seed in settings.seeds if (rung, seed) in found}
+    found = dict(zip(zip(chosen["variant"], chosen["seed"], strict=True), values, strict=True))
+    return lambda variant: {seed: found[variant, seed] for seed in settings.seeds if (variant, seed) in found}
 
 
-def _table(first: str, rungs: Sequence[str], columns: dict[str, Callable[[str], str]]) -> str:
-    if not rungs:
+def _table(first: str, variants: Sequence[str], columns: dict[str, Callable[[str], str]]) -> str:
+    if not variants:
         return ""
     lines = [[first, *columns], ["---"] * (1 + len(columns))]
-    for rung in rungs:
-        lines.append([RUNG_NAMES[rung], *(column(rung) for column in columns.values())])
+    for variant in variants:
+        lines.append([VARIANT_NAMES[variant], *(column(variant) for column in columns.values())])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

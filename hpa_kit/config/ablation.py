@@ -1,34 +1,34 @@
-"""Settings of the command that compares methods step by step: ladder."""
+"""Settings of the command that compares methods step by step: ablation."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from hpa_kit.config.base import Settings, nearest
 from hpa_kit.config.kinds import Rule, Stride, StrideBy, split_text
 
-CLASSIFIER_RUNGS = ("round0", "longer", "round1", "round1_fresh", "puzzle", "both")
-STAGE_RUNGS = ("copied", "cams", "subcategories", "stage2", "ensemble", "tuned")
-RUNG_GROUPS = {
+CLASSIFIER_VARIANTS = ("round0", "longer", "round1", "round1_fresh", "puzzle", "both")
+STAGE_VARIANTS = ("copied", "cams", "subcategories", "stage2", "ensemble", "tuned")
+VARIANT_GROUPS = {
     "classifiers": ("round0", "round1", "puzzle", "both"),
-    "stages": STAGE_RUNGS,
-    "all": (*CLASSIFIER_RUNGS, *STAGE_RUNGS),
+    "stages": STAGE_VARIANTS,
+    "all": (*CLASSIFIER_VARIANTS, *STAGE_VARIANTS),
 }
 
 
-def _rungs(value: Any) -> Any:
-    """Names of rungs and groups -> rungs, each once, in the ladder's order."""
+def _variants(value: Any) -> Any:
+    """Names of variants and groups -> variants, each once, in the ablation's order."""
     names = split_text(value)
     if not isinstance(names, list | tuple):
         return value
-    known = {**{name: (name,) for name in RUNG_GROUPS["all"]}, **RUNG_GROUPS}
+    known = {**{name: (name,) for name in VARIANT_GROUPS["all"]}, **VARIANT_GROUPS}
     for name in names:
         if name not in known:
-            raise ValueError(f"there is no rung {name!r}{nearest(str(name), known)}")
-    wanted = {rung for name in names for rung in known[name]}
-    return tuple(rung for rung in RUNG_GROUPS["all"] if rung in wanted)
+            raise ValueError(f"there is no variant {name!r}{nearest(str(name), known)}")
+    wanted = {variant for name in names for variant in known[name]}
+    return tuple(variant for variant in VARIANT_GROUPS["all"] if variant in wanted)
 
 
 def _each_once(value: Any) -> Any:
@@ -36,19 +36,21 @@ def _each_once(value: Any) -> Any:
     return tuple(dict.fromkeys(values)) if isinstance(values, Iterable) else value
 
 
-class LadderSettings(Settings):
-    """``hpa-kit ladder``: what each method adds, on fields whose cells are known."""
+class AblationSettings(Settings):
+    """``hpa-kit ablation``: what each method adds, on fields whose cells are known."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"rungs": "variants"}
 
     data: Path = Field(description="folder as hpa-kit simulate writes: train.csv, train/, test/, truth.csv")
-    out: Path = Field(description="folder to write; a ladder that was cut off goes on there")
+    out: Path = Field(description="folder to write; an ablation that was cut off goes on there")
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_each_once)] = Field(
         (0, 1, 2), min_length=1, description="seeds; every one trains everything anew"
     )
-    rungs: Annotated[tuple[str, ...], BeforeValidator(_rungs)] = Field(
-        RUNG_GROUPS["classifiers"],
+    variants: Annotated[tuple[str, ...], BeforeValidator(_variants)] = Field(
+        VARIANT_GROUPS["classifiers"],
         min_length=1,
-        description=f"what to compare: classifiers ({', '.join(RUNG_GROUPS['classifiers'])}), "
-        f"stages ({', '.join(STAGE_RUNGS)}), all, or some by name, such as round0,longer,round1",
+        description=f"what to compare: classifiers ({', '.join(VARIANT_GROUPS['classifiers'])}), "
+        f"stages ({', '.join(STAGE_VARIANTS)}), all, or some by name, such as round0,longer,round1",
     )
     masks: Path | None = Field(None, description="label maps of the true cells; by default data's masks/")
     rules: Annotated[tuple[Rule, ...], BeforeValidator(_each_once)] = Field(

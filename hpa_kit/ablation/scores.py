@@ -7,15 +7,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hpa_kit.ablation.plan import Score
 from hpa_kit.classes import N_CLASSES, NEGATIVE
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path
-from hpa_kit.ladder.plan import Score
 from hpa_kit.submission import evaluate, read_submission
 from hpa_kit.submission.table import parse_prediction, parse_truth
 from hpa_kit.tables import read_table
 
-COLUMNS = ("rung", "seed", "masks", "measure", "value")
+COLUMNS = ("variant", "seed", "masks", "measure", "value")
+OLD_VARIANT = "rung"  # the first column's name in tables that were written before
 IMAGE_MAP = "image mAP"
 
 
@@ -33,16 +34,18 @@ class Results:
         self.path = path
         self._values: dict[tuple[str, int, str, str], float] = {}
         if path.exists():
-            table = read_table(path, COLUMNS)
+            table = read_table(path, COLUMNS[1:]).rename(columns={OLD_VARIANT: COLUMNS[0]})
+            if COLUMNS[0] not in table:
+                raise InputError(f"ablation: {path} has no column {COLUMNS[0]}; delete it to measure anew")
             for row in table[list(COLUMNS)].itertuples(index=False, name=None):
                 try:
                     self._values[row[0], int(row[1]), row[2], row[3]] = float(row[4])
                 except ValueError as error:
-                    raise InputError(f"ladder: {path} is damaged: {error}; delete it") from None
+                    raise InputError(f"ablation: {path} is damaged: {error}; delete it") from None
 
     def has(self, score: Score) -> bool:
         """Whether a submission was measured."""
-        return (score.rung, score.seed, score.masks, score.rule) in self._values
+        return (score.variant, score.seed, score.masks, score.rule) in self._values
 
     def measure(self, score: Score, truth: Path, submission: Path) -> dict[str, float]:
         """Measure a submission and keep what comes of it, by the name of the measure.
@@ -56,13 +59,13 @@ class Results:
         if score.rule == "copied":
             found = {IMAGE_MAP: image_map(truth, submission)} | found
         for measure, value in found.items():
-            self._values[score.rung, score.seed, score.masks, measure] = value
+            self._values[score.variant, score.seed, score.masks, measure] = value
         with atomic_path(self.path) as temporary:
             self.table().to_csv(temporary, index=False, lineterminator="\n")
         return found
 
     def table(self) -> pd.DataFrame:
-        """Columns ``rung``, ``seed``, ``masks``, ``measure``, ``value``; one row per number."""
+        """Columns ``variant``, ``seed``, ``masks``, ``measure``, ``value``; one row per number."""
         rows = [(*key, value) for key, value in self._values.items()]
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -75,7 +78,7 @@ def cell_map(truth: Path, submission: Path) -> float:
     """
     found = evaluate(truth, submission).mean_ap
     if found is None:
-        raise InputError(f"ladder: {truth} shows no class in any cell; there is nothing to score")
+        raise InputError(f"ablation: {truth} shows no class in any cell; there is nothing to score")
     return found
 
 
@@ -113,7 +116,7 @@ def mean_average_precision(shown: NDArray[np.bool_], given: NDArray[np.float64])
 
     present = np.flatnonzero(shown.any(axis=0))
     if not len(present):
-        raise InputError("ladder: no test field shows any class; there is nothing to score")
+        raise InputError("ablation: no test field shows any class; there is nothing to score")
     return float(np.mean([average_precision_score(shown[:, c], given[:, c]) for c in present]))
 
 

@@ -1,4 +1,4 @@
-"""The lab book lists what was trained, whatever else lies there."""
+"""The experiment log lists what was trained, whatever else lies there."""
 
 import math
 
@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from hpa_kit.cli import main
 from hpa_kit.config import TrainSettings, make_settings, read_yaml, write_yaml
 from hpa_kit.errors import InputError
-from hpa_kit.report.runs import list_runs, runs_text, settings_yaml
+from hpa_kit.report.experiment_log import list_runs, runs_text, settings_yaml
 from hpa_kit.training.checkpoint import write_checkpoint
 
 

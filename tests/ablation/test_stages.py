@@ -1,21 +1,21 @@
-"""The rungs of the whole job: what they share, what they are made of, what the table says of them."""
+"""The variants of the whole job: what they share, what they are made of, what the table says of them."""
 
 import pandas as pd
 import pytest
 
+from hpa_kit.ablation import ablation
+from hpa_kit.ablation.plan import Plan
+from hpa_kit.ablation.scores import COLUMNS
+from hpa_kit.ablation.stages import plan_stages
+from hpa_kit.ablation.table import markdown
 from hpa_kit.config import read_ensemble
 from hpa_kit.errors import InputError
-from hpa_kit.ladder import ladder
-from hpa_kit.ladder.plan import Plan
-from hpa_kit.ladder.scores import COLUMNS
-from hpa_kit.ladder.stages import plan_stages
-from hpa_kit.ladder.table import markdown
 
 
 @pytest.fixture
 def stages(settings):
     def make(**changes):
-        return settings(**{"rungs": "stages", "folds": 2, "rules": "mean_logit", **changes})
+        return settings(**{"variants": "stages", "folds": 2, "rules": "mean_logit", **changes})
 
     return make
 
@@ -49,7 +49,7 @@ def test_stage_2_starts_with_the_classifier_of_its_fold_and_is_judged_by_few_fie
 
     assert [last(command, "--fold") for command in trained] == ["0", "1", "2"]
     assert {last(command, "--folds") for command in trained} == {"5"}
-    seed = tmp_path / "ladder" / "seed0"
+    seed = tmp_path / "ablation" / "seed0"
     wanted = [str(seed / f"fold{fold}" / "round1") for fold in (0, 1, 0)]
     assert [last(command, "--warm-start") for command in trained] == wanted
 
@@ -77,12 +77,12 @@ def test_each_kind_of_cells_is_scored_by_its_own_label_maps_and_stage_2_learns_f
             folder = step.command[step.command.index("--masks") + 1]
             true = "true cells" in step.title
             assert not (true and step.command[0] == "pseudo-labels")
-            assert folder == str(data / "masks" if true else tmp_path / "ladder" / "label_maps"), step.title
+            assert folder == str(data / "masks" if true else tmp_path / "ablation" / "label_maps"), step.title
 
 
 def test_stage_2_gives_maps_only_and_half_the_weight_of_the_ensemble(stages, commands):
     chosen = stages(stage2_networks=2, tune_by="images")
-    ladder(chosen, commands)
+    ablation(chosen, commands)
     stage2 = read_ensemble(chosen.out / "seed0" / "true" / "stage2.yaml").members
     assert [member.mode for member in stage2] == ["pred", "pred", "cam", "cam"]
     whole = read_ensemble(chosen.out / "seed0" / "classical" / "ensemble.yaml").members
@@ -96,15 +96,15 @@ def test_choices_are_tuned_by_cells_or_by_image_labels_as_asked(stages, commands
     with pytest.raises(
         InputError, match=r"truth_train.csv is missing, by which tune chooses.*--tune-by images"
     ):
-        ladder(stages(), commands)
+        ablation(stages(), commands)
     assert commands.commands == []
-    ladder(stages(tune_by="images"), commands)
+    ablation(stages(tune_by="images"), commands)
     assert all("--truth" not in words for words in commands.named("tune"))
     tuned = [words for words in commands.named("infer") if "tuned_true" in words[-1]]
     assert len(tuned) == 1 and "--rule" not in tuned[0]
 
 
-def test_the_table_tells_the_gain_from_rung_to_rung(settings):
+def test_the_table_tells_the_gain_from_variant_to_variant(settings):
     rows = [
         *(("copied", seed, "true", "copied", value) for seed, value in enumerate((0.5, 0.6))),
         *(("cams", seed, "true", "mean_logit", value) for seed, value in enumerate((0.7, 0.7))),
@@ -112,10 +112,10 @@ def test_the_table_tells_the_gain_from_rung_to_rung(settings):
         ("tuned", 0, "classical", "mean_logit", 0.9),
         ("cams", 7, "true", "mean_logit", 0.1),
     ]
-    chosen = settings(rungs="copied,cams,tuned", seeds="0,1", rules="cam_share,mean_logit")
+    chosen = settings(variants="copied,cams,tuned", seeds="0,1", rules="cam_share,mean_logit")
     lines = markdown(pd.DataFrame(rows, columns=list(COLUMNS)), chosen).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0][:3] == ["rung", "true cells, mean logit", "true cells, gain"]
+    assert cells[0][:3] == ["variant", "true cells, mean logit", "true cells, gain"]
     assert cells[2][:3] == ["image scores copied", "0.550 ± 0.071 (0.500, 0.600)", "–"]
     assert cells[3][:4] == ["class maps, round 0", "0.700 ± 0.000 (0.700, 0.700)", "+0.150", "0.400"]
     assert cells[4] == ["ensemble, tuned", "–", "–", "–", "0.900", "–", "–"]

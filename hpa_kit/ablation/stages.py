@@ -1,33 +1,33 @@
-"""The rungs of the whole job: image scores copied, class maps, rounds, stage 2, ensemble, tuned."""
+"""The variants of the whole job: image scores copied, class maps, rounds, stage 2, ensemble, tuned."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
+from hpa_kit.ablation.plan import ROUND_0, Plan, Score
 from hpa_kit.config import EnsembleSettings, MemberSettings, make_settings
-from hpa_kit.config.ladder import STAGE_RUNGS
-from hpa_kit.ladder.plan import ROUND_0, Plan, Score
+from hpa_kit.config.ablation import STAGE_VARIANTS
 
 MASKS = ("true", "classical")
 STAGE_2_BATCH = 8  # fields: many small steps, as there are few fields and minutes
 
 
 def plan_stages(plan: Plan) -> None:
-    """Every stage rung, with the true cells and with those that the classical segmenter finds.
+    """Every stage variant, with the true cells and with those that the classical segmenter finds.
 
     All networks are trained once, whatever the cells: stage 2 learns from pseudo labels of those that the
     classical segmenter finds, as the true ones are not known where it is used.
     """
     settings = plan.settings
-    wanted = [rung for rung in STAGE_RUNGS if rung in settings.rungs]
+    wanted = [variant for variant in STAGE_VARIANTS if variant in settings.variants]
     for seed in settings.seeds if wanted else ():
         for masks in MASKS:
             stages = _Stages(plan, seed, masks)
-            for rung in wanted:
-                stages.add(rung)
+            for variant in wanted:
+                stages.add(variant)
 
 
 class _Stages:
-    """One seed's rungs with one kind of cells."""
+    """One seed's variants with one kind of cells."""
 
     def __init__(self, plan: Plan, seed: int, masks: str) -> None:
         self.plan, self.seed, self.masks = plan, seed, masks
@@ -36,27 +36,27 @@ class _Stages:
         self.classical = _classical(plan)
         self.label_maps = plan.true_masks if masks == "true" else self.classical
 
-    def add(self, rung: str) -> None:
-        """Plan a rung: what it needs, and its submissions."""
+    def add(self, variant: str) -> None:
+        """Plan a variant: what it needs, and its submissions."""
         options = {
             "copied": lambda: ("--members", *self._classifiers(ROUND_0)),
             "cams": lambda: ("--members", *self._classifiers(ROUND_0)),
             "subcategories": lambda: ("--members", *self._classifiers("round1")),
-            "stage2": lambda: ("--ensemble", self._yaml(rung, self._stage_2_members())),
-            "ensemble": lambda: ("--ensemble", self._yaml(rung, self._all_members())),
+            "stage2": lambda: ("--ensemble", self._yaml(variant, self._stage_2_members())),
+            "ensemble": lambda: ("--ensemble", self._yaml(variant, self._all_members())),
             "tuned": lambda: ("--ensemble", self._tuned()),
-        }[rung]()
-        if rung == "tuned":
-            self.plan.infer(self._score(rung, self.settings.main_rule), self.label_maps, *options)
+        }[variant]()
+        if variant == "tuned":
+            self.plan.infer(self._score(variant, self.settings.main_rule), self.label_maps, *options)
             return
-        for rule in ("copied",) if rung == "copied" else self.settings.rules:
-            self.plan.infer(self._score(rung, rule), self.label_maps, *options, "--rule", rule)
+        for rule in ("copied",) if variant == "copied" else self.settings.rules:
+            self.plan.infer(self._score(variant, rule), self.label_maps, *options, "--rule", rule)
 
-    def _score(self, rung: str, rule: str) -> Score:
-        return Score(rung, self.seed, self.masks, rule)
+    def _score(self, variant: str, rule: str) -> Score:
+        return Score(variant, self.seed, self.masks, rule)
 
-    def _classifiers(self, rung: str) -> list[Path]:
-        return [self.plan.classifier(rung, self.seed, fold) for fold in range(self.settings.folds)]
+    def _classifiers(self, variant: str) -> list[Path]:
+        return [self.plan.classifier(variant, self.seed, fold) for fold in range(self.settings.folds)]
 
     def _networks(self) -> list[Path]:
         """Stage 2: networks that learnt from out-of-fold pseudo labels of the round-1 classifiers.
@@ -89,17 +89,17 @@ class _Stages:
 
     def _all_members(self) -> Iterator[MemberSettings]:
         """Half the weight to classifiers, of both rounds, half to stage 2."""
-        classifiers = [run for rung in (ROUND_0, "round1") for run in self._classifiers(rung)]
+        classifiers = [run for variant in (ROUND_0, "round1") for run in self._classifiers(variant)]
         networks = self._networks()
         for run in classifiers:
             yield _member(run, "both", 0.5 / len(classifiers))
         for run in networks:
             yield _member(run, "cam", 0.5 / len(networks))
 
-    def _yaml(self, rung: str, members: Iterator[MemberSettings]) -> Path:
+    def _yaml(self, variant: str, members: Iterator[MemberSettings]) -> Path:
         chosen = self.settings
         values = {"members": tuple(members), "rule": chosen.main_rule, "map_size": chosen.size}
-        path = self.folder / f"{rung}.yaml"
+        path = self.folder / f"{variant}.yaml"
         self.plan.ensembles[path] = make_settings(EnsembleSettings, values | {"masks": self.label_maps})
         return path
 

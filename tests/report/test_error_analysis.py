@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hpa_kit.report.evidence import NOTHING, calibration, cell_scores, measure
+from hpa_kit.report.error_analysis import NOTHING, calibration, cell_scores, measure
 from hpa_kit.submission import encode_mask, evaluate, write_submission
 from hpa_kit.submission.table import parse_prediction
 

@@ -1,4 +1,4 @@
-"""Running a ladder: every step once, each submission measured, all of it in a table."""
+"""Running an ablation: every step once, each submission measured, all of it in a table."""
 
 import time
 from collections.abc import Sequence
@@ -6,28 +6,29 @@ from pathlib import Path
 
 import numpy as np
 
-from hpa_kit.config import LadderSettings, make_settings, read_yaml, write_ensemble, write_yaml
+from hpa_kit.ablation.plan import Plan, Score, Step, plan_classifiers
+from hpa_kit.ablation.scores import Results
+from hpa_kit.ablation.stages import plan_stages
+from hpa_kit.ablation.table import markdown
+from hpa_kit.config import AblationSettings, make_settings, read_yaml, write_ensemble, write_yaml
 from hpa_kit.data import DataFolder
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
-from hpa_kit.ladder.plan import Plan, Score, Step, plan_classifiers
-from hpa_kit.ladder.scores import Results
-from hpa_kit.ladder.stages import plan_stages
-from hpa_kit.ladder.table import markdown
 from hpa_kit.report.text import text_table
 from hpa_kit.script import Run, Script
 from hpa_kit.timing import duration
 
-RESULTS, TABLE, STEPS, SETTINGS = "results.csv", "ladder.md", "steps.csv", "ladder.yaml"
-# These may change between two starts of a ladder: what is compared, not how.
-_FREE = frozenset({"data", "out", "seeds", "rungs", "rules", "device"})
+RESULTS, TABLE, STEPS, SETTINGS = "results.csv", "ablation.md", "steps.csv", "ablation.yaml"
+OLD_SETTINGS = "ladder.yaml"  # of folders that were begun when variants were called rungs
+# These may change between two starts of an ablation: what is compared, not how.
+_FREE = frozenset({"data", "out", "seeds", "variants", "rules", "device"})
 
 
-def ladder(settings: LadderSettings, run: Run) -> Path:
-    """Train, infer and measure whatever the rungs need, for every seed; a finished step is not done again.
+def ablation(settings: AblationSettings, run: Run) -> Path:
+    """Train, infer and measure what the variants need, for every seed; a finished step is not done again.
 
-    ``out`` gets ``results.csv`` (one number per row), ``ladder.md`` (mean and spread over seeds),
-    ``steps.csv`` (which commands are done, and how long each took), ``ladder.yaml``, and a folder per seed.
+    ``out`` gets ``results.csv`` (one number per row), ``ablation.md`` (mean and spread over seeds),
+    ``steps.csv`` (which commands are done, and how long each took), ``ablation.yaml``, and a folder per seed.
 
     Args:
         settings: what to compare, on which fields.
@@ -37,8 +38,8 @@ def ladder(settings: LadderSettings, run: Run) -> Path:
         Path of the Markdown table.
 
     Raises:
-        InputError: data lack something, ``out`` holds a ladder of other settings, or a step failed; what was
-            done so far is kept and the next ladder goes on from there.
+        InputError: data lack something, ``out`` holds an ablation of other settings, or a step failed; what
+            was done so far is kept and the next ablation goes on from there.
     """
     truth = _truth(settings)
     plan = Plan(settings)
@@ -48,7 +49,7 @@ def ladder(settings: LadderSettings, run: Run) -> Path:
     write_yaml(settings, settings.out / SETTINGS)
     for path, ensemble in plan.ensembles.items():
         write_ensemble(ensemble, path)
-    script = Script("ladder", run, settings.out / STEPS)
+    script = Script("ablation", run, settings.out / STEPS)
     results = Results(settings.out / RESULTS)
     steps = list(plan.steps.values())
     begun = time.monotonic()
@@ -68,11 +69,11 @@ def ladder(settings: LadderSettings, run: Run) -> Path:
 
 def _say(score: Score, found: dict[str, float]) -> None:
     for measure, value in found.items():
-        print(f"{score.rung}, seed {score.seed}, {score.masks} cells: {measure} {value:.4f}")
+        print(f"{score.variant}, seed {score.seed}, {score.masks} cells: {measure} {value:.4f}")
 
 
-def _truth(settings: LadderSettings) -> Path:
-    """The truth of the test fields; all that a ladder needs is looked for before anything is trained."""
+def _truth(settings: AblationSettings) -> Path:
+    """The truth of the test fields; all that an ablation needs is looked for before anything is trained."""
     folder = DataFolder(settings.data)
     folder.labels()
     for split in ("train", "test"):
@@ -80,32 +81,36 @@ def _truth(settings: LadderSettings) -> Path:
     truth = folder.truth("test")
     if truth is None:
         raise InputError(
-            f"ladder: {settings.data / 'truth.csv'} is missing; expected the truth of every test cell, "
+            f"ablation: {settings.data / 'truth.csv'} is missing; expected the truth of every test cell, "
             "as hpa-kit simulate writes it"
         )
-    if "tuned" in settings.rungs and settings.tune_by == "cells" and folder.truth("train") is None:
+    if "tuned" in settings.variants and settings.tune_by == "cells" and folder.truth("train") is None:
         raise InputError(
-            f"ladder: {settings.data / 'truth_train.csv'} is missing, by which tune chooses; give it, or "
+            f"ablation: {settings.data / 'truth_train.csv'} is missing, by which tune chooses; give it, or "
             "--tune-by images"
         )
     masks = settings.masks or settings.data / "masks"
     if not masks.is_dir():
-        raise InputError(f"ladder: {masks} is missing; give --masks, a folder of the true cells' label maps")
+        raise InputError(
+            f"ablation: {masks} is missing; give --masks, a folder of the true cells' label maps"
+        )
     return truth
 
 
-def _refuse_other_settings(settings: LadderSettings) -> None:
+def _refuse_other_settings(settings: AblationSettings) -> None:
     """One folder holds numbers that can be compared."""
-    path = settings.out / SETTINGS
-    if not path.is_file():
+    paths = (settings.out / SETTINGS, settings.out / OLD_SETTINGS)
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
         return
-    before = make_settings(LadderSettings, read_yaml(path), source=str(path))
+    renamed = {AblationSettings.renamed.get(name, name): value for name, value in read_yaml(path).items()}
+    before = make_settings(AblationSettings, renamed, source=str(path))
     old, new = before.model_dump(mode="json"), settings.model_dump(mode="json")
     differing = [name for name in new if name not in _FREE and old[name] != new[name]]
     if differing:
         listed = ", ".join(f"{name} {old[name]} (now {new[name]})" for name in differing)
         raise InputError(
-            f"ladder: the one in {settings.out} was started with {listed}; give these again to go on, "
+            f"ablation: the one in {settings.out} was started with {listed}; give these again to go on, "
             "or another --out"
         )
 
