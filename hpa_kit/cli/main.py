@@ -109,9 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     words = sys.argv[1:] if argv is None else list(argv)
-    if words and words[0] in RENAMED:
-        return _refuse(InputError(f"the command {words[0]} is called {RENAMED[words[0]]} now"))
     try:
+        if words and words[0] in RENAMED:
+            raise InputError(f"the command {words[0]} is called {RENAMED[words[0]]} now")
         arguments = _parser(words).parse_args(words)
         if hasattr(arguments, "function"):
             return int(arguments.function(arguments))
