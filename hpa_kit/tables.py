@@ -25,21 +25,32 @@ def read_table(
     """Read a CSV as text; nothing is a number, nothing is missing.
 
     Args:
-        path: the file, UTF-8 with or without BOM, commas, semicolons or tabs between its values.
+        path: the file, UTF-8 with or without BOM; commas, semicolons or tabs between its values.
         columns: what it must have; others may follow and are kept.
         numbers: {column: dtype} of those that are no text after all: text needs ten times the memory.
 
     Raises:
         InputError: the file is missing, empty or no table, lacks a column, or a number is none.
     """
+    return read_separated(path, columns, numbers)[0]
+
+
+def read_separated(
+    path: str | Path, columns: tuple[str, ...], numbers: Mapping[str, Any] | None = None
+) -> tuple[pd.DataFrame, str]:
+    """Read a table as :func:`read_table` does, and what stands between its values: the first of
+    :data:`SEPARATORS` by which its header names most of the columns, a comma where it names none.
+    """
     path = Path(path)
     wanted = f"expected a CSV with the columns {', '.join(columns)}"
-    separator = find_separator(path, columns)
     try:
-        with warnings.catch_warnings():  # a row longer than the header only earns a warning, and is cut
+        with io.BufferedReader(io.FileIO(path), _MAX_HEADER) as file, warnings.catch_warnings():
+            header = _header(file.peek())
+            separator = max(SEPARATORS, key=lambda one: _named(header, columns, one))
+            # A row longer than the header only earns a warning, and is cut.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(
-                path,
+                path if path.is_file() else file,  # by its name it may be packed; a pipe is read once
                 sep=separator,
                 dtype=defaultdict(lambda: object, numbers or {}),
                 keep_default_na=False,
@@ -62,29 +73,18 @@ def read_table(
     if lacking:
         raise InputError(
             f"tables: {path} lacks the column {', '.join(lacking)}; "
-            f"expected {', '.join(columns)}, found {_found(path, columns, separator, table)}"
+            f"expected {', '.join(columns)}, found {_found(header, columns, separator, table)}"
         )
+    # Blanks around a name hide it from pandas.
+    missed = {name: dtype for name, dtype in (numbers or {}).items() if table[name].dtype != dtype}
     try:
-        return table.astype(dict(numbers or {}))  # where blanks around a name have hidden it from pandas
+        return (table.astype(missed) if missed else table), separator
     except (ValueError, OverflowError) as error:
         raise InputError(f"tables: {path} cannot be read as a CSV: {' '.join(str(error).split())}") from None
 
 
-def find_separator(path: str | Path, columns: tuple[str, ...]) -> str:
-    """What stands between the values of a table, by its header: the first of :data:`SEPARATORS` by which it
-    names most of the columns; a comma where it names none, or cannot be read.
-
-    Args:
-        path: the file.
-        columns: what it should have.
-    """
-    header = _header(path)
-    return max(SEPARATORS, key=lambda separator: _named(header, columns, separator))
-
-
-def _found(path: Path, columns: tuple[str, ...], separator: str, table: pd.DataFrame) -> str:
+def _found(header: str, columns: tuple[str, ...], separator: str, table: pd.DataFrame) -> str:
     """The columns of a table that lacks some, and what stands between them where that explains it."""
-    header = _header(path)
     for other, name in _NOT_READ.items():
         if _named(header, columns, other) == len(columns) > 1:
             return f"{header.strip()}, with {name} between them; put commas, semicolons or tabs there"
@@ -92,19 +92,16 @@ def _found(path: Path, columns: tuple[str, ...], separator: str, table: pd.DataF
     return ", ".join(table.columns) + between
 
 
-def _header(path: str | Path) -> str:
-    """The first line that is not blank, or nothing where there is none."""
-    try:
-        with Path(path).open(encoding="utf-8-sig", errors="replace") as file:
-            return file.read(_MAX_HEADER).lstrip("\n").partition("\n")[0]
-    except OSError:
-        return ""
+def _header(start: bytes) -> str:
+    """The first line that is not blank."""
+    lines = start.decode("utf-8-sig", errors="replace").splitlines()
+    return next((line for line in lines if line.strip()), "")
 
 
 def _named(header: str, columns: tuple[str, ...], separator: str) -> int:
     """How many of the columns a header names, read by a separator."""
     try:
-        names = next(csv.reader(io.StringIO(header), delimiter=separator), [])
+        names = next(csv.reader([header], delimiter=separator), [])
     except csv.Error:
         return 0
     return len(set(columns) & {name.strip() for name in names})

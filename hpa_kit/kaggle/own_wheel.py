@@ -55,7 +55,6 @@ def take_from_bundle(bundle: Path, folder: Path, image: str | Path) -> tuple[Pat
     Returns:
         The wheel, or None where there is none that can be kept; lines that say what becomes of it.
     """
-    again = f"to have it in, ./build_dataset.sh --{PROJECT} PATH"
     if not bundle.is_file():
         return None, []
     try:
@@ -68,7 +67,8 @@ def take_from_bundle(bundle: Path, folder: Path, image: str | Path) -> tuple[Pat
         if hashlib.sha256(content).hexdigest() != hashes[name]:
             raise ValueError(f"{name} is not as it was built")
     except (*BROKEN_ZIP, ValueError, KeyError, TypeError) as error:
-        return None, [f"{bundle} before was damaged ({error}); a wheel of {PROJECT} is not kept: {again}"]
+        lost = f"a wheel of {PROJECT} that it held is not kept; ./build_dataset.sh --{PROJECT} PATH has it in"
+        return None, [f"{bundle} of before was damaged ({error}); {lost}"]
     path = folder / Path(name).name
     path.write_bytes(content)
     try:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from hpa_kit.errors import InputError
 from hpa_kit.submission.rle import mask_runs
 from hpa_kit.submission.table import COLUMNS, parse_prediction, parse_size, read_submission
-from hpa_kit.tables import SEPARATORS, find_separator, read_table
+from hpa_kit.tables import SEPARATORS, read_separated
 
 # Of one kind of fault, this many IDs are named one by one.
 MOST_NAMED = 50
@@ -29,13 +29,13 @@ def check_submission(csv: str | Path, sample_csv: str | Path) -> list[str]:
     """
     sample = read_submission(sample_csv)
     try:
-        table = read_table(csv, COLUMNS)
+        table, separator = read_separated(csv, COLUMNS)
     except InputError as error:
         if not Path(csv).is_file():
             raise
         return [str(error)]
     faults = []
-    if (separator := find_separator(csv, COLUMNS)) != ",":
+    if separator != ",":
         faults.append(f"{SEPARATORS[separator]} stand between the columns; expected commas")
     if tuple(table.columns) != COLUMNS:
         faults.append(f"columns are {','.join(table.columns)}; expected {','.join(COLUMNS)}")

@@ -1,6 +1,9 @@
 """Tables: IDs and labels are text whatever they look like."""
 
 import csv
+import gzip
+import os
+import threading
 from contextlib import suppress
 
 import pytest
@@ -98,6 +101,20 @@ def test_every_table_is_read_by_its_own_separator(tmp_path, separator):
     assert external[["ID", "Label"]].values.tolist() == [["00123", "0|16"]]
     scores = table("s.csv", ("ID", " cell", *CLASS_COLUMNS), ("1e5", 1, *[0.5] * 19), ("1e5", 2, *[1] * 19))
     assert read_cell_scores(scores).iloc[:, :3].values.tolist() == [["1e5", 1, 0.5], ["1e5", 2, 1.0]]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_a_pipe_is_read_once_and_a_packed_table_by_its_name(tmp_path, separator):
+    text = "ID,Label\n1e5,7\n".replace(",", separator).encode()
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(text,))
+    writer.start()
+    assert read_labels(tmp_path / "pipe").values.tolist() == [["1e5", "7"]]
+    writer.join()
+    if separator == ",":
+        (tmp_path / "table.csv.gz").write_bytes(gzip.compress(text))
+        assert read_labels(tmp_path / "table.csv.gz").values.tolist() == [["1e5", "7"]]
 
 
 def test_tables_as_spreadsheets_save_them_are_read(shared):

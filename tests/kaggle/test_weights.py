@@ -119,6 +119,7 @@ def test_bare_runs_become_the_ensemble_that_infer_makes_of_them(runs, packed):
 
 def test_the_card_tells_scores_settings_and_licence(packed):
     card = (packed / "README.md").read_text()
+    assert json.loads((packed / "dataset-metadata.json").read_text())["description"] == card  # the page
     for said in ("CC0-1.0", "macro_f1 0.5", "resnet10t", "fold 1 of 5", "Human Protein Atlas"):
         assert said in card
     metadata = json.loads((packed / "dataset-metadata.json").read_text())
