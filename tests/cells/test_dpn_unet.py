@@ -34,7 +34,7 @@ def test_logits_are_the_originals(reference):
         x = torch.from_numpy(original["x"])
         scale = np.abs(original["logits"]).max()
         logits = network(x)
-        # Other processors sum in another order; in float64 the original's own logits are off by .8e-5 of scale.
+        # Other processors sum in another order; against float64 the original itself is off by .8e-5 of it.
         assert np.abs(logits.numpy() - original["logits"]).max() <= 1e-5 * scale
         # A softmax moves by half of what its logits do at most.
         assert np.abs(logits.softmax(1).numpy() - original["softmax"]).max() <= 0.5e-5 * scale
