@@ -15,6 +15,7 @@ from hpa_kit.config import EnsembleSettings, MemberSettings, Views
 from hpa_kit.data import resize_field
 from hpa_kit.devices import is_out_of_memory
 from hpa_kit.errors import InputError
+from hpa_kit.flow import Failure, attempt
 from hpa_kit.inference.views import LoadedMember, load, resized_maps
 from hpa_kit.training.checkpoint import settings_of
 from hpa_kit.training.warm_start import checkpoint_file
@@ -184,6 +185,17 @@ class Ensemble:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         return found
+
+    def look_each(self, inputs: Sequence[Inputs]) -> list[FieldMaps | Failure]:
+        """As :meth:`look`; where the members fail on a batch each of its fields has another chance alone."""
+        if not inputs:
+            return []
+        seen = attempt(self.look, inputs)
+        if not isinstance(seen, Failure):
+            return list(seen)
+        if len(inputs) == 1:
+            return [seen]
+        return [found for one in inputs for found in self.look_each([one])]
 
     @torch.inference_mode()
     def _together(self, inputs: Sequence[Inputs]) -> list[FieldMaps]:

@@ -182,7 +182,8 @@ def test_a_slow_disk_costs_the_last_fields_not_the_views(fields, member, clock, 
 
 def test_time_that_is_spent_before_counts(fields, member, clock, monkeypatch) -> None:
     slow_members(monkeypatch, clock, lambda effort: 1)
-    infer(settings(fields, member, budget=1.0, spent=1.0), now=clock)
+    with pytest.raises(InputError, match="there was no time for any"):
+        infer(settings(fields, member, budget=1.0, spent=1.0), now=clock)
     assert found(fields) == 0
 
 
