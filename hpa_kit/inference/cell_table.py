@@ -20,7 +20,7 @@ from hpa_kit.inference.pipeline import evidence, fill, journal_of
 from hpa_kit.inference.prepare import PreparedField
 from hpa_kit.inference.rows import CellRows
 from hpa_kit.inference.rules import CLASS_COLUMNS, ScoringRule, score_field
-from hpa_kit.inference.work import Filling, refuse_if_all_failed, report_fields
+from hpa_kit.inference.work import Filling, refuse_if_nothing_done, report_fields
 
 BOX = ("box_top", "box_left", "box_bottom", "box_right")
 COLUMNS = ("ID", "cell", "centroid_y", "centroid_x", *BOX, "area", "cut_by_border", *CLASS_COLUMNS)
@@ -45,7 +45,7 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
         and a score per location class under its name.
 
     Raises:
-        InputError: data, members or settings cannot be used, or not one field could be.
+        InputError: data, members or settings cannot be used, or not one field was scored.
     """
     images = DataFolder(settings.data).images(settings.split)
     ids = find_fields(images)
@@ -70,7 +70,7 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
     with CellRows(settings.out, ids, header, Journal(journal_of(settings.out))) as table:
         outcome = fill(filling, table)
         report_fields("predict", chosen.masks, ids, outcome, "has no rows")
-        refuse_if_all_failed("predict", images, ids, outcome)
+        refuse_if_nothing_done("predict", images, ids, outcome)
     return settings.out
 
 

@@ -37,7 +37,7 @@ from hpa_kit.inference.work import (
     Filling,
     Outcome,
     outcome_of,
-    refuse_if_all_failed,
+    refuse_if_nothing_done,
     report_fields,
     report_submission,
     submission_work,
@@ -78,8 +78,9 @@ def infer(settings: InferSettings, now: Now = monotonic) -> Path:
         found.
 
     Raises:
-        InputError: data, members or settings cannot be used, or not one field could be scored; the CSV with
-            rows that find nothing is there nevertheless.
+        InputError: data, members or settings cannot be used, or not one field was scored, as where the time
+            was over before or the device is broken; the CSV with rows that find nothing stands nevertheless.
+            That every field is without cells is a result.
     """
     budget = Budget(settings.budget * 3600, settings.spent * 3600, now)
     chosen = settings.of_ensemble()
@@ -99,7 +100,7 @@ def infer(settings: InferSettings, now: Now = monotonic) -> Path:
         outcome = fill(filling, rows, settings.give_up)
         report_fields("infer", chosen.masks, work.ids, outcome, "finds nothing")
         report_submission(settings.out, work, outcome)
-        refuse_if_all_failed("infer", work.images, work.ids, outcome)
+        refuse_if_nothing_done("infer", work.images, work.ids, outcome)
     return settings.out
 
 
@@ -170,7 +171,8 @@ def _run(
     ensembles = [_load(filling, rule, device) for device in devices]
     efforts = ensembles[0].efforts(give_up)
     total = sum(map(len, todo))
-    pace = Pace(budget, total, [ensembles[0].cost(effort) for effort in efforts], len(devices))
+    costs = [ensembles[0].cost(effort) for effort in efforts]
+    pace = Pace(budget, total, costs, len(devices), [effort.scoring_cost for effort in efforts])
     limit = f"; {duration(budget.seconds)} allowed" if budget.seconds < float("inf") else ""
     warmup = settings.batch * len(devices)
     forecast = filling.forecast or Forecast(filling.what, total, warmup, budget.now, note=limit)
@@ -185,8 +187,8 @@ def _run(
             table.journal.add(id, b"", stamp=stamps[id], failed=reason)
             return
         size = filling.sizes.get(id, field.size)
-        facts = {"stamp": stamps[id], "made": field.made, "actual": field.size, "seconds": dict(seconds)}
-        table.add(id, size, result, **facts)
+        facts = {"stamp": stamps[id], "made": field.made, "actual": field.size, "cells": field.n_cells}
+        table.add(id, size, result, **facts, seconds=dict(seconds))
 
     def after(fields: int, parts: dict[str, float]) -> None:
         forecast.add(fields, parts)

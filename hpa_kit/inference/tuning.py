@@ -102,6 +102,9 @@ def tune(settings: TuneSettings) -> Tuning:
     write_ensemble(chosen, settings.out)
     tuning = Tuning("image labels" if truth is None else "cells", len(evidence), found, chosen)
     log.info(str(tuning))
+    empty = sum(not len(one.areas) for one in evidence.values())
+    if empty:
+        log.warning(f"tune: {empty} of {len(evidence)} fields have no cell")
     return tuning
 
 

@@ -105,8 +105,12 @@ class Looker:
         self, items: Iterable[tuple[str, T]], inputs: Callable[[T], Any]
     ) -> Iterator[tuple[str, T, FieldMaps]]:
         for batch in batches(items, self.settings.batch):
-            seen = self.ensemble.look([inputs(item) for _, item in batch])
-            yield from ((id, item, maps) for (id, item), maps in zip(batch, seen, strict=True))
+            seen = self.ensemble.look_each([inputs(item) for _, item in batch])
+            for (id, item), maps in zip(batch, seen, strict=True):
+                if isinstance(maps, Failure):
+                    self.failed[id] = maps.reason
+                else:
+                    yield id, item, maps
 
 
 def _inputs(field: PreparedField[Any]) -> Any:
