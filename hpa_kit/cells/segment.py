@@ -16,7 +16,7 @@ from hpa_kit.cells.segmenters import Segmenter, segmenter
 from hpa_kit.config import SegmentSettings
 from hpa_kit.data import DataFolder, field_size
 from hpa_kit.errors import InputError
-from hpa_kit.files import forget_torn
+from hpa_kit.files import forget_torn, make_folder
 from hpa_kit.flow import Failure, run_ahead, share
 from hpa_kit.timing import Forecast
 
@@ -48,8 +48,7 @@ def segment(settings: SegmentSettings) -> Path:
     finder = segmenter(
         settings.segmenter, settings.weights, settings.device, settings.batch, settings.workers
     )
-    settings.out.mkdir(parents=True, exist_ok=True)
-    forget_torn(settings.out)
+    forget_torn(make_folder(settings.out))
     todo = _todo(ids, images, settings.out, finder.settings, settings.workers)
     log.info("segment: %d fields to do, %d kept from before", len(todo), len(ids) - len(todo))
     forecast = Forecast("segment", len(todo), 2 * settings.batch)

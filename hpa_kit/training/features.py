@@ -17,7 +17,7 @@ from tqdm import tqdm
 from hpa_kit.config import FeaturesSettings
 from hpa_kit.data import DataFolder, labelled_fields, read_field, resize_field
 from hpa_kit.errors import InputError
-from hpa_kit.files import forget_torn, make_folder_of
+from hpa_kit.files import forget_torn, regular_path, written_file
 from hpa_kit.flow import batches, run_ahead
 from hpa_kit.locks import alone
 from hpa_kit.models import ArcFaceNet, CamClassifier, mean_logits
@@ -51,10 +51,11 @@ def make_features(settings: FeaturesSettings) -> Path:
         InputError: member or data cannot be used; a field that cannot be read is named; or another process
             makes the same file.
     """
-    make_folder_of(settings.out)
-    forget_torn(settings.out.parent)
-    with alone(settings.out.with_name(f".{settings.out.name}.lock")):
-        _make_features(settings)
+    with regular_path(settings.out) as path:
+        out = written_file(path)
+        forget_torn(out.parent)
+        with alone(out.with_name(f".{out.name}.lock")):
+            _make_features(settings.model_copy(update={"out": out}))
     return settings.out
 
 
