@@ -50,8 +50,23 @@ def _default_text(field: FieldInfo) -> str:
     return f" (default: {shown})" if shown else ""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hpa-kit", description="Where in each single cell a protein sits.")
+class _Parser(argparse.ArgumentParser):
+    """Refuses an empty text for a path, which would be the current folder, in all commands."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.register("type", Path, _path)
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text is no path")
+    return Path(text)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = _Parser(prog="hpa-kit", description="Where in each single cell a protein sits.")
     parser.add_argument("--version", action="version", version=f"hpa-kit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
@@ -65,7 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings_of(command: Command, arguments: argparse.Namespace) -> Settings:
+def settings_of(command: Command, arguments: argparse.Namespace) -> Settings:
+    """A command's settings, from its YAML and its options, which win.
+
+    Raises:
+        InputError: one of them cannot be used.
+    """
     given = {name: value for name, value in vars(arguments).items() if name in command.settings.model_fields}
     if arguments.config is None:
         return make_settings(command.settings, given, source=f"hpa-kit {command.name}")
@@ -90,12 +110,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # training several times slower on cores that anything else uses too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     try:
         if hasattr(arguments, "function"):
             return int(arguments.function(arguments))
         command: Command = arguments.settings_command
-        command.run(_settings_of(command, arguments))
+        command.run(settings_of(command, arguments))
         return 0
     except InputError as error:
         return _refuse(error)

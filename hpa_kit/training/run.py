@@ -131,10 +131,9 @@ def _drop_folds_of_another_start(settings: TrainSettings) -> None:
     path = settings.out / SETTINGS
     if not path.is_file():
         return
-    new = settings.model_dump(mode="json")
     try:
-        old = read_yaml(path)
+        old = make_settings(TrainSettings, read_yaml(path), source=str(path))
     except InputError:
-        old = {}
-    if any(old.get(name) != new[name] for name in _OF_FOLDS):
+        old = None
+    if old is None or any(getattr(old, name) != getattr(settings, name) for name in _OF_FOLDS):
         (settings.out / FOLDS).unlink(missing_ok=True)
