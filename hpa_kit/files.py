@@ -26,6 +26,10 @@ _MOST_LINKS = 40  # that lead to each other, as Linux has it
 _REFUSED = {stat.S_IFDIR: "a folder", stat.S_IFBLK: "a disk", stat.S_IFSOCK: "a socket"}
 
 
+class ReaderGone(Exception):
+    """Nobody reads any more what this process prints; no fault of anybody's."""
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; put it in ``path``'s place when the block ends well.
@@ -39,7 +43,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Raises:
         InputError: no file can be made there, or the disk takes no more of it; what was there before stays.
-        BrokenPipeError: nobody reads what this process itself was given to write to.
+        ReaderGone: nobody reads what this process itself was given to write to.
     """
     path = Path(path)
     make_folder_of(path)
@@ -98,7 +102,7 @@ def regular_path(path: str | Path) -> Iterator[Path]:
 
     Raises:
         InputError: no file can be made there, or the pipe or device takes it not.
-        BrokenPipeError: nobody reads what this process itself was given to write to.
+        ReaderGone: nobody reads what this process itself was given to write to.
     """
     path = Path(path)
     make_folder_of(path)
@@ -126,7 +130,7 @@ def _pour(whole: Path, path: Path) -> None:
             shutil.copyfileobj(source, sink)
     except OSError as error:
         if descriptor is not None and isinstance(error, BrokenPipeError):
-            raise
+            raise ReaderGone from None
         if is_full(error):
             raise disk_full(path, error) from None
         raise _unwritable(path, error.strerror) from None

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from hpa_kit.cells.kept import FieldCells, kept_or_made
 from hpa_kit.cells.label_maps import VERSION, label_map_info, read_label_maps, write_label_maps
@@ -18,6 +17,7 @@ from hpa_kit.data import DataFolder, field_size
 from hpa_kit.errors import InputError
 from hpa_kit.files import forget_torn, make_folder
 from hpa_kit.flow import Failure, run_ahead, share
+from hpa_kit.progress import progress_bar, track
 from hpa_kit.timing import Forecast
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def _todo(ids: list[str], images: Path, out: Path, made_with: dict[str, Any], wo
     todo = []
     with ThreadPoolExecutor(workers, "look") as pool:
         faults = run_ahead(pool, partial(_fault, images, out, made_with), ids, 4 * workers)
-        looked = tqdm(zip(ids, faults, strict=True), "look", len(ids), leave=False, unit="field")
+        looked = track(zip(ids, faults, strict=True), "look", len(ids), leave=False)
         for id, fault in looked:
             if fault:
                 warnings.warn(f"{fault}; made again", stacklevel=3)
@@ -119,7 +119,7 @@ def _make(
     failed = {}
     with (
         ThreadPoolExecutor(workers, "write") as writing,
-        tqdm(total=len(ids), desc="segment", unit="field") as bar,
+        progress_bar("segment", len(ids)) as bar,
     ):
         found = kept_or_made(ids, images, finder, workers=workers, needed=settings.in_channels)
         for id, fault in run_ahead(writing, write, found, workers):

@@ -5,10 +5,7 @@ converts and checks it, so that the command line, YAML and notebooks accept and 
 """
 
 import argparse
-import logging
 import os
-import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +16,11 @@ from hpa_kit import __version__
 from hpa_kit.cli.commands import COMMANDS, Command
 from hpa_kit.cli.kaggle import add_kaggle
 from hpa_kit.cli.others import add_others
+from hpa_kit.cli.streams import all_printed, dropped_output, plain_output, silence_stdout
 from hpa_kit.config import Settings, make_settings, read_yaml
 from hpa_kit.errors import InputError
-from hpa_kit.files import disk_full, is_full
+from hpa_kit.files import ReaderGone, disk_full, is_full
+from hpa_kit.progress import say
 
 
 def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
@@ -92,30 +91,45 @@ def settings_of(command: Command, arguments: argparse.Namespace) -> Settings:
     return make_settings(command.settings, read_yaml(arguments.config), given, source=str(arguments.config))
 
 
-def _refuse(error: InputError) -> int:
-    # One line, though an ID or a file's name may hold line breaks.
-    print("hpa-kit: " + " ".join(str(error).splitlines()), file=sys.stderr)
-    return 2
-
-
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command as a program does: plain lines, whatever reads them, and no traceback at Ctrl-C.
+
+    Returns:
+        As :func:`run` has it; 130 when it was interrupted, 141 when nobody read what it was to print.
+    """
+    # Read when torch is first imported: its threads then sleep while they wait for each other. Spinning makes
+    # training several times slower on cores that anything else uses too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with plain_output():
+        try:
+            return run(argv)
+        except KeyboardInterrupt:
+            say("hpa-kit: interrupted; the same command goes on where it was")
+            return 130
+        except ReaderGone:
+            silence_stdout()
+            return 141
+
+
+def run(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
         0 when it went well, 1 when ``check`` or ``metadata`` found faults, 2 for input that cannot be used.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted.
+        ReaderGone: nobody reads what it was to print, and that is all that it does.
     """
-    # One plain line per warning: where in the kit it was raised tells a user nothing.
-    warnings.showwarning = lambda message, *_: print(f"hpa-kit: {message}", file=sys.stderr)
-    # Read when torch is first imported: its threads then sleep while they wait for each other. Spinning makes
-    # training several times slower on cores that anything else uses too.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    arguments = make_parser().parse_args(argv)
     try:
+        with all_printed():
+            arguments = make_parser().parse_args(argv)
         if hasattr(arguments, "function"):
-            return int(arguments.function(arguments))
+            with all_printed() if arguments.prints else dropped_output():
+                return int(arguments.function(arguments))
         command: Command = arguments.settings_command
-        command.run(settings_of(command, arguments))
+        with dropped_output():
+            command.run(settings_of(command, arguments))
         return 0
     except InputError as error:
         return _refuse(error)
@@ -123,6 +137,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_full(error):
             return _refuse(disk_full(error.filename or "a file", error))
         raise
-    except KeyboardInterrupt:
-        print("hpa-kit: interrupted; the same command goes on where it was", file=sys.stderr)
-        return 130
+
+
+def _refuse(error: InputError) -> int:
+    # One line, though an ID or a file's name may hold line breaks.
+    say("hpa-kit: " + " ".join(str(error).splitlines()))
+    return 2

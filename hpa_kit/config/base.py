@@ -210,9 +210,9 @@ def load_yaml(path: str | Path, what: str = "settings", texts: bool = True) -> A
         raise InputError(f"{what}: {path} is no YAML: {' '.join(str(error).split())}") from None
 
 
-def to_yaml(settings: Settings) -> str:
+def to_yaml(settings: Settings, only_ascii: bool = False) -> str:
     """Settings as YAML text, every value written out, in the order of the class."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=not only_ascii)
 
 
 def write_yaml(settings: Settings, path: str | Path) -> None:

@@ -8,8 +8,6 @@ from pathlib import Path
 from time import monotonic
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from hpa_kit.cells import FieldCells, segmenter
 from hpa_kit.config import InferSettings
 from hpa_kit.data import DataFolder
@@ -42,6 +40,7 @@ from hpa_kit.inference.work import (
     report_submission,
     submission_work,
 )
+from hpa_kit.progress import progress_bar
 from hpa_kit.submission import encode_label_map
 from hpa_kit.timing import Forecast, duration
 
@@ -220,7 +219,7 @@ def _run(
         lanes.append(Lane(device, ensemble, finder, prepare, shared, queue, receiving, stop))
     # Not before: a table of another run stays where these members, or this segmenter, cannot be loaded.
     table.write()
-    bar = tqdm(total=len(filling.ids), initial=len(filling.ids) - total, unit="field", desc=filling.what)
+    bar = progress_bar(filling.what, len(filling.ids), initial=len(filling.ids) - total)
     try:
         with bar:
             run_lanes(lanes, stop, meanwhile)

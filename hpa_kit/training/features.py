@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
 from hpa_kit.config import FeaturesSettings
 from hpa_kit.data import DataFolder, labelled_fields, read_field, resize_field
@@ -21,6 +20,7 @@ from hpa_kit.files import forget_torn, regular_path, written_file
 from hpa_kit.flow import batches, run_ahead
 from hpa_kit.locks import alone
 from hpa_kit.models import ArcFaceNet, CamClassifier, mean_logits
+from hpa_kit.progress import progress_bar
 from hpa_kit.timing import Forecast
 from hpa_kit.training.features_file import Features, read_features, write_features
 from hpa_kit.training.member import Member, load_member
@@ -66,7 +66,7 @@ def _make_features(settings: FeaturesSettings) -> None:
     parts = _Parts(settings.out, _source(member, views))
     missing = [id for id in folders if id not in parts.done]
     forecast = Forecast("features", len(missing), settings.batch)
-    with tqdm(total=len(folders), initial=len(folders) - len(missing), desc="features", unit="field") as bar:
+    with progress_bar("features", len(folders), initial=len(folders) - len(missing)) as bar:
         for ids, values in _made(member, {id: folders[id] for id in missing}, views, settings):
             parts.add(ids, values)
             forecast.add(len(ids))
