@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from hpa_kit.cells.kept import FieldCells, kept_or_made
 from hpa_kit.cells.label_maps import VERSION, label_map_images, label_map_info, write_label_maps
@@ -18,8 +17,9 @@ from hpa_kit.config import SegmentSettings
 from hpa_kit.data import CHANNELS, DataFolder, field_size
 from hpa_kit.data.kept_fields import origins
 from hpa_kit.errors import InputError
-from hpa_kit.files import forget_torn
+from hpa_kit.files import forget_torn, make_folder
 from hpa_kit.flow import Failure, attempt, run_ahead, share
+from hpa_kit.progress import progress_bar, track
 from hpa_kit.timing import Forecast
 
 log = logging.getLogger(__name__)
@@ -51,8 +51,7 @@ def segment(settings: SegmentSettings) -> Path:
     finder = segmenter(
         settings.segmenter, settings.weights, settings.device, settings.batch, settings.workers
     )
-    settings.out.mkdir(parents=True, exist_ok=True)
-    forget_torn(settings.out)
+    forget_torn(make_folder(settings.out))
     kept = _kept(ids, images, settings, finder.settings)
     todo = [id for id, found in kept.items() if found.fault is not None]
     log.info("segment: %d fields to do, %d kept from before", len(todo), len(ids) - len(todo))
@@ -78,7 +77,7 @@ def _kept(
     with ThreadPoolExecutor(settings.workers, "look") as pool:
         look = partial(_look, images, settings, made_with)
         looked = run_ahead(pool, look, ids, 4 * settings.workers)
-        for id, kept in tqdm(zip(ids, looked, strict=True), "look", len(ids), leave=False, unit="field"):
+        for id, kept in track(zip(ids, looked, strict=True), "look", len(ids), leave=False):
             found[id] = kept
             if kept.fault:
                 warnings.warn(f"{kept.fault}; made again", stacklevel=3)
@@ -152,7 +151,7 @@ def _make(
     forecast = Forecast("segment", len(ids), 2 * settings.batch)
     with (
         ThreadPoolExecutor(workers, "write") as writing,
-        tqdm(total=len(ids), desc="segment", unit="field") as bar,
+        progress_bar("segment", len(ids)) as bar,
     ):
         found = kept_or_made(ids, images, finder, workers=workers, needed=settings.in_channels)
         for id, result in run_ahead(writing, write, found, workers):

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hpa_kit.cells import FieldCells, kept_or_made, segmenter
 from hpa_kit.classes import N_CLASSES
@@ -25,6 +24,7 @@ from hpa_kit.inference.rules import FieldEvidence, scoring_rule
 from hpa_kit.inference.scoring import mean_logits
 from hpa_kit.inference.steps import cell_context
 from hpa_kit.inference.truth import TrueCells, no_truth
+from hpa_kit.progress import progress_bar
 from hpa_kit.timing import Forecast
 from hpa_kit.training.member import checkpoint_file
 
@@ -132,7 +132,7 @@ class Gatherer:
         cells = kept_or_made(ids, self.images, finder, ensemble.masks, settings.workers, needed)
         failed: dict[str, str] = {}
         forecast = Forecast("tune", len(ids), settings.batch)
-        with tqdm(total=len(ids), unit="field", desc="tune") as bar:
+        with progress_bar("tune", len(ids)) as bar:
             for batch, looked in self._looked(devices, batches(cells, settings.batch)):
                 good = {id: found for id, found in batch if isinstance(found, FieldCells)}
                 failed |= {id: found.reason for id, found in batch if isinstance(found, Failure)}
