@@ -37,13 +37,18 @@ class Bar(Protocol):
 
 
 def progress_bar(
-    what: str, total: int, unit: str = "field", initial: int = 0, leave: bool = True, quiet: bool = False
+    what: str,
+    total: int | None,
+    unit: str = "field",
+    initial: int = 0,
+    leave: bool = True,
+    quiet: bool = False,
 ) -> Bar:
     """Begin to show how far some work is, on stderr.
 
     Args:
         what: the work, in a word or two.
-        total: how much there is to do.
+        total: how much there is to do; None where nobody knows.
         unit: of which; one of them.
         initial: how much was done before.
         leave: something stays when all is done.
@@ -88,7 +93,7 @@ class Lines:
     def __init__(
         self,
         what: str,
-        total: int,
+        total: int | None,
         unit: str = "field",
         initial: int = 0,
         leave: bool = True,
@@ -104,8 +109,12 @@ class Lines:
         """So many more are done."""
         self.done += n
         gone = self._now() - self._begun
-        if gone >= self._due and self.done < self.total:
-            self._due = gone + max(FIRST_SECONDS, gone / PART)
+        if gone < self._due:
+            return
+        self._due = gone + max(FIRST_SECONDS, gone / PART)
+        if self.total is None:
+            self._say("")
+        elif self.done < self.total:
             left = gone / max(1, self.done - self._initial) * (self.total - self.done)
             self._say(f", {100 * self.done // self.total} %, {duration(left)} left")
 
@@ -126,8 +135,9 @@ class Lines:
 
     def _say(self, when: str) -> None:
         if not self.silent:
-            units = self.unit if self.total == 1 else f"{self.unit}s"
-            say(f"{self.what}: {self.done} of {self.total} {units}{when}{self._behind}")
+            units = self.unit if (self.total or self.done) == 1 else f"{self.unit}s"
+            of = "" if self.total is None else f" of {self.total}"
+            say(f"{self.what}: {self.done}{of} {units}{when}{self._behind}")
 
 
 def _above_bars(stream: TextIO | None) -> AbstractContextManager[None]:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hpa_kit.cli.commands import COMMANDS, Command
 from hpa_kit.cli.main import make_parser, settings_of
 from hpa_kit.config import (
+    AblationSettings,
     EnsembleSettings,
     FeaturesSettings,
     InferSettings,
-    LadderSettings,
     Settings,
     TrainSettings,
     load_yaml,
@@ -190,7 +190,7 @@ def test_settings_come_back_as_they_were_written(folder):
     [
         (InferSettings, {"members": ["064", "no", "~"], "give_up": ["map_size", "views"], "budget": 1e-05}),
         (FeaturesSettings, {"member": "1e3", "scales": (1, 1.1, 7.999999999)}),
-        (LadderSettings, {"seeds": (0, 17), "rungs": "round0,longer", "rules": ("best", "quantile")}),
+        (AblationSettings, {"seeds": (0, 17), "variants": "round0,longer", "rules": ("best", "quantile")}),
     ],
 )
 def test_lists_come_back_as_they_were_written(kind, values, tmp_path):
