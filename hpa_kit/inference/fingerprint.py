@@ -2,16 +2,16 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hpa_kit import __version__
+from hpa_kit.data.stamps import field_stamps as field_stamps  # noqa: PLC0414 - the other half of a fingerprint
+from hpa_kit.data.stamps import short
 from hpa_kit.training.checkpoint import BEST
 
 WEIGHT_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
-LETTERS = 32
 
 
 def depends_on(*values: Any) -> str:
@@ -21,35 +21,7 @@ def depends_on(*values: Any) -> str:
         values: what JSON holds, mappings, sequences, and paths: files, run folders (their best checkpoint)
             and folders of weights. One that is missing has a fingerprint too; its reader will say so.
     """
-    return _short(json.dumps([__version__, _plain(values)], sort_keys=True).encode())
-
-
-def field_stamps(
-    ids: Sequence[str], images: Path, masks: Path | None, extra: Mapping[str, object]
-) -> dict[str, str]:
-    """Per field what its result depends on: names, sizes and times of its files, and more.
-
-    Args:
-        ids: the fields.
-        images: folder of their images.
-        masks: folder of their label maps, or None.
-        extra: {ID: what else}.
-    """
-    files: dict[str, list[object]] = {id: [] for id in ids}
-    for folder, is_image in ((images, True), (masks, False)):
-        if folder is None or not folder.is_dir():
-            continue
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                stem = entry.name.rpartition(".")[0]
-                found = files.get(stem.rpartition("_")[0] if is_image else stem)
-                if found is not None and entry.is_file():
-                    stat = entry.stat()
-                    found.append([is_image, entry.name, stat.st_size, stat.st_mtime_ns])
-    return {
-        id: _short(json.dumps([sorted(found, key=str), extra.get(id)]).encode())
-        for id, found in files.items()
-    }
+    return short(json.dumps([__version__, _plain(values)], sort_keys=True).encode())
 
 
 def _plain(value: Any) -> Any:
@@ -72,7 +44,3 @@ def _contents(path: Path) -> Any:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return "unreadable"
-
-
-def _short(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:LETTERS]
