@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from hpa_kit.config import LadderSettings, make_settings, read_yaml, write_ensemble, write_yaml
-from hpa_kit.data import DataFolder
+from hpa_kit.data import DataFolder, find_fields
+from hpa_kit.data.layout import SPLITS
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
+from hpa_kit.inference.fingerprint import depends_on, field_stamps
 from hpa_kit.ladder.plan import Plan, Score, Step, plan_classifiers
 from hpa_kit.ladder.scores import Results
 from hpa_kit.ladder.stages import plan_stages
@@ -19,6 +21,7 @@ from hpa_kit.script import Run, Script
 from hpa_kit.timing import duration
 
 RESULTS, TABLE, STEPS, SETTINGS = "results.csv", "ladder.md", "steps.csv", "ladder.yaml"
+MADE_FROM = "made_from.txt"
 # These may change between two starts of a ladder: what is compared, not how.
 _FREE = frozenset({"data", "out", "seeds", "rungs", "rules", "device"})
 
@@ -27,7 +30,8 @@ def ladder(settings: LadderSettings, run: Run) -> Path:
     """Train, infer and measure whatever the rungs need, for every seed; a finished step is not done again.
 
     ``out`` gets ``results.csv`` (one number per row), ``ladder.md`` (mean and spread over seeds),
-    ``steps.csv`` (which commands are done, and how long each took), ``ladder.yaml``, and a folder per seed.
+    ``steps.csv`` (which commands are done, and how long each took), ``ladder.yaml``, ``made_from.txt`` (a
+    fingerprint of fields, tables and label maps, and of the kit), and a folder per seed.
 
     Args:
         settings: what to compare, on which fields.
@@ -37,15 +41,18 @@ def ladder(settings: LadderSettings, run: Run) -> Path:
         Path of the Markdown table.
 
     Raises:
-        InputError: data lack something, ``out`` holds a ladder of other settings, or a step failed; what was
-            done so far is kept and the next ladder goes on from there.
+        InputError: data lack something, ``out`` holds a ladder of other settings or fields, or a step failed;
+            what was done so far is kept and the next ladder goes on from there.
     """
     truth = _truth(settings)
     plan = Plan(settings)
     plan_classifiers(plan)
     plan_stages(plan)
     _refuse_other_settings(settings)
+    made_from = _made_from(settings)
+    _refuse_other_fields(settings, made_from)
     write_yaml(settings, settings.out / SETTINGS)
+    atomic_text(settings.out / MADE_FROM, made_from + "\n")
     for path, ensemble in plan.ensembles.items():
         write_ensemble(ensemble, path)
     script = Script("ladder", run, settings.out / STEPS)
@@ -107,6 +114,24 @@ def _refuse_other_settings(settings: LadderSettings) -> None:
         raise InputError(
             f"ladder: the one in {settings.out} was started with {listed}; give these again to go on, "
             "or another --out"
+        )
+
+
+def _made_from(settings: LadderSettings) -> str:
+    """A fingerprint of what every number depends on: tables, images, label maps, the kit."""
+    folder, masks = DataFolder(settings.data), settings.masks or settings.data / "masks"
+    tables = [folder.labels(), *map(folder.truth, SPLITS), folder.sample()]
+    fields = [folder.images(split) for split in SPLITS]
+    stamps = [field_stamps(find_fields(images), images, masks, {}) for images in fields]
+    return depends_on("ladder", tables, stamps)
+
+
+def _refuse_other_fields(settings: LadderSettings, made_from: str) -> None:
+    path = settings.out / MADE_FROM
+    if path.is_file() and path.read_text(encoding="utf-8").strip() != made_from:
+        raise InputError(
+            f"ladder: the one in {settings.out} was started on other fields, tables or label maps than "
+            f"{settings.data} has now, or by another version of the kit; give another --out"
         )
 
 

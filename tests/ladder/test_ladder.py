@@ -111,6 +111,24 @@ def test_a_ladder_goes_on_with_more_seeds_and_rungs_but_not_with_other_settings(
     assert len(commands.commands) == 6
 
 
+@pytest.mark.parametrize("name", ["truth.csv", "train.csv", "test/a_red.png", "masks/a.npz"])
+def test_a_ladder_does_not_go_on_with_other_fields_tables_or_label_maps(settings, commands, data, name):
+    """Its finished steps would be taken for steps on what is there now."""
+    for file in ("test/a_red.png", "masks/a.npz"):
+        (data / file).write_bytes(b"1")
+    chosen = settings(rungs="round0", rules="copied")
+    before = ladder(chosen, commands).read_text()
+    done = len(commands.commands)
+    ladder(settings(rungs="round0", rules="copied,best"), commands)
+    assert len(commands.commands) == done + 1
+    (data / name).write_bytes((data / name).read_bytes() + b"\n")
+    with pytest.raises(InputError, match="was started on other fields, tables or label maps"):
+        ladder(chosen, commands)
+    assert len(commands.commands) == done + 1
+    (chosen.out / "made_from.txt").unlink()  # as an older version leaves it
+    assert ladder(chosen, commands).read_text() == before
+
+
 def test_a_step_that_fails_ends_the_ladder_which_goes_on_from_there(settings, commands):
     chosen = settings(rungs="round0,round1", rules="mean_logit")
     commands.failing = "features"
