@@ -1,8 +1,9 @@
 """What each member says of each field's cells, worked out once and kept: what choices are tried on."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,6 +21,7 @@ from hpa_kit.files import atomic_path, forget_torn
 from hpa_kit.flow import Failure, attempt, batches, run_ahead
 from hpa_kit.inference.ensemble import Ensemble, FieldMaps, channels_needed
 from hpa_kit.inference.fingerprint import depends_on, field_stamps
+from hpa_kit.inference.lanes import MOST_BROKEN
 from hpa_kit.inference.prepare import at_map_scale
 from hpa_kit.inference.rules import FieldEvidence, scoring_rule
 from hpa_kit.inference.scoring import mean_logits
@@ -133,9 +135,13 @@ class Gatherer:
         needed = channels_needed(ensemble.members)
         cells = kept_or_made(ids, self.images, finder, ensemble.masks, settings.workers, needed)
         failed: dict[str, str] = {}
+        broken = 0
         forecast = Forecast("tune", len(ids), settings.batch)
-        with tqdm(total=len(ids), unit="field", desc="tune") as bar:
-            for batch, looked in self._looked(devices, batches(cells, settings.batch)):
+        with (
+            tqdm(total=len(ids), unit="field", desc="tune") as bar,
+            closing(self._looked(devices, batches(cells, settings.batch))) as asked,
+        ):
+            for batch, looked in asked:
                 good = {id: found for id, found in batch if isinstance(found, FieldCells)}
                 failed |= {id: found.reason for id, found in batch if isinstance(found, Failure)}
                 for id, maps in looked.items():
@@ -146,6 +152,11 @@ class Gatherer:
                         self._keep(id, made, stamps[id])
                 forecast.add(len(batch))
                 bar.update(len(batch))
+                failing = good and all(isinstance(maps, Failure) for maps in looked.values())
+                broken = broken + 1 if failing else 0
+                if broken == MOST_BROKEN:
+                    log.error(f"tune: the members failed on {broken} batches in a row; no more is asked")
+                    break
         for id, reason in list(failed.items())[:10]:
             log.warning(f"tune: ID {id} is left out: {reason}")
         if failed:
@@ -155,7 +166,9 @@ class Gatherer:
         with atomic_path(self._path(id)) as temporary:
             np.savez_compressed(temporary, **made._asdict(), **{STAMP: np.array(stamp)})
 
-    def _looked(self, devices: Sequence[str], waiting: Iterable[_Batch]) -> Iterator[tuple[_Batch, _Maps]]:
+    def _looked(
+        self, devices: Sequence[str], waiting: Iterable[_Batch]
+    ) -> Generator[tuple[_Batch, _Maps], None, None]:
         """Batches and what members say of them; devices share them while the caller does something else."""
         free: SimpleQueue[list[Ensemble]] = SimpleQueue()
         for device in devices:
