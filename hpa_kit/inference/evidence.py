@@ -1,39 +1,42 @@
 """What each member says of each field's cells, worked out once and kept: what choices are tried on."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from hpa_kit.cells import FieldCells, kept_or_made, segmenter
+from hpa_kit.cells import FieldCells, kept_or_made, label_map_ids, segmenter
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import EnsembleSettings, MemberSettings, TuneSettings
 from hpa_kit.devices import pick_devices
-from hpa_kit.files import atomic_path, atomic_text, forget_torn
+from hpa_kit.files import atomic_path, forget_torn
 from hpa_kit.flow import Failure, attempt, batches, run_ahead
 from hpa_kit.inference.ensemble import Ensemble, FieldMaps, channels_needed
+from hpa_kit.inference.lanes import MOST_BROKEN
 from hpa_kit.inference.prepare import at_map_scale
 from hpa_kit.inference.rules import FieldEvidence, scoring_rule
 from hpa_kit.inference.scoring import mean_logits
 from hpa_kit.inference.steps import cell_context
 from hpa_kit.inference.truth import TrueCells, no_truth
+from hpa_kit.npz import read_npz
 from hpa_kit.progress import progress_bar
+from hpa_kit.resume import depends_on, field_stamps
 from hpa_kit.timing import Forecast
-from hpa_kit.training.member import checkpoint_file
 
 log = logging.getLogger(__name__)
 
 _Batch = list[tuple[str, FieldCells | Failure]]
 _Maps = dict[str, dict[int, FieldMaps] | Failure]  # of fields by ID, by the members' places
 
-STATE = "evidence.yaml"
+STAMP = "made_from"  # beside the evidence in its file: what it depends on
+MOST_BYTES = 2**31  # of an array; more than any field's
 # Rules that are not linear in the maps: their scores are kept for the weights that were given.
 MAP_RULES = {
     "cam_share mean_share": scoring_rule("cam_share", "mean_share"),
@@ -73,7 +76,8 @@ class Gatherer:
         settings: of the command.
         ensemble: whose members look.
         images: folder of the fields.
-        cache: folder that keeps ``ID.npz``.
+        cache: folder that keeps ``ID.npz``, each with what it was made from; files of other IDs, or made from
+            something else, are not read.
         lookers: {ID: places of the members that have not learnt from it}.
         truth: the true cells, or None.
     """
@@ -87,42 +91,43 @@ class Gatherer:
 
     def gather(self) -> dict[str, Evidence]:
         """The evidence of all fields, in order; those that cannot be used are said and left out."""
-        self._forget_others()
-        lacking = [id for id in self.lookers if not self._path(id).is_file()]
+        forget_torn(self.cache)
+        stamps = self._stamps()
+        found = {id: self._kept(id, stamps[id]) for id in self.lookers}
+        lacking = [id for id, evidence in found.items() if evidence is None]
+        others = sum(self._path(id).is_file() for id in lacking)
+        if others:
+            log.info(
+                f"tune: {others} of {len(found)} files in {self.cache} were made from other members, folds, "
+                "images, label maps or truth; they are made again"
+            )
         if lacking:
-            self._look_at(lacking)
-        return {id: self._read(id) for id in self.lookers if self._path(id).is_file()}
+            self._look_at(lacking, stamps)
+            found |= {id: self._kept(id, stamps[id]) for id in lacking}
+        return {id: evidence for id, evidence in found.items() if evidence is not None}
 
     def _path(self, id: str) -> Path:
         return self.cache / f"{id}.npz"
 
-    def _read(self, id: str) -> Evidence:
-        with np.load(self._path(id), allow_pickle=False) as arrays:
-            return Evidence(*(arrays[name] for name in Evidence._fields))
+    def _stamps(self) -> dict[str, str]:
+        """All that the evidence of each field depends on, its own files and who may look at it among it."""
+        ensemble = self.ensemble.model_dump(exclude={"masks", "rule", "form", "steps"})
+        common = depends_on("tune", self.settings.amp, ensemble, self.settings.truth)
+        masks = [(self.ensemble.masks, label_map_ids)]
+        own = field_stamps(self.lookers, self.images, masks, self.lookers)
+        return {id: f"{common}-{stamp}" for id, stamp in own.items()}
 
-    def _forget_others(self) -> None:
-        """Drop what is kept where it was made by other members or otherwise."""
-        forget_torn(self.cache)
-        text = yaml.safe_dump(self._made_from(), sort_keys=False)
-        path = self.cache / STATE
-        if path.is_file() and path.read_text(encoding="utf-8") == text:
-            return
-        if path.is_file():
-            log.info(f"tune: {self.cache} was made from other members, weights or masks; it is made again")
-            for id in self.lookers:
-                self._path(id).unlink(missing_ok=True)
-        atomic_text(path, text)
+    def _kept(self, id: str, stamp: str) -> Evidence | None:
+        """A field's evidence where it is kept and was made from what there is now."""
+        try:
+            arrays = read_npz(self._path(id), (*Evidence._fields, STAMP), MOST_BYTES)
+            if str(arrays.pop(STAMP)) == stamp:
+                return Evidence(**arrays)
+        except (ValueError, KeyError, TypeError):  # damaged, or of an older version
+            pass
+        return None
 
-    def _made_from(self) -> dict[str, object]:
-        members = []
-        for member in self.ensemble.members:
-            members.append(member.model_dump(mode="json") | _as_it_is(checkpoint_file(member.checkpoint)))
-        chosen = self.ensemble.model_dump(mode="json", include={"map_size", "masks", "segmenter", "weights"})
-        path = self.settings.truth
-        truth = None if path is None else {"path": str(path)} | _as_it_is(path)
-        return chosen | {"images": str(self.images), "truth": truth, "members": members}
-
-    def _look_at(self, ids: list[str]) -> None:
+    def _look_at(self, ids: list[str], stamps: dict[str, str]) -> None:
         settings, ensemble = self.settings, self.ensemble
         devices = pick_devices(settings.device)
         finder = segmenter(
@@ -131,9 +136,13 @@ class Gatherer:
         needed = channels_needed(ensemble.members)
         cells = kept_or_made(ids, self.images, finder, ensemble.masks, settings.workers, needed)
         failed: dict[str, str] = {}
+        broken = 0
         forecast = Forecast("tune", len(ids), settings.batch)
-        with progress_bar("tune", len(ids)) as bar:
-            for batch, looked in self._looked(devices, batches(cells, settings.batch)):
+        with (
+            progress_bar("tune", len(ids)) as bar,
+            closing(self._looked(devices, batches(cells, settings.batch))) as asked,
+        ):
+            for batch, looked in asked:
                 good = {id: found for id, found in batch if isinstance(found, FieldCells)}
                 failed |= {id: found.reason for id, found in batch if isinstance(found, Failure)}
                 for id, maps in looked.items():
@@ -141,19 +150,26 @@ class Gatherer:
                     if isinstance(made, Failure):
                         failed[id] = made.reason
                     else:
-                        self._keep(id, made)
+                        self._keep(id, made, stamps[id])
                 forecast.add(len(batch))
                 bar.update(len(batch))
+                failing = good and all(isinstance(maps, Failure) for maps in looked.values())
+                broken = broken + 1 if failing else 0
+                if broken == MOST_BROKEN:
+                    log.error(f"tune: the members failed on {broken} batches in a row; no more is asked")
+                    break
         for id, reason in list(failed.items())[:10]:
             log.warning(f"tune: ID {id} is left out: {reason}")
         if failed:
             log.warning(f"tune: {len(failed)} of {len(ids)} fields could not be used")
 
-    def _keep(self, id: str, made: Evidence) -> None:
+    def _keep(self, id: str, made: Evidence, stamp: str) -> None:
         with atomic_path(self._path(id)) as temporary:
-            np.savez_compressed(temporary, **made._asdict())
+            np.savez_compressed(temporary, **made._asdict(), **{STAMP: np.array(stamp)})
 
-    def _looked(self, devices: Sequence[str], waiting: Iterable[_Batch]) -> Iterator[tuple[_Batch, _Maps]]:
+    def _looked(
+        self, devices: Sequence[str], waiting: Iterable[_Batch]
+    ) -> Generator[tuple[_Batch, _Maps], None, None]:
         """Batches and what members say of them; devices share them while the caller does something else."""
         free: SimpleQueue[list[Ensemble]] = SimpleQueue()
         for device in devices:
@@ -203,12 +219,6 @@ class Gatherer:
         context = cell_context(together.image_scores, small.cells, n_cells, small.places)
         truth = no_truth(n_cells) if self.truth is None else self.truth.compare(id, found.maps.cells)
         return Evidence(scores, logits, rows, context.areas, context.cut, *truth)
-
-
-def _as_it_is(file: Path) -> dict[str, int]:
-    """What changes when a file does."""
-    stat = file.stat()
-    return {"bytes": stat.st_size, "time": stat.st_mtime_ns}
 
 
 def combined(maps: dict[int, FieldMaps], members: Sequence[MemberSettings]) -> FieldMaps:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.cells import FieldCells, write_label_maps
+from hpa_kit.cells import FieldCells, label_map_ids, write_label_maps
 from hpa_kit.classes import multi_hot, parse_label
 from hpa_kit.config import EnsembleSettings, MemberSettings, PseudoLabelSettings
 from hpa_kit.config.scoring import CalibrateStep, NegativeCheckStep
@@ -29,7 +29,7 @@ from hpa_kit.inference.rows import GrowingTable
 from hpa_kit.inference.rules import ScoringRule
 from hpa_kit.inference.unseen import Lookers, choose_lookers
 from hpa_kit.inference.work import Filling, Outcome
-from hpa_kit.resume import depends_on
+from hpa_kit.resume import depends_on, stamps_of_folders
 from hpa_kit.timing import Forecast
 
 log = logging.getLogger(__name__)
@@ -75,15 +75,24 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
     fields = labelled_fields(settings)
     chosen = _as_lookers(settings.of_ensemble())
     labels = dict(zip(fields.table["ID"], fields.table["Label"], strict=True))
-    folder = PseudoLabelFolder(settings.out, settings.shard, settings.shards, labels)
+    lookers = choose_lookers(
+        sorted(labels), [member.checkpoint for member in chosen.members], settings.out_of_fold
+    )
+    made_from = _made_from(settings, chosen, fields, lookers)
+    folder = PseudoLabelFolder(settings.out, settings.shard, settings.shards, labels, made_from)
     folder.open(settings, chosen.masks, depends_on([member.model_dump() for member in chosen.members]))
     if folder.is_whole():
         log.info(f"{WHAT}: {settings.out} holds all {len(labels)} fields already")
         return settings.out
+    if folder.is_outdated():
+        log.warning(
+            f"{WHAT}: {settings.out} was made from other images, label maps or folds than there are now; "
+            "it is made again"
+        )
     ids = share(sorted(labels), settings.shard, settings.shards)
     begun, seconds = now(), Seconds(Forecast(WHAT, len(ids), settings.batch, now))
     outcomes, done = [], []
-    for group in _groups(ids, fields, chosen, settings.out_of_fold):
+    for group in _groups(ids, fields, lookers):
         run = _GroupRun(settings, chosen, group, folder, labels, seconds)
         outcome, results = run.fill(now)
         outcomes.append(outcome)
@@ -103,10 +112,19 @@ def _as_lookers(ensemble: EnsembleSettings) -> EnsembleSettings:
     return ensemble.model_copy(update={"members": members})
 
 
-def _groups(
-    ids: list[str], fields: LabelledFields, chosen: EnsembleSettings, out_of_fold: bool
-) -> list[_Group]:
-    lookers = choose_lookers(ids, [member.checkpoint for member in chosen.members], out_of_fold)
+def _made_from(
+    settings: PseudoLabelSettings,
+    chosen: EnsembleSettings,
+    fields: LabelledFields,
+    lookers: Mapping[str, Lookers],
+) -> str:
+    """A fingerprint of all that pseudo labels depend on beside the settings and the labels."""
+    ensemble = chosen.model_dump(exclude={"masks", "rule", "form"})
+    stamps = stamps_of_folders(fields.folders, [(chosen.masks, label_map_ids)])
+    return depends_on(WHAT, settings.amp, ensemble, lookers, stamps)
+
+
+def _groups(ids: list[str], fields: LabelledFields, lookers: Mapping[str, Lookers]) -> list[_Group]:
     groups: dict[tuple[Lookers, Path], list[str]] = {}
     for id in ids:
         groups.setdefault((lookers[id], fields.folders[id]), []).append(id)
@@ -173,8 +191,11 @@ class _GroupRun:
 
     def _keep_found(self, id: str, found: FieldCells) -> None:
         """Write label maps that had to be found, so that the cells' numbers keep their meaning."""
+        own, masks = self.folder.root / MASKS, self.ensemble.masks
         if found.made:
-            write_label_maps(self.folder.root / MASKS / f"{id}.npz", found.maps)
+            write_label_maps(own / f"{id}.npz", found.maps)
+        elif masks is not None and masks.resolve() != own.resolve():
+            (own / f"{id}.npz").unlink(missing_ok=True)  # of an earlier start, which had to find them
 
     def _still_there(self, journal: Journal, id: str) -> bool:
         facts = journal.facts(id)
