@@ -170,12 +170,12 @@ def report_submission(out: Path, work: Work, outcome: Outcome) -> None:
 
 
 def refuse_if_all_failed(what: str, images: Path, ids: list[str], outcome: Outcome) -> None:
-    """Raise where not one field could be used.
+    """Raise where not one field could be used, whether or not there was time, or a device left, for all.
 
     Raises:
         InputError: naming the first one's reason.
     """
-    if len(outcome.failed) == len(ids):
+    if outcome.failed and len(outcome.failed) + len(outcome.late) == len(ids):
         raise InputError(
             f"{what}: no field of {images} could be used; the first: {next(iter(outcome.failed.values()))}"
         )
