@@ -19,12 +19,12 @@ class Backbone(nn.Module):
     """A timm network without its classifier: float (B, C, H, W) -> feature maps (B, n_features, h, w).
 
     Map pixels lie over their part of the field, half a map pixel beside it at most. Where a network would
-    shift them, the field is padded to the next multiple of the stride, its border's pixels over again, and
-    its maps are stretched by as much as was added.
+    shift them farther, the field is padded to the next multiple of the stride, and the part of the maps that
+    lies over it is taken.
 
     Args:
         name: a timm model name; a deprecated one is built as what it stands for now.
-        stride: input pixels per map pixel; h is H / stride, rounded up.
+        stride: input pixels per map pixel; h is H / stride, rounded up, or less where fields are padded.
         stride_by: ``cut`` leaves out the stages after the one with that stride, ``dilate`` keeps all stages
             and dilates their convolutions instead of striding, ``both`` leaves out the last, dearest stage
             and dilates those before it.
@@ -74,9 +74,11 @@ class Backbone(nn.Module):
         if (tall, wide) == (height, width):
             maps: Tensor = self.maps(x)
             return maps
-        maps = self.maps(functional.pad(x, (0, wide - width, 0, tall - height), mode="replicate"))
-        stretched = functional.interpolate(maps, scale_factor=(tall / height, wide / width), mode="bilinear")
-        return stretched[..., : maps.shape[-2], : maps.shape[-1]]
+        # Zeros, as convolutions pad: a border's pixels over again would weigh too much.
+        maps = self.maps(functional.pad(x, (0, wide - width, 0, tall - height)))
+        rows, columns = self.sides.map_side(height), self.sides.map_side(width)
+        scale = rows * self.sides.stride / height, columns * self.sides.stride / width
+        return functional.interpolate(maps, scale_factor=scale, mode="bilinear")[..., :rows, :columns]
 
 
 def check_name(name: str) -> None:
@@ -151,7 +153,7 @@ def _first_plan(_: object, name: str, stride: int, stride_by: StrideBy, in_chann
     """
     ran, unbuilt = [], []
     # Without its last stage a network has no last maps of another kind.
-    ways = (_maps_of,) if stride_by == "both" else (_maps_of, _last_stage, _features)
+    ways = (_maps_of,) if stride_by == "both" else (_maps_of, _normed_last_stage, _last_stage, _features)
     for options in _options(name, stride, stride_by, in_channels):
         for way in ways:
             for sides in _sides_to_try(name, stride):
@@ -299,7 +301,7 @@ def _maps_of(network: nn.Module, name: str, stride: int, stride_by: StrideBy) ->
     strides = _stage_strides(network)
     if stride_by == "both":
         return _without_last_stage(network, name, strides)
-    if stride_by == "dilate" or not strides:
+    if stride_by == "dilate" or not any(strides):
         return _Whole(network)
     if stride not in strides:
         known = sorted(set(strides) & {8, 16, 32} or set(strides))
@@ -320,12 +322,16 @@ def _without_last_stage(network: nn.Module, name: str, strides: list[int]) -> nn
     return _Stage(network, len(strides) - 2, norm=False)
 
 
-def _last_stage(network: nn.Module, _: str, __: int, ___: StrideBy) -> nn.Module:
+def _last_stage(network: nn.Module, *_: object, norm: bool = False) -> nn.Module:
     """The maps of the last stage where the whole network gives no maps, such as a list of tokens."""
-    return _Stage(network, len(_stage_strides(network)) - 1, norm=True)
+    return _Stage(network, len(_stage_strides(network)) - 1, norm)
 
 
-def _features(network: nn.Module, _: str, __: int, ___: StrideBy) -> nn.Module:
+def _normed_last_stage(network: nn.Module, *_: object) -> nn.Module:
+    return _last_stage(network, norm=True)
+
+
+def _features(network: nn.Module, *_: object) -> nn.Module:
     return _Features(network)
 
 

@@ -16,6 +16,8 @@ _STEPS = (2, 4, 8, 14, 16, 28, 32, 56, 64, 112, 128, 192, 224, 256)
 _LEAST, _MOST = 32, 8192
 # The farthest that a map pixel may lie from its place, in map pixels.
 _FARTHEST = 0.5
+# What torch says where something cannot be done without numbers; the last of autocast.
+_META = ("meta", "scalarType")
 _RESIZING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
 Place = tuple[float, float]  # input pixels from one map pixel to the next, and to the centre of the first
@@ -48,8 +50,8 @@ class Sides:
         self._lock = threading.Lock()  # members on several devices are run by threads
         self._watch(on_meta(build), "meta")
         with _LookUps(self._network) as look_ups:
-            fault = self._run(built_for).fault
-        if fault is not None or look_ups.computed:
+            needs_numbers = self._run(built_for).needs_numbers
+        if needs_numbers or look_ups.computed:
             with torch.random.fork_rng(devices=()), torch.device("cpu"):
                 self._watch(build(), "cpu")
         if self.takes(built_for):
@@ -81,6 +83,17 @@ class Sides:
         if side == multiple or (self._gives_maps(side) and self._run(side).beside <= _FARTHEST):
             return side
         return multiple
+
+    def map_side(self, side: int) -> int:
+        """Map pixels along a side: S / stride, rounded up.
+
+        Rounded down where a field is padded and map pixels lie to one side of their places anyhow: narrower
+        ones would be farther beside.
+        """
+        padded = self.padded(side)
+        if padded == side or self._run(padded).beside <= _FARTHEST / 2:
+            return -(-side // self.stride)
+        return max(1, side // self.stride)
 
     def nearest(self, wanted: int) -> int:
         """The side nearest to a wanted one that the network takes."""
@@ -127,7 +140,7 @@ class Sides:
             with torch.no_grad():
                 maps: Any = self._network(torch.zeros(1, self.in_channels, side, side, device=self._device))
         except Exception as error:  # timm's networks fail in ways of their own
-            return _Run(fault=reason_of(error))
+            return _Run(fault=reason_of(error), needs_numbers=_needs_numbers(error))
         if not isinstance(maps, Tensor):
             return _Run(found=type(maps).__name__)
         shape = tuple(maps.shape)
@@ -176,11 +189,16 @@ def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
         try:
             with torch.device("meta"):
                 return build()
-        except (InputError, AssertionError):
-            raise
-        except Exception:  # it works with numbers while it is built
+        except Exception as error:
+            if not _needs_numbers(error):
+                raise
             with torch.device("cpu"):
                 return build().to("meta")
+
+
+def _needs_numbers(error: Exception) -> bool:
+    """Whether something failed for want of numbers."""
+    return isinstance(error, NotImplementedError) or any(sign in str(error) for sign in _META)
 
 
 def reason_of(error: Exception) -> str:
@@ -222,6 +240,7 @@ class _Run(NamedTuple):
     shape: tuple[int, ...] = ()
     found: str = ""
     beside: float = 0.0
+    needs_numbers: bool = False
 
 
 class _Resized(NamedTuple):
