@@ -19,7 +19,7 @@ from hpa_kit.training.objectives import Losses, Objective, make_objective, no_fi
 from hpa_kit.training.processes import Processes
 from hpa_kit.training.running import Running
 from hpa_kit.training.schedule import make_optimiser, make_scheduler
-from hpa_kit.training.trial import refuse_what_cannot_learn
+from hpa_kit.training.trial import learns_with_all_weights, refuse_what_cannot_learn
 
 # Reading the loss makes the host wait for the GPU, so the bar asks for it this seldom.
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -87,7 +87,10 @@ class Learner:
             self.model.to(memory_format=torch.channels_last)
         self.objective = self.build_objective(self.model, no_fields() if fields is None else fields)
         self.objective.to(self.device)
-        self._shared = self.processes.shared(self.objective)
+        some_rest = self.processes.world > 1 and not learns_with_all_weights(
+            settings, lambda: self.build_model(_begun(settings))
+        )
+        self._shared = self.processes.shared(self.objective, some_rest)
         self.optimiser = make_optimiser(self.model, settings)
         # Some of timm's optimisers look at how the gradient itself changes.
         self._second_order = bool(getattr(self.optimiser, "is_second_order", False))

@@ -147,9 +147,11 @@ class Processes(NamedTuple):
         synchronised = self.world > 1 and device.type == "cuda"
         return batch is not None and batch <= self.world and not synchronised
 
-    def shared(self, objective: nn.Module) -> nn.Module:
-        """The objective with gradients that are averaged over the processes."""
-        return objective if self.world == 1 else DistributedDataParallel(objective)
+    def shared(self, objective: nn.Module, some_rest: bool = False) -> nn.Module:
+        """The objective with gradients that are averaged over the processes; some weights may have none."""
+        if self.world == 1:
+            return objective
+        return DistributedDataParallel(objective, find_unused_parameters=some_rest)
 
     def alone(self, objective: nn.Module, wanted: bool) -> AbstractContextManager[None]:
         """A block in which gradients are only gathered here, as an update still waits for further batches."""

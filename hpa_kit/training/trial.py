@@ -37,23 +37,37 @@ def refuse_what_cannot_learn(settings: TrainSettings, build: Callable[[], nn.Mod
     )
 
 
+def learns_with_all_weights(settings: TrainSettings, build: Callable[[], nn.Module]) -> bool:
+    """Whether every weight of a network's backbone gets a gradient; processes that share them must know."""
+    model = _tried(settings, build, 2)
+    return all(weight.grad is not None for weight in getattr(model, "backbone", model).parameters())
+
+
 def _fault(settings: TrainSettings, build: Callable[[], nn.Module], fields: int) -> str | None:
     """Why so many fields cannot be learnt from; None where they can."""
-    shape = (fields, settings.in_channels, settings.size, settings.size)
     try:
-        _learn(on_meta(build), torch.zeros(shape, device="meta"))
+        _tried(settings, build, fields)
     except InputError:
         raise
-    except Exception:  # some networks cannot run without numbers
-        try:
-            with torch.random.fork_rng(devices=()), torch.device("cpu"):
-                _learn(build(), torch.zeros(shape))
-        except Exception as error:  # of any kind: they are timm's
-            return reason_of(error)
+    except Exception as error:  # of any kind: they are timm's
+        return reason_of(error)
     return None
 
 
-def _learn(model: nn.Module, fields: Tensor) -> None:
+def _tried(settings: TrainSettings, build: Callable[[], nn.Module], fields: int) -> nn.Module:
+    """A network that has run forward and backward, without numbers where that goes."""
+    shape = (fields, settings.in_channels, settings.size, settings.size)
+    try:
+        return _run(on_meta(build), torch.zeros(shape, device="meta"))
+    except InputError:
+        raise
+    except Exception:  # perhaps for want of numbers
+        with torch.random.fork_rng(devices=()), torch.device("cpu"):
+            return _run(build(), torch.zeros(shape))
+
+
+def _run(model: nn.Module, fields: Tensor) -> nn.Module:
     found: Any = model.train()(fields)
     if isinstance(found, Tensor):
         found.float().sum().backward()
+    return model
