@@ -11,7 +11,6 @@ from hpa_kit.config import MemberSettings, TrainSettings
 from hpa_kit.errors import InputError
 from hpa_kit.inference import Ensemble
 from hpa_kit.inference.views import FLIPS, LoadedMember
-from hpa_kit.inference.work import Outcome, refuse_if_all_failed
 from hpa_kit.models import CamClassifier
 from hpa_kit.training.checkpoint import BEST, write_checkpoint
 from hpa_kit.training.member import build_network
@@ -80,14 +79,3 @@ def test_a_member_that_cannot_look_ends_the_command_in_one_line(tmp_path, compet
     words = f"infer {competition.root} --ensemble {tmp_path}/e.yaml --out {tmp_path}/o.csv --device cpu"
     assert main([*words.split(), "--masks", str(competition.masks)]) == 2
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith("hpa-kit: member ")
-
-
-def test_where_no_field_could_be_used_it_is_an_error_though_some_were_not_reached() -> None:
-    """A device whose every batch fails is left alone, and the rest is never tried."""
-    with pytest.raises(InputError, match="no field of images could be used; the first: shapes differ"):
-        refuse_if_all_failed(
-            "infer", Path("images"), ["a", "b"], Outcome({"a": "shapes differ"}, ["b"], 0, {})
-        )
-    refuse_if_all_failed(
-        "infer", Path("images"), ["a", "b"], Outcome({}, ["a", "b"], 0, {})
-    )  # no time at all
