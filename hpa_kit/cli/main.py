@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpa_kit import __version__
+from hpa_kit.cli.commands import COMMANDS, Command
 from hpa_kit.cli.kaggle import add_kaggle
 from hpa_kit.cli.others import add_others
 from hpa_kit.errors import InputError
@@ -22,13 +23,12 @@ from hpa_kit.files import disk_full, is_full
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from hpa_kit.cli.commands import Command
     from hpa_kit.config import Settings
 
 RENAMED = {"ladder": "ablation"}  # commands of earlier versions, and what they are called now
 
 
-def _add_settings(parser: argparse.ArgumentParser, command: "Command") -> None:
+def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
     parser.add_argument("--config", type=Path, metavar="YAML", help="settings file; options override it")
     for name, field in command.settings.model_fields.items():
         text = f"{field.description or ''}{_default_text(field)}".replace("%", "%%")
@@ -57,30 +57,26 @@ def _default_text(field: "FieldInfo") -> str:
     return f" (default: {shown})" if shown else ""
 
 
-def _add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Add the commands whose options are settings."""
-    from hpa_kit.cli.commands import COMMANDS
-
-    for command in COMMANDS:
-        sub = commands.add_parser(
-            command.name, help=command.help, description=command.help, allow_abbrev=False
-        )
-        _add_settings(sub, command)
-        sub.set_defaults(settings_command=command)
-
-
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """A parser of the command that words begin with; of all commands where that is none with settings."""
     parser = argparse.ArgumentParser(prog="hpa-kit", description="Where in each single cell a protein sits.")
     parser.add_argument("--version", action="version", version=f"hpa-kit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    asked = [command for command in COMMANDS if words[:1] == [command.name]]
     if words[:1] != ["kaggle"]:  # which starts before anything is installed, so without pydantic
-        _add_commands(commands)
-    add_others(commands)
-    add_kaggle(commands)
+        for command in asked or COMMANDS:
+            sub = commands.add_parser(
+                command.name, help=command.help, description=command.help, allow_abbrev=False
+            )
+            _add_settings(sub, command)
+            sub.set_defaults(settings_command=command)
+    if not asked:
+        add_others(commands)
+        add_kaggle(commands)
     return parser
 
 
-def _settings_of(command: "Command", arguments: argparse.Namespace) -> "Settings":
+def _settings_of(command: Command, arguments: argparse.Namespace) -> "Settings":
     from hpa_kit.config import make_settings, read_yaml
 
     names = {*command.settings.model_fields, *command.settings.renamed}
