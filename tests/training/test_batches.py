@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from hpa_kit.data import FieldStore, read_field, resize_field, store
-from hpa_kit.data.memory import available_bytes
-from hpa_kit.data.sources import require_images
+from hpa_kit.data.labelled import require_images
+from hpa_kit.devices import available_bytes
 from hpa_kit.errors import InputError
 from hpa_kit.training.augment import Augmentation
 from hpa_kit.training.data import _batch_of
