@@ -1,4 +1,4 @@
-"""What this machine has for the work: devices, processors, free memory."""
+"""What this machine has for the work: devices and whether their memory ran out, processors, free memory."""
 
 import os
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from hpa_kit.errors import InputError
 
+_MEMORY_SIGNS = ("DefaultCPUAllocator", "can't allocate memory", "CUDA error: out of memory")
 _PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
@@ -78,6 +79,15 @@ def pick_devices(names: str) -> list[str]:
         with suppress(InputError):
             working.append(pick_device(f"cuda:{index}"))
     return working or ["cpu"]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: a GPU's has an error of its own, the CPU's allocator only a text."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return any(sign in str(error) for sign in _MEMORY_SIGNS)
 
 
 def cpus() -> int:

@@ -88,6 +88,16 @@ def test_a_yaml_and_its_runs_can_move_together(tmp_path):
     assert moved.members[0].checkpoint.resolve() == tmp_path / "there" / "runs" / "a"
 
 
+def test_a_yaml_behind_a_link_to_another_folder_is_good_under_both_names(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link.yaml").symlink_to("far/real.yaml")
+    settings = make_settings(EnsembleSettings, {"members": [tmp_path / "run"], "masks": tmp_path / "masks"})
+    write_ensemble(settings, tmp_path / "link.yaml")
+    assert (tmp_path / "link.yaml").is_symlink()
+    assert read_ensemble(tmp_path / "link.yaml") == settings
+    assert read_ensemble(tmp_path / "far" / "real.yaml") == settings
+
+
 def test_the_example_is_the_15th_places_best_submission():
     settings = read_ensemble(EXAMPLE)
     weights = {

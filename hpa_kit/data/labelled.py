@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hpa_kit.data.external import PLACEHOLDER_LINE, read_external, sample_external
-from hpa_kit.data.fields import CHANNELS, ENDINGS, find_fields
+from hpa_kit.data.fields import CHANNELS, ENDINGS
 from hpa_kit.data.layout import DataFolder, read_labels
 from hpa_kit.errors import InputError
 
@@ -67,13 +67,12 @@ def fields_to_keep(settings: "StoreSettings") -> dict[str, Path]:
     """The folder of each field to resize: the labelled ones or, where no table is, all that are found.
 
     Raises:
-        InputError: as :func:`labelled_fields`.
+        InputError: as :func:`labelled_fields`; or there is no field.
     """
     folder = DataFolder(settings.data)
     if (folder.root / "train.csv").is_file():
         return labelled_fields(settings).folders
-    images = folder.images("train")
-    return dict.fromkeys(find_fields(images), images)
+    return dict.fromkeys(folder.fields("train").ids, folder.images("train"))
 
 
 def _external_fields(settings: _Settings, path: Path, known: set[str], sources: "Sources") -> pd.DataFrame:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hpa_kit.data.fields import CHANNELS, read_field, resize_field
 from hpa_kit.data.kept_fields import Origin, kept_fault, kept_path, origins, read_kept, write_kept
@@ -19,6 +18,7 @@ from hpa_kit.devices import available_bytes, cpus
 from hpa_kit.errors import InputError
 from hpa_kit.files import forget_torn
 from hpa_kit.flow import Failure, attempt, share
+from hpa_kit.progress import track
 from hpa_kit.timing import Forecast
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ class FieldStore:
             return []
         pool = ThreadPoolExecutor(workers, "store")
         try:
-            done = tqdm(pool.map(function, numbers), doing, len(numbers), unit="field", leave=False)
+            done = track(pool.map(function, numbers), doing, len(numbers), leave=False)
             results = {}
             for number, result in zip(numbers, done, strict=True):
                 results[number] = result

@@ -12,7 +12,7 @@ from hpa_kit.cells.geometry import CellGeometry, cell_geometry
 from hpa_kit.config import PredictSettings
 from hpa_kit.data import DataFolder, find_fields
 from hpa_kit.errors import InputError
-from hpa_kit.files import forget_torn, make_folder_of
+from hpa_kit.files import forget_torn, make_folder, regular_path
 from hpa_kit.inference.budget import Budget, Now
 from hpa_kit.inference.ensemble import FieldMaps
 from hpa_kit.inference.journal import Journal
@@ -20,7 +20,7 @@ from hpa_kit.inference.pipeline import evidence, fill, journal_of
 from hpa_kit.inference.prepare import PreparedField
 from hpa_kit.inference.rows import CellRows
 from hpa_kit.inference.rules import CLASS_COLUMNS, ScoringRule, score_field
-from hpa_kit.inference.work import Filling, refuse_if_all_failed, report_fields
+from hpa_kit.inference.work import Filling, refuse_if_nothing_done, report_fields
 
 BOX = ("box_top", "box_left", "box_bottom", "box_right")
 COLUMNS = ("ID", "cell", "centroid_y", "centroid_x", *BOX, "area", "cut_by_border", *CLASS_COLUMNS)
@@ -32,7 +32,8 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
     The same work as :func:`~hpa_kit.inference.infer`, without table, sample, time limit or mask strings:
     label maps of full size are written as ``ID.npz`` instead, see :func:`~hpa_kit.cells.write_label_maps`. A
     field that cannot be used has no rows, is counted and said. Killed at any moment, the same call goes on.
-    Where the time went is kept as :func:`~hpa_kit.inference.infer` keeps it.
+    Where the time went is kept as :func:`~hpa_kit.inference.infer` keeps it. A pipe or a device gets the
+    table once, when all is done; only label maps whose folder is named are kept then.
 
     Args:
         settings: see :class:`~hpa_kit.config.PredictSettings`.
@@ -45,45 +46,34 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
         and a score per location class under its name.
 
     Raises:
-        InputError: data, members or settings cannot be used, or not one field could be.
+        InputError: data, members or settings cannot be used, or not one field was scored.
     """
     images = DataFolder(settings.data).images(settings.split)
     ids = find_fields(images)
     if not ids:
         raise InputError(f"predict: {images} holds no field; expected ID_red.png, _green, _blue and _yellow")
     chosen = settings.of_ensemble()
-    folder = _label_map_folder(settings)
     header = pd.DataFrame(columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")
-    filling = Filling(
-        what="predict",
-        settings=settings,
-        ensemble=chosen,
-        ids=ids,
-        images=images,
-        sizes={},
-        details=partial(_keep, folder, chosen.masks),
-        finish=_rows,
-        budget=Budget(now=now),
-        still_there=lambda id: (folder / f"{id}.npz").is_file(),
-    )
-    make_folder_of(settings.out)
-    with CellRows(settings.out, ids, header, Journal(journal_of(settings.out))) as table:
-        outcome = fill(filling, table)
-        report_fields("predict", chosen.masks, ids, outcome, "has no rows")
-        refuse_if_all_failed("predict", images, ids, outcome)
+    with regular_path(settings.out) as out:
+        folder = make_folder(settings.label_maps or out.with_name(f"{out.stem}_label_maps"))
+        forget_torn(folder)
+        filling = Filling(
+            what="predict",
+            settings=settings,
+            ensemble=chosen,
+            ids=ids,
+            images=images,
+            sizes={},
+            details=partial(_keep, folder, chosen.masks),
+            finish=_rows,
+            budget=Budget(now=now),
+            still_there=lambda id: (folder / f"{id}.npz").is_file(),
+        )
+        with CellRows(out, ids, header, Journal(journal_of(out))) as table:
+            outcome = fill(filling, table)
+            report_fields("predict", chosen.masks, ids, outcome, "has no rows")
+            refuse_if_nothing_done("predict", images, ids, outcome)
     return settings.out
-
-
-def _label_map_folder(settings: PredictSettings) -> Path:
-    folder = settings.label_maps or settings.out.with_name(f"{settings.out.stem}_label_maps")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"predict: {folder} cannot be made: {error.strerror}; name another folder with label_maps"
-        ) from None
-    forget_torn(folder)
-    return folder
 
 
 def _keep(folder: Path, masks: Path | None, id: str, found: FieldCells) -> CellGeometry:

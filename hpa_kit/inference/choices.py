@@ -5,7 +5,6 @@ from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hpa_kit.config import EnsembleSettings, Form, Rule, Settings
 from hpa_kit.config.scoring import (
@@ -20,6 +19,7 @@ from hpa_kit.config.scoring import (
 from hpa_kit.inference.calibration import fit_calibration
 from hpa_kit.inference.pool import LINEAR, Pool
 from hpa_kit.inference.rules import RULES
+from hpa_kit.progress import track
 from hpa_kit.timing import Forecast
 
 Fields = NDArray[np.bool_]
@@ -99,7 +99,7 @@ def crossfit(pool: Pool, start: EnsembleSettings, parts: int, seed: int, repeats
     parts = min(parts, n_fields)
     # Once more than is judged: on all fields, when it has been found to help.
     forecast = Forecast("tune", repeats * parts + 1, unit="choices")
-    for _ in tqdm(range(repeats), unit="division", desc="tune"):
+    for _ in track(range(repeats), "tune", repeats, "division"):
         part_of = rng.permutation(np.arange(n_fields) % parts)
         gains.append([])
         for part in range(parts):

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hpa_kit.cells import FieldCells, kept_or_made, segmenter
 from hpa_kit.classes import N_CLASSES
@@ -25,13 +24,14 @@ from hpa_kit.inference.rules import FieldEvidence, scoring_rule
 from hpa_kit.inference.scoring import mean_logits
 from hpa_kit.inference.steps import cell_context
 from hpa_kit.inference.truth import TrueCells, no_truth
+from hpa_kit.progress import progress_bar
 from hpa_kit.timing import Forecast
 from hpa_kit.training.checkpoint import checkpoint_file
 
 log = logging.getLogger(__name__)
 
 _Batch = list[tuple[str, FieldCells | Failure]]
-_Maps = dict[str, dict[int, FieldMaps]]  # of fields by ID, by the members' places
+_Maps = dict[str, dict[int, FieldMaps] | Failure]  # of fields by ID, by the members' places
 
 STATE = "evidence.yaml"
 # Rules that are not linear in the maps: their scores are kept for the weights that were given.
@@ -132,12 +132,12 @@ class Gatherer:
         cells = kept_or_made(ids, self.images, finder, ensemble.masks, settings.workers, needed)
         failed: dict[str, str] = {}
         forecast = Forecast("tune", len(ids), settings.batch)
-        with tqdm(total=len(ids), unit="field", desc="tune") as bar:
+        with progress_bar("tune", len(ids)) as bar:
             for batch, looked in self._looked(devices, batches(cells, settings.batch)):
                 good = {id: found for id, found in batch if isinstance(found, FieldCells)}
                 failed |= {id: found.reason for id, found in batch if isinstance(found, Failure)}
                 for id, maps in looked.items():
-                    made = attempt(self._evidence, id, good[id], maps)
+                    made = maps if isinstance(maps, Failure) else attempt(self._evidence, id, good[id], maps)
                     if isinstance(made, Failure):
                         failed[id] = made.reason
                     else:
@@ -178,11 +178,16 @@ class Gatherer:
 
     def _looks(self, members: Sequence[Ensemble], fields: dict[str, FieldCells]) -> _Maps:
         """What each member says of those of the fields that it has not learnt from."""
-        found: _Maps = {id: {} for id in fields}
+        found: _Maps = {}
         for place, member in enumerate(members):
             mine = [id for id in fields if place in self.lookers[id]]
-            for id, maps in zip(mine, member([fields[id].field for id in mine]), strict=True):
-                found[id][place] = maps
+            inputs = [member.inputs(fields[id].field) for id in mine]
+            for id, maps in zip(mine, member.look_each(inputs), strict=True):
+                before = found.setdefault(id, {})
+                if isinstance(maps, Failure):
+                    found[id] = maps
+                elif not isinstance(before, Failure):
+                    before[place] = maps
         return found
 
     def _evidence(self, id: str, found: FieldCells, maps: dict[int, FieldMaps]) -> Evidence:

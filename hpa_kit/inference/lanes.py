@@ -102,6 +102,7 @@ class Lane(Generic[D, R]):
     def _batches(self, ready: Background[_Ready], scoring: ThreadPoolExecutor) -> None:
         job, now = self.job, self.job.pace.budget.now
         broken = 0
+        before: tuple[int, int] | None = None  # effort and fields of the batch that is scored meanwhile
         asked = now()
         while (batch := self._next(ready)) is not None:
             good = [field for _, field in batch.fields if not isinstance(field, Failure)]
@@ -110,7 +111,7 @@ class Lane(Generic[D, R]):
                 return
             self.ensemble.effort = job.efforts[effort]
             begun = now()
-            seen = self._look(good)
+            seen = self.ensemble.look_each([field.inputs for field in good])
             looked = now() - begun
             scored = self._collect()
             parts = {part: took / len(batch.fields) for part, took in batch.seconds.items()}
@@ -120,7 +121,9 @@ class Lane(Generic[D, R]):
                 if not isinstance(maps, Failure):
                     self.waiting.append(scoring.submit(self._score, one, maps, each))
             whole, asked = now() - asked, now()
-            spent = BatchSeconds(sum(batch.seconds.values()), looked, scored, whole)
+            spent = BatchSeconds(sum(batch.seconds.values()), looked, scored, whole, before or (effort, 0))
+            # The first batch to be scored waits for compilers, and tells nothing of the others.
+            before = (effort, 0 if before is None else len(self.waiting))
             job.pace.add(effort, len(batch.fields), len(good), spent)
             with self.receiving:
                 job.after(len(batch.fields), parts | job.pace.parts())
@@ -174,18 +177,6 @@ class Lane(Generic[D, R]):
                 some += islice(fields, sizes.popleft() - 1)
                 took = {part: seconds - before.get(part, 0.0) for part, seconds in watch.seconds.items()}
                 yield _Ready(some, took)
-
-    def _look(self, good: list[PreparedField[D]]) -> list[FieldMaps | Failure]:
-        """What the members say; where they fail on a batch, each of its fields has another chance alone."""
-        if not good:
-            return []
-        seen = attempt(self.ensemble.look, [field.inputs for field in good])
-        if not isinstance(seen, Failure):
-            return list(seen)
-        if len(good) == 1:
-            return [seen]
-        alone = [attempt(self.ensemble.look, [field.inputs]) for field in good]
-        return [found if isinstance(found, Failure) else found[0] for found in alone]
 
     def _score(self, one: PreparedField[D], maps: FieldMaps, seconds: Mapping[str, float]) -> float:
         """Score a field and hand over what comes of it at once: a kill does not cost it; seconds it took."""

@@ -8,13 +8,11 @@ from pathlib import Path
 from time import monotonic
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from hpa_kit.cells import FieldCells, label_map_ids, segmenter
 from hpa_kit.config import InferSettings
 from hpa_kit.data import DataFolder
 from hpa_kit.devices import pick_devices
-from hpa_kit.files import make_folder_of
+from hpa_kit.files import regular_path, written_file
 from hpa_kit.flow import Failure
 from hpa_kit.inference.arrays import resized
 from hpa_kit.inference.batching import Batches, batches_to_do
@@ -36,11 +34,12 @@ from hpa_kit.inference.work import (
     Filling,
     Outcome,
     outcome_of,
-    refuse_if_all_failed,
+    refuse_if_nothing_done,
     report_fields,
     report_submission,
     submission_work,
 )
+from hpa_kit.progress import progress_bar
 from hpa_kit.resume import depends_on, field_stamps
 from hpa_kit.submission import encode_label_map
 from hpa_kit.timing import Forecast, duration
@@ -69,6 +68,8 @@ def infer(settings: InferSettings, now: Now = monotonic) -> Path:
 
     Beside the CSV, ``NAME_seconds.yaml`` says what a field took by part, all starts of the run together.
 
+    A pipe or a device gets the CSV once, when all is done; nothing is kept then to go on from.
+
     Args:
         settings: see :class:`~hpa_kit.config.InferSettings`.
         now: the clock, in seconds from any zero on.
@@ -78,8 +79,9 @@ def infer(settings: InferSettings, now: Now = monotonic) -> Path:
         found.
 
     Raises:
-        InputError: data, members or settings cannot be used, or not one field could be scored; the CSV with
-            rows that find nothing is there nevertheless.
+        InputError: data, members or settings cannot be used, or not one field was scored, as where the time
+            was over before or the device is broken; the CSV with rows that find nothing stands nevertheless.
+            That every field is without cells is a result.
     """
     budget = Budget(settings.budget * 3600, settings.spent * 3600, now)
     chosen = settings.of_ensemble()
@@ -92,14 +94,16 @@ def infer(settings: InferSettings, now: Now = monotonic) -> Path:
     filling = Filling(
         "infer", settings, chosen, work.ids, work.images, work.demanded, masks, _predict, budget
     )
-    make_folder_of(settings.out)
-    with SubmissionRows(settings.out, work.ids, work.sizes, Journal(journal_of(settings.out))) as rows:
-        if not settings.out.exists():
+    with (
+        regular_path(settings.out) as out,
+        SubmissionRows(out, work.ids, work.sizes, Journal(journal_of(out))) as rows,
+    ):
+        if not out.exists():
             rows.write()
         outcome = fill(filling, rows, settings.give_up)
         report_fields("infer", chosen.masks, work.ids, outcome, "finds nothing")
-        report_submission(settings.out, work, outcome)
-        refuse_if_all_failed("infer", work.images, work.ids, outcome)
+        report_submission(out, work, outcome)
+        refuse_if_nothing_done("infer", work.images, work.ids, outcome)
     return settings.out
 
 
@@ -120,8 +124,9 @@ def evidence(field: PreparedField[D], maps: FieldMaps) -> FieldEvidence:
 
 
 def journal_of(out: Path) -> Path:
-    """Where results are kept until the CSV is whole: hidden, beside it."""
-    return out.with_name(f".{out.name}.partial")
+    """Where results are kept until the CSV is whole: hidden, beside it, by whatever link it is named."""
+    file = written_file(out)
+    return file.with_name(f".{file.name}.partial")
 
 
 def fill(filling: Filling[D], table: GrowingTable, give_up: Sequence[Saving] = ()) -> Outcome:
@@ -172,7 +177,8 @@ def _run(
     ensembles = [_load(filling, rule, device) for device in devices]
     efforts = ensembles[0].efforts(give_up)
     total = sum(map(len, todo))
-    pace = Pace(budget, total, [ensembles[0].cost(effort) for effort in efforts], len(devices))
+    costs = [ensembles[0].cost(effort) for effort in efforts]
+    pace = Pace(budget, total, costs, len(devices), [effort.scoring_cost for effort in efforts])
     limit = f"; {duration(budget.seconds)} allowed" if budget.seconds < float("inf") else ""
     warmup = settings.batch * len(devices)
     forecast = filling.forecast or Forecast(filling.what, total, warmup, budget.now, note=limit)
@@ -187,8 +193,8 @@ def _run(
             table.journal.add(id, b"", stamp=stamps[id], failed=reason)
             return
         size = filling.sizes.get(id, field.size)
-        facts = {"stamp": stamps[id], "made": field.made, "actual": field.size, "seconds": dict(seconds)}
-        table.add(id, size, result, **facts)
+        facts = {"stamp": stamps[id], "made": field.made, "actual": field.size, "cells": field.n_cells}
+        table.add(id, size, result, **facts, seconds=dict(seconds))
 
     def after(fields: int, parts: dict[str, float]) -> None:
         forecast.add(fields, parts)
@@ -222,7 +228,7 @@ def _run(
         lanes.append(Lane(device, ensemble, finder, prepare, shared, queue, receiving, stop))
     # Not before: a table of another run stays where these members, or this segmenter, cannot be loaded.
     table.write()
-    bar = tqdm(total=len(filling.ids), initial=len(filling.ids) - total, unit="field", desc=filling.what)
+    bar = progress_bar(filling.what, len(filling.ids), initial=len(filling.ids) - total)
     try:
         with bar:
             run_lanes(lanes, stop, meanwhile)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hpa_kit.config import PseudoLabelSettings
 from hpa_kit.errors import InputError
 from hpa_kit.inference.prepare import Size
-from hpa_kit.inference.work import Outcome, refuse_if_all_failed, report_fields
+from hpa_kit.inference.work import Outcome, refuse_if_nothing_done, report_fields
 from hpa_kit.timing import Forecast, duration
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ def together(outcomes: list[Outcome]) -> Outcome:
         failed |= outcome.failed
         sizes |= outcome.sizes
     late = [id for outcome in outcomes for id in outcome.late]
-    return Outcome(failed, late, sum(outcome.made for outcome in outcomes), sizes)
+    made, empty = (sum(getattr(outcome, of) for outcome in outcomes) for of in ("made", "empty"))
+    return Outcome(failed, late, made, sizes, empty)
 
 
 def report(
@@ -52,7 +53,7 @@ def report(
     """
     report_fields(WHAT, settings.masks, ids, outcome, "has no pseudo labels; the same command tries it again")
     if ids:
-        refuse_if_all_failed(WHAT, settings.data, ids, outcome)
+        refuse_if_nothing_done(WHAT, settings.data, ids, outcome)
     if seconds.fields:
         parts = ", ".join(f"{part} {total / seconds.fields:.2g}" for part, total in seconds.parts.items())
         log.info(

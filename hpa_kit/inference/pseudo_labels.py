@@ -70,7 +70,7 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
 
     Raises:
         InputError: data, members or settings cannot be used, the folder holds a run of other settings, or
-            not one field could be used.
+            not one field was scored.
     """
     fields = labelled_fields(settings)
     chosen = _as_lookers(settings.of_ensemble())

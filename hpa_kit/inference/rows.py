@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from hpa_kit.files import atomic_path, forget_torn, make_folder_of
+from hpa_kit.files import atomic_path, forget_torn, make_folder_of, written_file
 from hpa_kit.inference.journal import Journal
 from hpa_kit.inference.seconds import keep_seconds
 from hpa_kit.submission import encode_mask, write_submission
@@ -49,7 +49,7 @@ class GrowingTable(ABC):
         self.seconds = 0.0
         self._due = 0.0
         make_folder_of(self.out)
-        forget_torn(self.out.parent)
+        forget_torn(written_file(self.out).parent)
         self.journal = Journal(folder=self.out.parent) if journal is None else journal
 
     def __enter__(self) -> Self:

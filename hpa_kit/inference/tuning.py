@@ -11,7 +11,7 @@ from hpa_kit.classes import multi_hot, parse_label
 from hpa_kit.config import EnsembleSettings, TuneSettings, write_ensemble
 from hpa_kit.data import DataFolder, read_labels
 from hpa_kit.errors import InputError
-from hpa_kit.files import make_folder_of
+from hpa_kit.files import regular_path
 from hpa_kit.inference.choices import Crossfit, choose, crossfit, name_of
 from hpa_kit.inference.evidence import Gatherer
 from hpa_kit.inference.pool import pooled
@@ -76,7 +76,16 @@ def tune(settings: TuneSettings) -> Tuning:
             f"tune: rule {start.rule!r} is none of the kit's, which alone can be tried; start from a YAML "
             "with rule best, and give infer yours with --rule"
         )
-    make_folder_of(settings.out)
+    with regular_path(settings.out) as out:
+        cache = settings.cache or out.with_name(f"{out.stem}_evidence")
+        tuning = _tuned(settings, start, cache)
+        write_ensemble(tuning.ensemble, settings.out)
+    log.info(str(tuning))
+    return tuning
+
+
+def _tuned(settings: TuneSettings, start: EnsembleSettings, cache: Path) -> Tuning:
+    """The choice, made on what members say of the fields, which is kept in a folder."""
     folder = DataFolder(settings.data)
     labels = _labels(folder, settings.split)
     truth = None if settings.truth is None else TrueCells(settings.truth)
@@ -88,7 +97,6 @@ def tune(settings: TuneSettings) -> Tuning:
     if not ids:
         table = settings.truth or folder.labels()
         raise InputError(f"tune: {table} has none of the fields of {folder.images(settings.split)}")
-    cache = settings.cache or settings.out.with_name(f"{settings.out.stem}_evidence")
     gatherer = Gatherer(
         settings, start, folder.images(settings.split), cache, _lookers(ids, start, settings.split), truth
     )
@@ -99,10 +107,10 @@ def tune(settings: TuneSettings) -> Tuning:
     found = crossfit(pool, start, settings.parts, settings.seed, settings.repeats)
     everything = np.ones(len(evidence), bool)
     chosen = _whole(choose(pool, everything, start)) if found.helps else start
-    write_ensemble(chosen, settings.out)
-    tuning = Tuning("image labels" if truth is None else "cells", len(evidence), found, chosen)
-    log.info(str(tuning))
-    return tuning
+    empty = sum(not len(one.areas) for one in evidence.values())
+    if empty:
+        log.warning(f"tune: {empty} of {len(evidence)} fields have no cell")
+    return Tuning("image labels" if truth is None else "cells", len(evidence), found, chosen)
 
 
 def _refuse_too_few(usable: int, unseen: int, fields: int) -> None:

@@ -85,12 +85,14 @@ class Outcome(NamedTuple):
         late: IDs for which there was no time.
         made: number of fields whose cells the segmenter had to find.
         sizes: {ID: (height, width)} of the images that were read.
+        empty: number of fields that were scored and have no cell.
     """
 
     failed: dict[str, str]
     late: list[str]
     made: int
     sizes: dict[str, Size]
+    empty: int
 
 
 def submission_work(folder: DataFolder, split: str) -> Work:
@@ -127,11 +129,12 @@ def outcome_of(ids: list[str], journal: Journal) -> Outcome:
         sizes={
             id: (facts["actual"][0], facts["actual"][1]) for id, facts in known.items() if "actual" in facts
         },
+        empty=sum(facts.get("cells") == 0 for facts in known.values()),
     )
 
 
 def report_fields(what: str, masks: Path | None, ids: list[str], outcome: Outcome, loss: str) -> None:
-    """Say of which fields nothing came, and why.
+    """Say of which fields nothing came, and why; last, how many have no cell.
 
     Args:
         what: the command.
@@ -155,6 +158,8 @@ def report_fields(what: str, masks: Path | None, ids: list[str], outcome: Outcom
             f"{what}: {len(outcome.late)} of {total} fields were not reached; each {loss}; the same command "
             f"goes on with them: {named(outcome.late)}"
         )
+    if outcome.empty:
+        log.warning(f"{what}: {outcome.empty} of {total} fields have no cell")
 
 
 def report_submission(out: Path, work: Work, outcome: Outcome) -> None:
@@ -169,16 +174,25 @@ def report_submission(out: Path, work: Work, outcome: Outcome) -> None:
         log.error(f"infer: Kaggle would reject {out}: {fault}")
 
 
-def refuse_if_all_failed(what: str, images: Path, ids: list[str], outcome: Outcome) -> None:
-    """Raise where not one field could be used.
+def refuse_if_nothing_done(what: str, images: Path, ids: list[str], outcome: Outcome) -> None:
+    """Raise where not one field was scored: none could be used, none was reached, or the device broke.
+
+    A field without cells was scored.
 
     Raises:
         InputError: naming the first one's reason.
     """
-    if len(outcome.failed) == len(ids):
-        raise InputError(
-            f"{what}: no field of {images} could be used; the first: {next(iter(outcome.failed.values()))}"
-        )
+    failed, late = outcome.failed, outcome.late
+    if len(failed) + len(late) < len(ids):
+        return
+    first = f"the first: {next(iter(failed.values()))}" if failed else "there was no time for any"
+    if not late:
+        raise InputError(f"{what}: no field of {images} could be used; {first}")
+    tried = f"{len(failed)} could not be used and " if failed else ""
+    raise InputError(
+        f"{what}: not one of the {len(ids)} fields of {images} was scored: {tried}{len(late)} were not "
+        f"reached; {first}; the same command tries them again"
+    )
 
 
 def named(ids: list[str]) -> str:

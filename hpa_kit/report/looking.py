@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hpa_kit.cells import FieldCells, kept_or_made, segmenter
 from hpa_kit.config import LookSettings, PredictSettings, ReportSettings, make_settings
@@ -18,6 +17,7 @@ from hpa_kit.inference import Ensemble, FieldMaps, rule_of, score_field, scores_
 from hpa_kit.inference.ensemble import channels_needed
 from hpa_kit.inference.pipeline import evidence
 from hpa_kit.inference.prepare import PreparedField, Preparer
+from hpa_kit.progress import track
 from hpa_kit.submission import encode_label_map
 from hpa_kit.timing import Stopwatch
 
@@ -95,7 +95,7 @@ class Looker:
         return rows
 
     def _good(self, items: Iterable[tuple[str, T | Failure]], total: int) -> Iterator[tuple[str, T]]:
-        for id, item in tqdm(items, "report: look", total, unit="field"):
+        for id, item in track(items, "report: look", total):
             if isinstance(item, Failure):
                 self.failed[id] = item.reason
             else:
@@ -105,8 +105,12 @@ class Looker:
         self, items: Iterable[tuple[str, T]], inputs: Callable[[T], Any]
     ) -> Iterator[tuple[str, T, FieldMaps]]:
         for batch in batches(items, self.settings.batch):
-            seen = self.ensemble.look([inputs(item) for _, item in batch])
-            yield from ((id, item, maps) for (id, item), maps in zip(batch, seen, strict=True))
+            seen = self.ensemble.look_each([inputs(item) for _, item in batch])
+            for (id, item), maps in zip(batch, seen, strict=True):
+                if isinstance(maps, Failure):
+                    self.failed[id] = maps.reason
+                else:
+                    yield id, item, maps
 
 
 def _inputs(field: PreparedField[Any]) -> Any:

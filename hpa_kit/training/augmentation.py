@@ -201,7 +201,7 @@ def read_policy(which: int | str | Path | Policy) -> Policy:
                 f"augmentation: there is no policy {which}; known are {sorted(POLICIES)} and YAML files"
             )
         return POLICIES[which]
-    content = load_yaml(which, "augmentation") if isinstance(which, str | Path) else which
+    content = load_yaml(which, "augmentation", texts=False) if isinstance(which, str | Path) else which
     if not isinstance(content, list | tuple):
         raise InputError(
             f"augmentation: {which} holds a {type(content).__name__}; expected a list of transforms, "

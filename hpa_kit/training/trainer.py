@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from hpa_kit.config import TrainSettings
 from hpa_kit.errors import InputError
+from hpa_kit.progress import Bar, progress_bar
 from hpa_kit.training.checkpoint import BEST, LAST, write_checkpoint
 from hpa_kit.training.clock import Clock, Verdict, Work
 from hpa_kit.training.data import Batch, Loader, TrainingData
@@ -191,7 +190,7 @@ class Trainer:
             state.averages.update(state.model, state.step_number)
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def train_epoch(self, epoch: int, loader: Loader, bar: "tqdm[Any]") -> Metrics | None:
+    def train_epoch(self, epoch: int, loader: Loader, bar: Bar) -> Metrics | None:
         """Learn once from all training fields, or from what is left of them; None where it was ended early.
 
         Returns:
@@ -224,8 +223,8 @@ class Trainer:
         """Learn, validate, keep; False where the time is up."""
         state, processes, epoch = self.state, self.processes, self.state.epoch + 1
         started = time.perf_counter()
-        text = f"epoch {epoch}/{self.settings.epochs}"
-        with tqdm(total=len(data.train), desc=text, unit="step", disable=not processes.first) as bar:
+        text, quiet = f"epoch {epoch}/{self.settings.epochs}", not processes.first
+        with progress_bar(text, len(data.train), "step", quiet=quiet) as bar:
             self.clock.start()
             learnt = self.train_epoch(epoch, data.train, bar)
             if learnt is None or not processes.agree(self.clock.validation_fits(self.steps_per_epoch)):
@@ -277,10 +276,9 @@ class Trainer:
         return False
 
     def _say(self, line: str) -> None:
-        """Log a line, once for all processes and not into the bar."""
+        """Log a line, once for all processes."""
         if self.processes.first:
-            with tqdm.external_write_mode():
-                log.info(line)
+            log.info(line)
 
     def _work_left(self) -> Work:
         epochs = self.settings.epochs

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from hpa_kit.cells import MaskFolder, resized
 from hpa_kit.classes import N_CLASSES
@@ -21,6 +20,7 @@ from hpa_kit.devices import cpus
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, attempt, run_ahead
 from hpa_kit.models import focal_loss
+from hpa_kit.progress import track
 from hpa_kit.training.augmentation import Augmentation
 from hpa_kit.training.data import Batch, Draw, Row, RunFields, TrainingData, load_batches, read_run_fields
 from hpa_kit.training.log import Metrics
@@ -91,7 +91,7 @@ def _pixel_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 class SegmentationDataset(Dataset[Row]):
-    """Fields, and targets drawn from their augmented label maps, by :class:`~hpa_kit.training.dataset.Draw`.
+    """Fields, and targets drawn from their augmented label maps, by :class:`~hpa_kit.training.data.Draw`.
 
     Args:
         store: all fields.
@@ -145,7 +145,7 @@ class CellMaps:
         threads = cpus()
         with ThreadPoolExecutor(threads, "label maps") as pool:
             maps = run_ahead(pool, packed, self.ids, 2 * threads)
-            read = list(tqdm(maps, "read label maps", len(self.ids), unit="field", leave=False))
+            read = list(track(maps, "read label maps", len(self.ids), leave=False))
         for folder in folders:
             folder.report()
         failed = [found.reason for found in read if isinstance(found, Failure)]
