@@ -7,6 +7,7 @@ from hpa_kit.config import Normalisation, StrideBy
 from hpa_kit.errors import InputError
 from hpa_kit.models.backbones import Backbone
 from hpa_kit.models.pretrained import Weights
+from hpa_kit.models.sides import Sides
 
 # ImageNet's statistics; yellow takes those of blue, as the 15th-place solution does.
 _MEAN = (0.485, 0.456, 0.406, 0.406)
@@ -71,9 +72,11 @@ class FieldNet(nn.Module):
         in_channels: 4 for red, green, blue, yellow; 3 leaves yellow out. Inputs may have 4 either way.
         pretrained: None (random weights), path of the backbone's local weights, or ``"download"``.
         normalisation: ``field`` or ``fixed``; see :class:`Normaliser`.
+        size: side of the fields that it learns from, None for any.
 
     Raises:
-        InputError: the backbone is unknown, has no maps of that stride, or the weights do not fit.
+        InputError: the backbone is unknown, has no maps of that stride or none of fields of that size, or the
+            weights do not fit.
     """
 
     def __init__(
@@ -84,16 +87,22 @@ class FieldNet(nn.Module):
         in_channels: int,
         pretrained: Weights,
         normalisation: Normalisation,
+        size: int | None,
     ) -> None:
         super().__init__()
         self.input = Normaliser(in_channels, normalisation)
-        self.backbone = Backbone(backbone, stride, stride_by, in_channels, pretrained)
+        self.backbone = Backbone(backbone, stride, stride_by, in_channels, pretrained, size)
         self.n_features = self.backbone.n_features
 
     @property
     def in_channels(self) -> int:
         """Channels that are read: 3 or 4."""
         return self.input.in_channels
+
+    @property
+    def sides(self) -> Sides:
+        """Which sides of fields it takes."""
+        return self.backbone.sides
 
     def forward_features(self, fields: Tensor) -> Tensor:
         """Fields, uint8 or float 0–255 (B, 4 or in_channels, S, S) -> feature maps (B, n_features, h, w)."""

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from hpa_kit.config import TrainSettings
 from hpa_kit.errors import InputError
 from hpa_kit.progress import Bar, progress_bar
-from hpa_kit.training.checkpoint import BEST, LAST, write_checkpoint
+from hpa_kit.training.checkpoint import BEST, LAST, Checkpoint, write_checkpoint
 from hpa_kit.training.clock import Clock, Verdict, Work
 from hpa_kit.training.data import Batch, Loader, TrainingData
 from hpa_kit.training.log import Metrics, RunLog, write_metrics
-from hpa_kit.training.member import build_network
+from hpa_kit.training.member import build_network, learns_with_all_weights, refuse_what_cannot_learn
 from hpa_kit.training.objectives.base import Losses, Objective, objective_of
 from hpa_kit.training.optimisation import Averages, Schedule, make_optimiser
 from hpa_kit.training.processes import Processes, say_idle_gpus
@@ -119,8 +119,7 @@ class Trainer:
             torch.cuda.set_device(self.device)
         say_idle_gpus(settings)
         with processes.joined(self.device):
-            open_folder = open_run if processes.first else find_checkpoint
-            checkpoint = processes.first_alone(lambda: open_folder(settings))
+            checkpoint = processes.first_alone(self._open)
             if checkpoint is not None and checkpoint.state["epoch"] >= settings.epochs:
                 if processes.first:
                     write_metrics(settings.out / METRICS, checkpoint.state["history"])
@@ -138,18 +137,40 @@ class Trainer:
                     pass
         return settings.out
 
+    def try_network(self) -> None:
+        """Find out whether the network can learn as the settings say; nothing is kept.
+
+        Raises:
+            InputError: it cannot be built, or cannot learn from fields of that size or from so few at once.
+        """
+        alone = self.processes.fields_alone(self.settings.batch, self.device)
+        refuse_what_cannot_learn(self.settings, self._bare_model, 1 if alone else 2)
+
+    def _open(self) -> Checkpoint | None:
+        """What to go on from; a run that starts is refused before its folder is made."""
+        settings = self.settings
+        if not self.processes.first:
+            return find_checkpoint(settings)
+        if not (settings.out / LAST).exists() and settings.resume_from is None:
+            self.try_network()
+        return open_run(settings)
+
+    def _bare_model(self) -> nn.Module:
+        """The network with weights that come from no other file."""
+        return self.build_model(self.settings.model_copy(update={"pretrained": None, "warm_start": None}))
+
     def build(self, data: TrainingData, fresh: bool = True) -> None:
         """Make the model and what trains it; pretrained weights are only read for a fresh run."""
         settings, processes, device = self.settings, self.processes, self.device
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True
-        begun = settings.model_copy(update={"pretrained": None, "warm_start": None})
-        model = self.build_model(settings if fresh else begun)
+        model = self.build_model(settings) if fresh else self._bare_model()
         model = processes.synchronised(model, device).to(device)
         if device.type == "cuda":  # on a CPU this order of the pixels is several times slower
             model.to(memory_format=torch.channels_last)
         self.objective = self.build_objective(model, data.folds).to(device)
-        self._shared = processes.shared(self.objective)
+        some_rest = processes.world > 1 and not learns_with_all_weights(settings, self._bare_model)
+        self._shared = processes.shared(self.objective, some_rest)
         optimiser = make_optimiser(model, settings)
         # Some of timm's optimisers look at how the gradient itself changes.
         self._second_order = bool(getattr(optimiser, "is_second_order", False))

@@ -1,5 +1,6 @@
 """A CAM classifier's objective: the sum of loss terms that share one forward pass of the whole fields."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, Self, cast
 
@@ -13,6 +14,8 @@ from hpa_kit.models import CamClassifier, CamHeads, focal_loss, mean_logits
 from hpa_kit.training.data import Batch
 from hpa_kit.training.log import Metrics
 from hpa_kit.training.objectives.base import Losses, Objective
+
+log = logging.getLogger(__name__)
 
 
 class ForwardOutputs(NamedTuple):
@@ -68,9 +71,14 @@ class CamObjective(Objective):
         if settings.puzzle_cam.source != "off":
             from hpa_kit.training.objectives.puzzle import Puzzle
 
-            terms.append(
-                Puzzle(settings.puzzle_cam, subcategories if settings.puzzle_cam.subcategories else None)
-            )
+            puzzle = settings.puzzle_cam
+            tile = settings.size // puzzle.per_side
+            if not model.sides.takes(tile):
+                log.info(
+                    f"puzzle: {settings.backbone} takes no tiles of {tile} px; they are looked at at "
+                    f"{model.sides.nearest(tile)} px"
+                )
+            terms.append(Puzzle(puzzle, subcategories if puzzle.subcategories else None))
         return cls(model, terms)
 
     def losses(self, batch: Batch, progress: float) -> Losses:

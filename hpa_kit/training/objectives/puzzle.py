@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from hpa_kit.config import PuzzleCamSettings
 from hpa_kit.errors import InputError
-from hpa_kit.models import focal_loss, mean_logits
+from hpa_kit.models import CamHeads, focal_loss, mean_logits
 from hpa_kit.training.objectives.base import Losses
 from hpa_kit.training.objectives.cam import ForwardOutputs, Subcategories
 
@@ -17,9 +17,10 @@ _MIN_MAXIMUM = 1e-5
 class Puzzle:
     """The losses of tiles: their own classification, and how far their maps differ from the whole field's.
 
-    Tiles are run at their own size, as the whole field was normalised, and their maps put together. Both maps
-    are cut at 0 and divided by their own maximum; the difference is the mean of its absolute values, and its
-    weight rises linearly from 0 over the first half of training. Gradients flow through both.
+    Tiles are run at their own size, or the nearest that the network takes, as the whole field was normalised,
+    and their maps put together. Both maps are cut at 0 and divided by their own maximum; the difference is
+    the mean of its absolute values, and its weight rises linearly from 0 over the first half of training.
+    Gradients flow through both.
 
     Args:
         settings: ``tiles``; the ``source`` of what is compared, class maps or the feature maps under them;
@@ -40,7 +41,7 @@ class Puzzle:
 
     def __call__(self, outputs: ForwardOutputs) -> Losses:
         settings, whole, targets = self.settings, outputs.heads, outputs.batch.targets
-        parts = outputs.model.forward_heads(cut_tiles(outputs.normalised, self.per_side))
+        parts = self._forward_tiles(outputs)
         alpha = self.ramp(outputs.progress)
         losses = {"tiles": settings.tile_weight * self._classified(parts.maps, targets)}
         if settings.source == "features":
@@ -58,6 +59,21 @@ class Puzzle:
             losses["subcategory_puzzle"] = alpha * difference
         return losses
 
+    def _forward_tiles(self, outputs: ForwardOutputs) -> CamHeads:
+        """What comes out of the tiles, at the scale of what came out of the whole fields."""
+        model, tiles = outputs.model, cut_tiles(outputs.normalised, self.per_side)
+        side = model.sides.nearest(tiles.shape[-1])
+        if side == tiles.shape[-1]:
+            return model.forward_heads(tiles)
+        heads = model.forward_heads(_resized(tiles, side))
+        map_side = outputs.heads.maps.shape[-1] // self.per_side
+        of_subcategories = heads.subcategory_maps
+        return CamHeads(
+            _resized(heads.features, map_side),
+            _resized(heads.maps, map_side),
+            None if of_subcategories is None else _resized(of_subcategories, map_side),
+        )
+
     def _classified(self, maps: Tensor, targets: Tensor) -> Tensor:
         return focal_loss(mean_logits(maps), targets.repeat_interleave(self.per_side**2, dim=0))
 
@@ -73,6 +89,10 @@ class Puzzle:
         if self.settings.masked and targets is not None:
             difference = difference * targets[:, :, None, None]
         return difference.mean()
+
+
+def _resized(maps: Tensor, side: int) -> Tensor:
+    return functional.interpolate(maps, size=(side, side), mode="bilinear")
 
 
 def cut_tiles(fields: Tensor, per_side: int) -> Tensor:
