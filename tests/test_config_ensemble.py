@@ -162,7 +162,7 @@ def by_command_line(kind, given: dict[str, object], said: Path, monkeypatch) -> 
     seen = []
     (command,) = [one for one in COMMANDS if one.settings is kind]
     command_line = import_module("hpa_kit.cli.main")
-    monkeypatch.setattr("hpa_kit.cli.commands.COMMANDS", (command._replace(run=seen.append),))
+    monkeypatch.setattr(command_line, "COMMANDS", (command._replace(run=seen.append),))
     words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     assert command_line.main([command.name, "d", "--out", "o", "--ensemble", str(said), *words]) == 0
     return seen[0].of_ensemble()

@@ -25,14 +25,14 @@ from hpa_kit.config import (
 )
 from hpa_kit.config.scoring import CalibrateStep
 from hpa_kit.errors import InputError
-from hpa_kit.training.recipes import build, read_recipe
+from hpa_kit.training.augmentation import build, read_policy
 
 NEEDED = {"data": "d", "out": "o", "member": "m", "features": "f", "labels": "hard", "source": "s"}
 NULL = ("null", "Null", "NULL", "~", "")  # of YAML alone: a command line leaves the option out
 SETTINGS = [
     pytest.param(command, name, id=f"{command.name}-{name}")
     for command in COMMANDS
-    for name, field in command.settings.model_fields.items()
+    for name, field in command.settings.options().items()
     if field.annotation is not bool
 ]
 # What YAML 1.1 takes for something else than it looks like, and what settings may be.
@@ -80,10 +80,10 @@ def in_yaml(command: Command, name: str, content: str, folder) -> Settings:
 
 
 def _needed(kind: type[Settings], name: str) -> dict[str, str]:
-    given = {other: value for other, value in NEEDED.items() if other in kind.model_fields and other != name}
-    if "members" in kind.model_fields and name not in ("members", "ensemble"):
+    given = {other: value for other, value in NEEDED.items() if other in kind.options() and other != name}
+    if "members" in kind.options() and name not in ("members", "ensemble"):
         given["members"] = "m"
-    return {other: value for other, value in given.items() if kind.model_fields[other].is_required()
+    return {other: value for other, value in given.items() if kind.options()[other].is_required()
             or other == "members"}  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def test_words_of_yaml_mean_in_every_setting_what_they_mean_on_the_command_line(
 SWITCHES = [
     (command, name)
     for command in COMMANDS
-    for name, field in command.settings.model_fields.items()
+    for name, field in command.settings.options().items()
     if field.annotation is bool
 ]
 
@@ -138,7 +138,7 @@ def test_a_switch_takes_true_yes_on_and_their_opposites(command, name, folder):
         pytest.skip("goes with a puzzle only")
     for words, expected in ((("true", "yes", "on", "True"), True), (("false", "no", "off", "No"), False)):
         for word in (*words, *(f"'{word}'" for word in words)):
-            assert getattr(in_yaml(command, name, f"{name}: {word}\n", folder), name) is expected
+            assert in_yaml(command, name, f"{name}: {word}\n", folder).model_dump()[name] is expected
     for word in ("", "~", "2", "8:30", "nope", '""'):
         assert value_of(lambda word=word: in_yaml(command, name, f"{name}: {word}\n", folder)) == "refused"
 
@@ -157,7 +157,7 @@ def test_nothing_and_null_leave_a_setting_out(folder, word):
 def test_numbers_and_words_are_as_they_look(shared, content, name, expected):
     needed = {"data": "d", "out": "o"}
     settings = make_settings(TrainSettings, needed, read_yaml(shared / "inputs" / "yaml" / f"{content}.yaml"))
-    assert getattr(settings, name) == expected
+    assert settings.model_dump()[name] == expected
 
 
 FINITE = st.floats(1e-300, 1e300)
@@ -230,12 +230,12 @@ def test_an_ensembles_members_and_steps_take_texts_as_a_command_line_would(tmp_p
         read_ensemble(path)
 
 
-def test_a_recipe_has_decimal_numbers_and_switches(tmp_path):
-    path = tmp_path / "recipe.yaml"
+def test_a_policy_has_decimal_numbers_and_switches(tmp_path):
+    path = tmp_path / "policy.yaml"
     path.write_text(
         "- GridDropout: {ratio: .4, random_offset: on, p: 1e-1, unit_size_range: [08, size]}\n- recipe: 1\n"
     )
-    content = read_recipe(path)
+    content = read_policy(path)
     assert content[0]["GridDropout"] == {
         "ratio": 0.4,
         "random_offset": True,
@@ -246,7 +246,7 @@ def test_a_recipe_has_decimal_numbers_and_switches(tmp_path):
     assert len(build(content, 64, 64, str(path)).transforms) > 1
     path.write_text("- HorizontalFlip: {p: 0:30}\n")
     with pytest.raises(InputError, match=r"HorizontalFlip"):
-        build(read_recipe(path), 64, 64, str(path))
+        build(read_policy(path), 64, 64, str(path))
 
 
 def test_keys_are_merged_as_before(tmp_path):

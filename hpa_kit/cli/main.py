@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpa_kit import __version__
+from hpa_kit.cli.commands import COMMANDS, Command
 from hpa_kit.cli.kaggle import add_kaggle
 from hpa_kit.cli.others import add_others
 from hpa_kit.cli.streams import all_printed, dropped_output, plain_output, silence_stdout
@@ -22,15 +23,14 @@ from hpa_kit.progress import say
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from hpa_kit.cli.commands import Command
     from hpa_kit.config import Settings
 
 RENAMED = {"ladder": "ablation"}  # commands of earlier versions, and what they are called now
 
 
-def _add_settings(parser: argparse.ArgumentParser, command: "Command") -> None:
+def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
     parser.add_argument("--config", type=Path, metavar="YAML", help="settings file; options override it")
-    for name, field in command.settings.model_fields.items():
+    for name, field in command.settings.options().items():
         text = f"{field.description or ''}{_default_text(field)}".replace("%", "%%")
         options: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
         if field.annotation is bool:
@@ -42,7 +42,8 @@ def _add_settings(parser: argparse.ArgumentParser, command: "Command") -> None:
         if name in command.positional:
             parser.add_argument(name, nargs="?", **options)
         else:
-            parser.add_argument(f"--{name.replace('_', '-')}", **options)
+            names = [name, *(alias for alias, one in command.settings.aliases.items() if one == name)]
+            parser.add_argument(*(f"--{one.replace('_', '-')}" for one in names), dest=name, **options)
 
     for old in command.settings.renamed:
         parser.add_argument(f"--{old.replace('_', '-')}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
@@ -71,31 +72,26 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-def _add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Add the commands whose options are settings."""
-    from hpa_kit.cli.commands import COMMANDS
-
-    for command in COMMANDS:
-        sub = commands.add_parser(
-            command.name, help=command.help, description=command.help, allow_abbrev=False
-        )
-        _add_settings(sub, command)
-        sub.set_defaults(settings_command=command)
-
-
 def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """The parser of the command line that reads these words."""
+    """A parser of the command that words begin with; of all commands where that is none with settings."""
     parser = _Parser(prog="hpa-kit", description="Where in each single cell a protein sits.")
     parser.add_argument("--version", action="version", version=f"hpa-kit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    asked = [command for command in COMMANDS if words[:1] == [command.name]]
     if words[:1] != ["kaggle"]:  # which starts before anything is installed, so without pydantic
-        _add_commands(commands)
-    add_others(commands)
-    add_kaggle(commands)
+        for command in asked or COMMANDS:
+            sub = commands.add_parser(
+                command.name, help=command.help, description=command.help, allow_abbrev=False
+            )
+            _add_settings(sub, command)
+            sub.set_defaults(settings_command=command)
+    if not asked:
+        add_others(commands)
+        add_kaggle(commands)
     return parser
 
 
-def settings_of(command: "Command", arguments: argparse.Namespace) -> "Settings":
+def settings_of(command: Command, arguments: argparse.Namespace) -> "Settings":
     """A command's settings, from its YAML and its options, which win.
 
     Raises:
@@ -103,7 +99,7 @@ def settings_of(command: "Command", arguments: argparse.Namespace) -> "Settings"
     """
     from hpa_kit.config import make_settings, read_yaml
 
-    names = {*command.settings.model_fields, *command.settings.renamed}
+    names = {*command.settings.options(), *command.settings.renamed}
     given = {name: value for name, value in vars(arguments).items() if name in names}
     if arguments.config is None:
         return make_settings(command.settings, given, source=f"hpa-kit {command.name}")

@@ -18,8 +18,7 @@ from hpa_kit.devices import is_out_of_memory
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, attempt
 from hpa_kit.inference.views import LoadedMember, load, resized_maps
-from hpa_kit.training.checkpoint import settings_of
-from hpa_kit.training.warm_start import checkpoint_file
+from hpa_kit.training.checkpoint import checkpoint_file, settings_of
 
 log = logging.getLogger(__name__)
 

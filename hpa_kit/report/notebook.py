@@ -28,8 +28,8 @@ from hpa_kit.report.plots import (
 from hpa_kit.submission.table import parse_prediction
 from hpa_kit.together import run_together
 from hpa_kit.training import Processes, processes_for, train
-from hpa_kit.training.augment import Augmentation
-from hpa_kit.training.run import GROWING
+from hpa_kit.training.augmentation import Augmentation
+from hpa_kit.training.run_folder import GROWING
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def augmented_batch(settings: TrainSettings, fields: int = 6, side: int = 192) -
     """The first labelled fields above, and below what training makes of them.
 
     Args:
-        settings: of the run: data, size, recipe and seed.
+        settings: of the run: data, size, augmentation and seed.
         fields: how many.
         side: of each panel in pixels.
 

@@ -85,7 +85,7 @@ def views_of(settings: FeaturesSettings, member: Member) -> FeatureViews:
     Scales at which it would look at a side again are left out.
     """
     size, stride = member.settings.size, member.settings.stride
-    one = settings.views == "one" or (settings.views == "auto" and member.settings.round > 0)
+    one = settings.views == "one" or (settings.views == "auto" and member.settings.sc_cam.round > 0)
     if one:
         return FeatureViews((size,), flips=False)
     wanted = [

@@ -55,7 +55,7 @@ def test_options_override_the_settings_file(tmp_path, capsys):
 
 @pytest.mark.parametrize("command", COMMANDS, ids=[command.name for command in COMMANDS])
 def test_a_misspelt_setting_in_a_file_is_named_with_its_file(tmp_path, capsys, command):
-    known = next(name for name in command.settings.model_fields if len(name) > 3)
+    known = next(name for name in command.settings.options() if len(name) > 3)
     (tmp_path / "s.yaml").write_text(f"{known}x: 1\n")
     assert main([command.name, "--config", str(tmp_path / "s.yaml")]) == 2
     assert f"s.yaml: unknown setting '{known}x'; did you mean '{known}'?" in capsys.readouterr().err
@@ -67,7 +67,7 @@ def test_help_tells_every_setting(command, capsys):
         main([command.name, "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    for name in command.settings.model_fields:
+    for name in command.settings.options():
         assert name in command.positional or f"--{name.replace('_', '-')}" in out
 
 
@@ -83,6 +83,19 @@ def test_help_shows_defaults_as_they_are_given_and_none_where_there_is_none(caps
 def test_light_commands_do_not_load_torch():
     code = "import sys, hpa_kit.cli, hpa_kit.submission; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_command_reads_the_settings_of_no_other():
+    code = """
+import contextlib, sys
+from hpa_kit.cli import main
+with contextlib.suppress(SystemExit):
+    main(["train", "--help"])
+read = {f"hpa_kit.config.{name}" for name in ("train", "infer", "data", "report")} & sys.modules.keys()
+sys.exit(read != {"hpa_kit.config.train"})
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL)
+    assert done.returncode == 0
 
 
 def test_published_weights_are_converted_or_refused(tmp_path, capsys):

@@ -6,9 +6,8 @@ import torch
 from hpa_kit.errors import InputError
 from hpa_kit.models import CamClassifier
 from hpa_kit.training import Trainer, train
-from hpa_kit.training.member import build_network
+from hpa_kit.training.member import build_network, learns_with_all_weights
 from hpa_kit.training.processes import Processes
-from hpa_kit.training.trial import learns_with_all_weights
 
 CPU = torch.device("cpu")
 
