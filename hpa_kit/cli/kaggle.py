@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hpa_kit.kaggle import bundle
+from hpa_kit.kaggle.publish import bundle
 
 
 def add_kaggle(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -91,9 +91,9 @@ def _bundle(arguments: argparse.Namespace) -> int:
 
 
 def _weights(arguments: argparse.Namespace) -> int:
-    from hpa_kit.kaggle.checkout import find_checkout
-    from hpa_kit.kaggle.dataset import find_owner
-    from hpa_kit.kaggle.weights import weights_dataset
+    from hpa_kit.kaggle.publish.checkout import find_checkout
+    from hpa_kit.kaggle.publish.dataset import find_owner
+    from hpa_kit.kaggle.publish.weights import weights_dataset
 
     owner = arguments.owner or find_owner(find_checkout())
     weights_dataset(arguments.sources, arguments.out, owner, arguments.licence)
@@ -101,10 +101,10 @@ def _weights(arguments: argparse.Namespace) -> int:
 
 
 def _metadata(arguments: argparse.Namespace) -> int:
-    from hpa_kit.kaggle.checkout import find_checkout
-    from hpa_kit.kaggle.mends import metadata_mend
-    from hpa_kit.kaggle.metadata import check_metadata, find_placeholders
-    from hpa_kit.kaggle.notebooks import NOTEBOOKS, write_metadata
+    from hpa_kit.kaggle.publish.checkout import find_checkout
+    from hpa_kit.kaggle.publish.mends import metadata_mend
+    from hpa_kit.kaggle.publish.metadata import check_metadata, find_placeholders
+    from hpa_kit.kaggle.publish.notebooks import NOTEBOOKS, write_metadata
 
     if arguments.file is not None:
         paths = [arguments.file]
@@ -126,9 +126,9 @@ def _metadata(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from hpa_kit.kaggle.checkout import find_checkout
-    from hpa_kit.kaggle.notebooks import NOTEBOOKS
-    from hpa_kit.kaggle.status import off_path, status, unseen
+    from hpa_kit.kaggle.publish.checkout import find_checkout
+    from hpa_kit.kaggle.publish.notebooks import NOTEBOOKS
+    from hpa_kit.kaggle.publish.status import off_path, status, unseen
 
     source = find_checkout()
     steps = status(source, arguments.dist, arguments.members)
@@ -145,8 +145,8 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _rehearse(arguments: argparse.Namespace) -> int:
-    from hpa_kit.kaggle.checkout import find_checkout
-    from hpa_kit.kaggle.rehearsal import Own, Plan, rehearse
+    from hpa_kit.kaggle.publish.checkout import find_checkout
+    from hpa_kit.kaggle.publish.rehearsal import Own, Plan, rehearse
 
     own = Own(arguments.members_dataset, arguments.cells_dataset, arguments.data, arguments.hpacellseg)
     plan = Plan(arguments.out, arguments.environment, arguments.train, arguments.test, arguments.size, own)

@@ -16,8 +16,15 @@ from pathlib import Path, PurePosixPath
 import hpa_kit
 from hpa_kit.errors import InputError
 from hpa_kit.kaggle.manifest import check_manifest, describe_build, read_manifest
-from hpa_kit.kaggle.versions import not_older
-from hpa_kit.kaggle.wheels import BROKEN_ZIP, Wheel, find_unpacked, parse_wheel, pip_reason, wheel_fault
+from hpa_kit.kaggle.publish.versions import not_older
+from hpa_kit.kaggle.publish.wheels import (
+    BROKEN_ZIP,
+    Wheel,
+    find_unpacked,
+    parse_wheel,
+    pip_reason,
+    wheel_fault,
+)
 
 # Bytes that a wheel may unpack to: the largest there are, with all of a GPU's libraries, take less.
 MOST_UNPACKED = 4 * 2**30

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpa_kit import __version__
-from hpa_kit.kaggle.wheels import TARGET_PYTHON, find_unpacked, parse_wheel
+from hpa_kit.kaggle.publish.wheels import TARGET_PYTHON, find_unpacked, parse_wheel
 
 MANIFEST = "manifest.json"
 

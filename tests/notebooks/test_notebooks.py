@@ -18,7 +18,7 @@ import pytest
 from played import NOTEBOOKS
 
 from hpa_kit.config import InferSettings, SimulateSettings, TrainSettings
-from hpa_kit.kaggle.bundle import build_bundle
+from hpa_kit.kaggle.publish.bundle import build_bundle
 
 jupytext = pytest.importorskip("jupytext")
 nbformat = pytest.importorskip("nbformat")

@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
-from hpa_kit.kaggle.own_wheel import PROJECT, hpacellseg_wheel
-from hpa_kit.kaggle.requirements import unmet_requirements
-from hpa_kit.kaggle.versions import normalised, read_image
-from hpa_kit.kaggle.wheels import PINS, TARGET_PYTHON, pip_reason, read_pins
+from hpa_kit.kaggle.publish.own_wheel import PROJECT, hpacellseg_wheel
+from hpa_kit.kaggle.publish.requirements import unmet_requirements
+from hpa_kit.kaggle.publish.versions import normalised, read_image
+from hpa_kit.kaggle.publish.wheels import PINS, TARGET_PYTHON, pip_reason, read_pins
 
 # Gigabytes, and the same whoever installs them, so those of the Python that runs this are looked at instead.
 SHARED = ("torch", "torchvision")
@@ -73,7 +73,7 @@ def own_wheel(path: Path | None, out: Path, source: Path) -> Path | None:
     """Write the wheel of HPA-Cell-Segmentation, of a wheel or checkout, to ``out``; None where none is given.
 
     Raises:
-        InputError: as :func:`~hpa_kit.kaggle.own_wheel.hpacellseg_wheel`.
+        InputError: as :func:`~hpa_kit.kaggle.publish.own_wheel.hpacellseg_wheel`.
     """
     if path is None:
         return None

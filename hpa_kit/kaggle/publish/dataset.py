@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
-from hpa_kit.kaggle.names import OWNER_PLACEHOLDER, file_fault, owner_fault, slug_fault
+from hpa_kit.kaggle.publish.names import OWNER_PLACEHOLDER, file_fault, owner_fault, slug_fault
 
 METADATA = "dataset-metadata.json"
 CARD = "README.md"

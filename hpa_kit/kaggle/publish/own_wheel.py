@@ -13,9 +13,9 @@ from pathlib import Path
 
 from hpa_kit.errors import InputError
 from hpa_kit.kaggle.manifest import MANIFEST
-from hpa_kit.kaggle.requirements import requirement_fault
-from hpa_kit.kaggle.versions import read_versions
-from hpa_kit.kaggle.wheels import BROKEN_ZIP, TARGET_PYTHON, parse_wheel, pip_reason, wheel_fault
+from hpa_kit.kaggle.publish.requirements import requirement_fault
+from hpa_kit.kaggle.publish.versions import read_versions
+from hpa_kit.kaggle.publish.wheels import BROKEN_ZIP, TARGET_PYTHON, parse_wheel, pip_reason, wheel_fault
 
 PROJECT = "hpacellseg"
 # What it asks for and the kit's segmenter does not need, with the reason.

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from hpa_kit.cli import main
-from hpa_kit.kaggle.bundle import build_bundle
-from hpa_kit.kaggle.dataset import write_dataset
-from hpa_kit.kaggle.notebooks import write_metadata
-from hpa_kit.kaggle.status import Step, status, unseen
+from hpa_kit.kaggle.publish.bundle import build_bundle
+from hpa_kit.kaggle.publish.dataset import write_dataset
+from hpa_kit.kaggle.publish.notebooks import write_metadata
+from hpa_kit.kaggle.publish.status import Step, status, unseen
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

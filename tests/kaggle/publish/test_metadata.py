@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from hpa_kit.kaggle.metadata import check_metadata, find_placeholders
 from hpa_kit.kaggle.mounts import COMPETITION
-from hpa_kit.kaggle.names import slugify
+from hpa_kit.kaggle.publish.metadata import check_metadata, find_placeholders
+from hpa_kit.kaggle.publish.names import slugify
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 GOOD = {
     "id": "jane-doe/hpa-kit-infer",
     "title": "HPA kit infer",

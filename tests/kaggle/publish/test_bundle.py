@@ -13,8 +13,8 @@ import pytest
 
 from hpa_kit import __version__
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.bundle import Bundle, build_bundle, dataset_faults, main
 from hpa_kit.kaggle.manifest import check_manifest
+from hpa_kit.kaggle.publish.bundle import Bundle, build_bundle, dataset_faults, main
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def test_a_wheel_that_kaggle_has_unpacked_still_counts_as_there(checkout, tmp_pa
 
 
 def test_the_script_builds_from_any_folder_and_says_when_its_python_is_too_old(checkout, tmp_path):
-    kit = Path(__file__).resolve().parents[2]
+    kit = Path(__file__).resolve().parents[3]
     shutil.copy(kit / "build_dataset.sh", checkout)
     shutil.copytree(kit / "hpa_kit", checkout / "hpa_kit", dirs_exist_ok=True)
     old = tmp_path / "bin" / "python3"

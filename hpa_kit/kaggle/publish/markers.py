@@ -8,7 +8,7 @@ import ast
 import operator
 from collections.abc import Callable
 
-from hpa_kit.kaggle.versions import admits
+from hpa_kit.kaggle.publish.versions import admits
 
 # Of Linux on a 64-bit PC, asked for no extras.
 IMAGE = {

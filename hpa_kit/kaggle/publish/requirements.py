@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.markers import marker_holds
-from hpa_kit.kaggle.versions import admits, normalised
+from hpa_kit.kaggle.publish.markers import marker_holds
+from hpa_kit.kaggle.publish.versions import admits, normalised
 
 _MOST_METADATA = 2**24  # bytes
 

@@ -17,10 +17,10 @@ from hpa_kit.config import (
     write_yaml,
 )
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.cards import CellNetwork, MemberCard, cells_card, members_card
-from hpa_kit.kaggle.dataset import CARD, METADATA, Dataset, dataset_metadata, notes, write_dataset
 from hpa_kit.kaggle.mounts import ENSEMBLE
-from hpa_kit.kaggle.names import file_fault
+from hpa_kit.kaggle.publish.cards import CellNetwork, MemberCard, cells_card, members_card
+from hpa_kit.kaggle.publish.dataset import CARD, METADATA, Dataset, dataset_metadata, notes, write_dataset
+from hpa_kit.kaggle.publish.names import file_fault
 
 
 class Kind(NamedTuple):

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from hpa_kit.data import DataFolder, read_labels
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.dataset import METADATA, check_dataset
 from hpa_kit.kaggle.mounts import find_cell_weights, find_ensemble, find_members
+from hpa_kit.kaggle.publish.dataset import METADATA, check_dataset
 from hpa_kit.submission import read_submission, write_submission
 
 LEAST_LABELLED, LEAST_TESTED = 3, 2  # fewer give no training run; one field is damaged

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.requirements import requirement_fault
-from hpa_kit.kaggle.versions import normalised, read_versions
+from hpa_kit.kaggle.publish.requirements import requirement_fault
+from hpa_kit.kaggle.publish.versions import normalised, read_versions
 
 TARGET_PYTHON = (3, 12)
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64")

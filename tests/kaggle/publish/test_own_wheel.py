@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.bundle import build_bundle
-from hpa_kit.kaggle.own_wheel import hpacellseg_wheel
+from hpa_kit.kaggle.publish.bundle import build_bundle
+from hpa_kit.kaggle.publish.own_wheel import hpacellseg_wheel
 
 SETUP = """from setuptools import find_packages, setup
 setup(name="hpacellseg", version="0.1.8", packages=find_packages(), install_requires=[{requires}])

@@ -4,7 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
-from hpa_kit.kaggle.notebooks import Notebook
+from hpa_kit.kaggle.publish.notebooks import Notebook
 
 BUILD = "./build_dataset.sh"
 WRITE = "hpa-kit kaggle metadata"
@@ -19,7 +19,7 @@ def owner_mend(error: str, path: Path) -> str:
 
 
 def metadata_mend(fault: str, notebook: Notebook, path: Path) -> str:
-    """For a line of :func:`~hpa_kit.kaggle.metadata.check_metadata` of a notebook's file.
+    """For a line of :func:`~hpa_kit.kaggle.publish.metadata.check_metadata` of a notebook's file.
 
     What the kit knows itself it writes; what only the user knows, a source, is taken out; a notebook that is
     broken, run or missing is made of its script.
@@ -60,7 +60,7 @@ def bundle_mend(error: str, source: Path) -> str:
 
 
 def dataset_mend(fault: str, folder: Path, make: str) -> str:
-    """For a line of :func:`~hpa_kit.kaggle.dataset.check_dataset`: a new folder, or another name in it."""
+    """For a line of ``check_dataset``: a new folder, or another name in it."""
     named = re.match(rf"{re.escape(str(folder))}: (.+?): (starts with a dot)?.*; rename it$", fault)
     if not named:
         return make

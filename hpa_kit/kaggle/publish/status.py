@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.bundle import ZIP, bundle_files
-from hpa_kit.kaggle.client import OWN, dry_run, find_client
-from hpa_kit.kaggle.dataset import METADATA as DATASET_METADATA
-from hpa_kit.kaggle.dataset import Dataset, check_dataset, find_owner
 from hpa_kit.kaggle.manifest import MANIFEST, describe_build, parse_manifest
-from hpa_kit.kaggle.mends import (
+from hpa_kit.kaggle.mounts import COMPETITION, ENSEMBLE, MEMBER
+from hpa_kit.kaggle.publish.bundle import ZIP, bundle_files
+from hpa_kit.kaggle.publish.client import OWN, dry_run, find_client
+from hpa_kit.kaggle.publish.dataset import METADATA as DATASET_METADATA
+from hpa_kit.kaggle.publish.dataset import Dataset, check_dataset, find_owner
+from hpa_kit.kaggle.publish.mends import (
     BUILD,
     OWNER,
     STATUS,
@@ -25,12 +26,11 @@ from hpa_kit.kaggle.mends import (
     owner_mend,
     pair_mend,
 )
-from hpa_kit.kaggle.metadata import METADATA, check_metadata
-from hpa_kit.kaggle.mounts import COMPETITION, ENSEMBLE, MEMBER
-from hpa_kit.kaggle.names import OWNER_PLACEHOLDER
-from hpa_kit.kaggle.notebooks import NOTEBOOKS, metadata_differences
-from hpa_kit.kaggle.own_wheel import PROJECT
-from hpa_kit.kaggle.wheels import BROKEN_ZIP
+from hpa_kit.kaggle.publish.metadata import METADATA, check_metadata
+from hpa_kit.kaggle.publish.names import OWNER_PLACEHOLDER
+from hpa_kit.kaggle.publish.notebooks import NOTEBOOKS, metadata_differences
+from hpa_kit.kaggle.publish.own_wheel import PROJECT
+from hpa_kit.kaggle.publish.wheels import BROKEN_ZIP
 
 
 class Step(NamedTuple):

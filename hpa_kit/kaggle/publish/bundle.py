@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 from hpa_kit import __version__
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, atomic_text
-from hpa_kit.kaggle.dataset import dataset_faults, find_owner, notes, write_dataset
 from hpa_kit.kaggle.manifest import MANIFEST, describe_build, git_origin, make_manifest
-from hpa_kit.kaggle.names import file_fault, owner_fault
-from hpa_kit.kaggle.own_wheel import NOT_NEEDED, PROJECT, hpacellseg_wheel, take_from_bundle
-from hpa_kit.kaggle.requirements import unmet_requirements
-from hpa_kit.kaggle.versions import read_image
-from hpa_kit.kaggle.wheels import PINS, TARGET_PYTHON, fetch_wheels, parse_wheel, verified_wheels
+from hpa_kit.kaggle.publish.dataset import dataset_faults, find_owner, notes, write_dataset
+from hpa_kit.kaggle.publish.names import file_fault, owner_fault
+from hpa_kit.kaggle.publish.own_wheel import NOT_NEEDED, PROJECT, hpacellseg_wheel, take_from_bundle
+from hpa_kit.kaggle.publish.requirements import unmet_requirements
+from hpa_kit.kaggle.publish.versions import read_image
+from hpa_kit.kaggle.publish.wheels import PINS, TARGET_PYTHON, fetch_wheels, parse_wheel, verified_wheels
 
 __all__ = ["Bundle", "build_bundle", "bundle_files", "dataset_faults", "main"]
 
@@ -149,7 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m hpa_kit.kaggle.bundle``: what ``build_dataset.sh`` runs."""
+    """``python -m hpa_kit.kaggle.publish.bundle``: what ``build_dataset.sh`` runs."""
     parser = argparse.ArgumentParser(prog="build_dataset.sh", description="Build the Kaggle dataset.")
     add_arguments(parser)
     options = parser.parse_args(arguments)
@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _checkout(source: str | Path | None) -> Path:
-    return Path(source) if source is not None else Path(__file__).resolve().parents[2]
+    return Path(source) if source is not None else Path(__file__).resolve().parents[3]
 
 
 def _belongs(path: Path) -> bool:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
-from hpa_kit.kaggle.bundle import DATASET
-from hpa_kit.kaggle.dataset import find_owner
-from hpa_kit.kaggle.metadata import METADATA, SOURCES, source_fault
 from hpa_kit.kaggle.mounts import COMPETITION
-from hpa_kit.kaggle.names import OWNER_PLACEHOLDER, owner_fault, slug_fault, slugify
+from hpa_kit.kaggle.publish.bundle import DATASET
+from hpa_kit.kaggle.publish.dataset import find_owner
+from hpa_kit.kaggle.publish.metadata import METADATA, SOURCES, source_fault
+from hpa_kit.kaggle.publish.names import OWNER_PLACEHOLDER, owner_fault, slug_fault, slugify
 
 MEMBERS = "hpa-kit-members"
 # What is left to the user, as long as Kaggle takes it.

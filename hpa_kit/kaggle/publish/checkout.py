@@ -13,7 +13,7 @@ def find_checkout(source: str | Path | None = None) -> Path:
     Raises:
         InputError: it is none; a part that is missing is named.
     """
-    own = Path(__file__).resolve().parents[2]
+    own = Path(__file__).resolve().parents[3]
     candidates = [Path(source)] if source is not None else [Path(), own]
     for folder in candidates:
         if all((folder / mark).exists() for mark in MARKS):

@@ -8,7 +8,7 @@ from typing import Any
 
 from hpa_kit.errors import nearest
 from hpa_kit.kaggle.mounts import COMPETITION
-from hpa_kit.kaggle.names import OWNER_PLACEHOLDER, owner_fault, slug_fault, slugify
+from hpa_kit.kaggle.publish.names import OWNER_PLACEHOLDER, owner_fault, slug_fault, slugify
 
 METADATA = "kernel-metadata.json"
 FLAGS = ("is_private", "enable_gpu", "enable_tpu", "enable_internet")

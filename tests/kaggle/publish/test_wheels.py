@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.markers import marker_holds
-from hpa_kit.kaggle.versions import admits, not_older, read_versions
-from hpa_kit.kaggle.wheels import fetch_wheels, parse_wheel, read_pins, verified_wheels, wheel_fault
+from hpa_kit.kaggle.publish.markers import marker_holds
+from hpa_kit.kaggle.publish.versions import admits, not_older, read_versions
+from hpa_kit.kaggle.publish.wheels import fetch_wheels, parse_wheel, read_pins, verified_wheels, wheel_fault
 
 
 def make_wheel(folder: Path, name: str = "tiny_thing-1.0-py3-none-any.whl", metadata: str = "") -> Path:
