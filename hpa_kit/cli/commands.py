@@ -1,33 +1,23 @@
-"""The commands whose options are the fields of one settings class: their names and what they call."""
+"""The commands whose options are the fields of one settings class: their names and what they call.
+
+Nothing that takes time is imported before a command is asked for.
+"""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hpa_kit.config import (
-    AblationSettings,
-    DemoSettings,
-    FeaturesSettings,
-    InferSettings,
-    PredictSettings,
-    PseudoLabelSettings,
-    ReportSettings,
-    SegmentSettings,
-    Settings,
-    SimulateSettings,
-    StoreSettings,
-    SubcategoriesSettings,
-    TrainSettings,
-    TuneSettings,
-)
+if TYPE_CHECKING:
+    from hpa_kit import config
 
 
-def _simulate(settings: SimulateSettings) -> None:
+def _simulate(settings: "config.SimulateSettings") -> None:
     from hpa_kit.data.simulate import simulate
 
     print(f"simulated competition: {simulate(settings)}")
 
 
-def _train(settings: TrainSettings) -> None:
+def _train(settings: "config.TrainSettings") -> None:
     from hpa_kit.training import Processes, train
 
     run = train(settings)
@@ -35,70 +25,70 @@ def _train(settings: TrainSettings) -> None:
         print(f"run: {run}")
 
 
-def _features(settings: FeaturesSettings) -> None:
+def _features(settings: "config.FeaturesSettings") -> None:
     from hpa_kit.training.features import make_features
 
     print(f"features: {make_features(settings)}")
 
 
-def _subcategories(settings: SubcategoriesSettings) -> None:
+def _subcategories(settings: "config.SubcategoriesSettings") -> None:
     from hpa_kit.training.subcategory_table import make_subcategories
 
     print(f"sub-categories: {make_subcategories(settings)}")
 
 
-def _store(settings: StoreSettings) -> None:
+def _store(settings: "config.StoreSettings") -> None:
     from hpa_kit.data import store_fields
 
     print(f"store: {store_fields(settings)}")
 
 
-def _segment(settings: SegmentSettings) -> None:
+def _segment(settings: "config.SegmentSettings") -> None:
     from hpa_kit.cells.segment import segment
 
     print(f"label maps: {segment(settings)}")
 
 
-def _infer(settings: InferSettings) -> None:
+def _infer(settings: "config.InferSettings") -> None:
     from hpa_kit.inference import infer
 
     print(f"submission: {infer(settings)}")
 
 
-def _predict(settings: PredictSettings) -> None:
+def _predict(settings: "config.PredictSettings") -> None:
     from hpa_kit.inference import predict
 
     print(f"cells: {predict(settings)}")
 
 
-def _pseudo_labels(settings: PseudoLabelSettings) -> None:
+def _pseudo_labels(settings: "config.PseudoLabelSettings") -> None:
     from hpa_kit.inference import make_pseudo_labels
 
     print(f"pseudo labels: {make_pseudo_labels(settings)}")
 
 
-def _tune(settings: TuneSettings) -> None:
+def _tune(settings: "config.TuneSettings") -> None:
     from hpa_kit.inference import tune
 
     tune(settings)
     print(f"ensemble: {settings.out}")
 
 
-def _report(settings: ReportSettings) -> None:
+def _report(settings: "config.ReportSettings") -> None:
     from hpa_kit.report import write_report
 
     path, size, fields, total = write_report(settings)
     print(f"report: {path}, {size / 1e6:.1f} MB, {fields} of {total} fields shown")
 
 
-def _demo(settings: DemoSettings) -> None:
+def _demo(settings: "config.DemoSettings") -> None:
     from hpa_kit.cli.main import main
     from hpa_kit.demo import demo
 
     demo(settings, run=main)
 
 
-def _ablation(settings: AblationSettings) -> None:
+def _ablation(settings: "config.AblationSettings") -> None:
     from hpa_kit.ablation import ablation
     from hpa_kit.cli.main import main
 
@@ -110,71 +100,85 @@ class Command(NamedTuple):
 
     name: str
     help: str
-    settings: type[Settings]
+    kind: str  # of its settings: the name of a class of hpa_kit.config
     positional: tuple[str, ...]
     run: Callable[[Any], None]
+
+    @property
+    def settings(self) -> "type[config.Settings]":
+        """The class of its settings."""
+        found: type[config.Settings] = getattr(import_module("hpa_kit.config"), self.kind)
+        return found
 
 
 COMMANDS = (
     Command(
         "simulate",
         "write a synthetic competition with the truth of every cell",
-        SimulateSettings,
+        "SimulateSettings",
         ("out",),
         _simulate,
     ),
     Command(
         "train",
         "train a network: CAM classifier, ArcFace features, or stage 2",
-        TrainSettings,
+        "TrainSettings",
         ("data",),
         _train,
     ),
     Command(
         "features",
         "one vector per field from a trained network, to be clustered",
-        FeaturesSettings,
+        "FeaturesSettings",
         ("data",),
         _features,
     ),
     Command(
         "subcategories",
         "cluster features within each class, for the next round of training",
-        SubcategoriesSettings,
+        "SubcategoriesSettings",
         ("features",),
         _subcategories,
     ),
-    Command("store", "resize all fields once, for many trainings", StoreSettings, ("data",), _store),
+    Command("store", "resize all fields once, for many trainings", "StoreSettings", ("data",), _store),
     Command(
         "segment",
         "find the cells of all fields and keep their label maps",
-        SegmentSettings,
+        "SegmentSettings",
         ("data",),
         _segment,
     ),
-    Command("infer", "class maps x label maps -> submission.csv", InferSettings, ("data",), _infer),
+    Command("infer", "class maps x label maps -> submission.csv", "InferSettings", ("data",), _infer),
     Command(
-        "predict", "a table with a row per cell of any folder of fields", PredictSettings, ("data",), _predict
+        "predict",
+        "a table with a row per cell of any folder of fields",
+        "PredictSettings",
+        ("data",),
+        _predict,
     ),
     Command(
         "pseudo-labels",
         "scores of the cells of training fields, for stage 2",
-        PseudoLabelSettings,
+        "PseudoLabelSettings",
         ("data",),
         _pseudo_labels,
     ),
     Command(
-        "tune", "choose an ensemble's weights, rule and steps out of fold", TuneSettings, ("data",), _tune
+        "tune", "choose an ensemble's weights, rule and steps out of fold", "TuneSettings", ("data",), _tune
     ),
     Command(
         "report",
         "one HTML file to look at: fields, cells, scores, errors, curves, training",
-        ReportSettings,
+        "ReportSettings",
         ("source",),
         _report,
     ),
     Command(
-        "ablation", "what each method adds, on fields of known cells", AblationSettings, ("data",), _ablation
+        "ablation",
+        "what each method adds, on fields of known cells",
+        "AblationSettings",
+        ("data",),
+        _ablation,
     ),
-    Command("demo", "the whole job on simulated fields", DemoSettings, (), _demo),
+    Command("demo", "the whole job on simulated fields", "DemoSettings", (), _demo),
 )

@@ -4,16 +4,21 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hpa_kit.kaggle.publish import bundle
 
-
-def add_kaggle(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Add these commands to the parser."""
-    actions = commands.add_parser(
-        "kaggle", help="datasets, notebooks and a rehearsal for Kaggle"
-    ).add_subparsers(dest="action", required=True, metavar="ACTION")
+def add_kaggle(parser: argparse.ArgumentParser) -> None:
+    """Add its commands to the parser of ``kaggle``."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     sub = _add(actions, "bundle", "zip hpa_kit and its wheels into a Kaggle dataset", _bundle)
-    bundle.add_arguments(sub)
+    sub.add_argument(
+        "out", nargs="?", type=Path, default=Path("dist"), help="folder to write (default: dist)"
+    )
+    sub.add_argument("--owner", help="Kaggle user (default: the one in kernel-metadata.json)")
+    sub.add_argument(
+        "--hpacellseg",
+        type=Path,
+        metavar="PATH",
+        help="wheel or checkout of HPA-Cell-Segmentation, to put its wheel in too; later builds keep it",
+    )
 
     sub = _add(actions, "weights", "members, or published cell networks, as a Kaggle dataset", _weights)
     sub.add_argument(
@@ -86,7 +91,10 @@ def _add(actions: Any, name: str, text: str, function: Any) -> argparse.Argument
 
 
 def _bundle(arguments: argparse.Namespace) -> int:
-    bundle.build_bundle(arguments.out, arguments.owner, hpacellseg=arguments.hpacellseg)
+    from hpa_kit.kaggle.publish.bundle import build_bundle
+    from hpa_kit.kaggle.publish.checkout import find_checkout
+
+    build_bundle(arguments.out, arguments.owner, find_checkout(), arguments.hpacellseg)
     return 0
 
 

@@ -14,21 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpa_kit import __version__
-from hpa_kit.cli.kaggle import add_kaggle
-from hpa_kit.cli.others import add_others
+from hpa_kit.cli.commands import COMMANDS, Command
+from hpa_kit.cli.others import OTHERS
 from hpa_kit.errors import InputError
 from hpa_kit.files import disk_full, is_full
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from hpa_kit.cli.commands import Command
     from hpa_kit.config import Settings
 
 RENAMED = {"ladder": "ablation"}  # commands of earlier versions, and what they are called now
 
 
-def _add_settings(parser: argparse.ArgumentParser, command: "Command") -> None:
+def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
     parser.add_argument("--config", type=Path, metavar="YAML", help="settings file; options override it")
     for name, field in command.settings.model_fields.items():
         text = f"{field.description or ''}{_default_text(field)}".replace("%", "%%")
@@ -57,30 +56,27 @@ def _default_text(field: "FieldInfo") -> str:
     return f" (default: {shown})" if shown else ""
 
 
-def _add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Add the commands whose options are settings."""
-    from hpa_kit.cli.commands import COMMANDS
-
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser, with the options of the command that is asked for; the others are names and texts."""
+    parser = argparse.ArgumentParser(prog="hpa-kit", description="Where in each single cell a protein sits.")
+    parser.add_argument("--version", action="version", version=f"hpa-kit {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    asked = next((word for word in words if not word.startswith("-")), None)
     for command in COMMANDS:
         sub = commands.add_parser(
             command.name, help=command.help, description=command.help, allow_abbrev=False
         )
-        _add_settings(sub, command)
         sub.set_defaults(settings_command=command)
-
-
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hpa-kit", description="Where in each single cell a protein sits.")
-    parser.add_argument("--version", action="version", version=f"hpa-kit {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    if words[:1] != ["kaggle"]:  # which starts before anything is installed, so without pydantic
-        _add_commands(commands)
-    add_others(commands)
-    add_kaggle(commands)
+        if command.name == asked:
+            _add_settings(sub, command)
+    for other in OTHERS:
+        sub = commands.add_parser(other.name, help=other.help, description=other.help)
+        if other.name == asked:
+            other.add(sub)
     return parser
 
 
-def _settings_of(command: "Command", arguments: argparse.Namespace) -> "Settings":
+def _settings_of(command: Command, arguments: argparse.Namespace) -> "Settings":
     from hpa_kit.config import make_settings, read_yaml
 
     names = {*command.settings.model_fields, *command.settings.renamed}
@@ -94,6 +90,19 @@ def _refuse(error: InputError) -> int:
     # One line, though an ID or a file's name may hold line breaks.
     print("hpa-kit: " + " ".join(str(error).splitlines()), file=sys.stderr)
     return 2
+
+
+def _not_installed(error: ModuleNotFoundError) -> InputError:
+    """What to do about a package that is missing, or a part of the kit that its dataset on Kaggle lacks."""
+    name = error.name or "hpa_kit"
+    if name.startswith("hpa_kit.kaggle.publish."):
+        return InputError("kaggle: this runs in a checkout of hpa-kit; its dataset has only what Kaggle runs")
+    if name.partition(".")[0] == "hpa_kit":
+        raise error
+    return InputError(
+        f"{name} is missing; `make .venv` installs it, then .venv/bin/hpa-kit finds it; only "
+        "`kaggle metadata` and `kaggle status` need nothing but Python"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,14 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _refuse(error)
     except ModuleNotFoundError as error:
-        if (error.name or "hpa_kit").partition(".")[0] == "hpa_kit":
-            raise
-        return _refuse(
-            InputError(
-                f"{error.name} is missing; `make .venv` installs it, then .venv/bin/hpa-kit finds it; only "
-                "`kaggle metadata` and `kaggle status` need nothing but Python"
-            )
-        )
+        return _refuse(_not_installed(error))
     except OSError as error:  # of a file that something else writes, such as a journal or TensorBoard's
         if is_full(error):
             return _refuse(disk_full(error.filename or "a file", error))

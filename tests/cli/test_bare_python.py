@@ -52,7 +52,14 @@ def test_metadata_are_written_and_status_says_which_command_comes_first(checkout
     assert "python3 -m hpa_kit.cli" in hint
 
 
-@pytest.mark.parametrize("words", [("train", "data"), ("--help",), ("check", "x.csv", "--sample", "y.csv"),
+def test_what_there_is_can_be_read_at_once(checkout):
+    done = bare(checkout, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"train", "infer", "check", "kaggle"} <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize("words", [("train", "data"), ("train", "--help"),
+                                   ("check", "x.csv", "--sample", "y.csv"),
                                    ("kaggle", "weights", "run", "out", "--owner", "me")])  # fmt: skip
 def test_every_other_command_names_the_one_that_comes_first(checkout, words):
     done = bare(checkout, *words)

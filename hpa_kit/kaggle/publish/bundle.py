@@ -3,12 +3,10 @@
 Needs the standard library only, so that ``build_dataset.sh`` runs before anything is installed.
 """
 
-import argparse
 import json
-import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +21,7 @@ from hpa_kit.kaggle.publish.requirements import unmet_requirements
 from hpa_kit.kaggle.publish.versions import read_image
 from hpa_kit.kaggle.publish.wheels import PINS, TARGET_PYTHON, fetch_wheels, parse_wheel, verified_wheels
 
-__all__ = ["Bundle", "build_bundle", "bundle_files", "dataset_faults", "main"]
+__all__ = ["Bundle", "build_bundle", "bundle_files", "dataset_faults"]
 
 DATASET = "hpa-kit"
 TITLE = "hpa-kit for HPA single cell classification"
@@ -134,33 +132,6 @@ def bundle_files(
     return {**files, MANIFEST: make_manifest(files, origin).encode()}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of building a bundle."""
-    parser.add_argument(
-        "out", nargs="?", type=Path, default=Path("dist"), help="folder to write (default: dist)"
-    )
-    parser.add_argument("--owner", help="Kaggle user (default: the one in kernel-metadata.json)")
-    parser.add_argument(
-        "--hpacellseg",
-        type=Path,
-        metavar="PATH",
-        help="wheel or checkout of HPA-Cell-Segmentation, to put its wheel in too; later builds keep it",
-    )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m hpa_kit.kaggle.publish.bundle``: what ``build_dataset.sh`` runs."""
-    parser = argparse.ArgumentParser(prog="build_dataset.sh", description="Build the Kaggle dataset.")
-    add_arguments(parser)
-    options = parser.parse_args(arguments)
-    try:
-        build_bundle(options.out, options.owner, hpacellseg=options.hpacellseg)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
 def _checkout(source: str | Path | None) -> Path:
     return Path(source) if source is not None else Path(__file__).resolve().parents[3]
 
@@ -220,7 +191,3 @@ def _unmet(files: Mapping[str, bytes], image: Path) -> list[str]:
                 "names: pin it in wheels/, unless it works without"
             )
     return lines
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from hpa_kit import __version__
+from hpa_kit.cli import main
 from hpa_kit.errors import InputError
 from hpa_kit.kaggle.manifest import check_manifest
-from hpa_kit.kaggle.publish.bundle import Bundle, build_bundle, dataset_faults, main
+from hpa_kit.kaggle.publish.bundle import Bundle, build_bundle, dataset_faults
 
 
 @pytest.fixture
@@ -228,6 +229,7 @@ def test_the_script_builds_from_any_folder_and_says_when_its_python_is_too_old(c
     kit = Path(__file__).resolve().parents[3]
     shutil.copy(kit / "build_dataset.sh", checkout)
     shutil.copytree(kit / "hpa_kit", checkout / "hpa_kit", dirs_exist_ok=True)
+    (checkout / "notebooks").mkdir()
     old = tmp_path / "bin" / "python3"
     old.parent.mkdir()
     environment = {**os.environ, "PATH": f"{old.parent}{os.pathsep}{os.environ['PATH']}"}
@@ -250,5 +252,5 @@ def test_the_script_builds_from_any_folder_and_says_when_its_python_is_too_old(c
 
 
 def test_the_command_prints_one_line_for_bad_input(tmp_path, capsys):
-    assert main([str(tmp_path / "dist"), "--owner", "Jane@x"]) == 1
+    assert main(["kaggle", "bundle", str(tmp_path / "dist"), "--owner", "Jane@x"]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
