@@ -1,35 +1,60 @@
-"""Wheels for Kaggle's Python, whatever Python runs here: pinned, fetched, refused where they do not fit."""
+"""Wheels for the bundle: what Kaggle's image lacks, pinned and fetched, and the user's own of hpacellseg.
 
+The ``packaging`` package compares wheels with the image. Any Python builds a bundle, also one that lacks it:
+then wheels are held against their pins only, and :func:`comparison_missing` says so.
+"""
+
+import email
 import hashlib
+import importlib.util
+import io
+import json
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
-import zlib
+from collections.abc import Collection, Mapping
+from email.message import Message
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.publish.requirements import requirement_fault
-from hpa_kit.kaggle.publish.versions import normalised, read_versions
+from hpa_kit.kaggle.bootstrap import pip_reason
+from hpa_kit.kaggle.manifest import BROKEN_ZIP, MANIFEST, Wheel, normalised, parse_wheel
+from hpa_kit.kaggle.publish.dataset import BUILD, Fault
 
-TARGET_PYTHON = (3, 12)
-PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64")
-GLIBC = (2, 28)  # the newest manylinux that is taken
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+    from packaging.tags import Tag
+
 PINS = "requirements.txt"
-# What zipfile raises for a file that is damaged, or is no zip that anybody needs to read.
-BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError)
+TARGET_PYTHON = (3, 12)
+GLIBC_MINOR = 28  # of glibc 2, the newest that a wheel may ask for
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64")  # for which wheels are fetched
+# The image as markers of requirements see it, asked for no extras.
+IMAGE = {
+    "os_name": "posix",
+    "sys_platform": "linux",
+    "platform_system": "Linux",
+    "platform_machine": "x86_64",
+    "implementation_name": "cpython",
+    "platform_python_implementation": "CPython",
+    "python_version": ".".join(map(str, TARGET_PYTHON)),
+    "python_full_version": ".".join(map(str, (*TARGET_PYTHON, 0))),
+    "extra": "",
+}
+MAX_METADATA = 2**24  # bytes
 
-
-class Wheel(NamedTuple):
-    """What a wheel's file name, or an unpacked wheel's ``.dist-info`` folder, says."""
-
-    project: str  # normalised, such as iterative-stratification
-    version: str
-    pythons: tuple[str, ...]  # such as py3, cp312; empty when unpacked
-    abis: tuple[str, ...]
-    platforms: tuple[str, ...]
-    path: Path
+PROJECT = "hpacellseg"
+# What it asks for and the kit's segmenter does not need, with the reason.
+NOT_NEEDED = {"pytorch-zoo": "its networks are loaded without it"}
+# A wheel keeps times and permissions. The same checkout is to give the same bytes, so both are fixed.
+EPOCH = "315532800"  # 1980, the first moment a zip can tell
+UMASK = 0o022
 
 
 class Pin(NamedTuple):
@@ -39,55 +64,40 @@ class Pin(NamedTuple):
     hashes: frozenset[str]
 
 
-def parse_wheel(path: str | Path) -> Wheel:
-    """Read a wheel's file name.
-
-    Raises:
-        InputError: it is not a wheel's name.
-    """
-    path = Path(path)
-    found = re.fullmatch(r"([^-]+)-([^-]+)(?:-\d[^-]*)?-([^-]+)-([^-]+)-([^-]+)\.whl", path.name)
-    if not found:
-        raise InputError(
-            f"wheels: {path} is not named as a wheel; expected NAME-VERSION-PYTHON-ABI-PLATFORM.whl"
-        )
-    name, version, *tags = found.groups()
-    pythons, abis, platforms = (tuple(tag.split(".")) for tag in tags)
-    return Wheel(normalised(name), version, pythons, abis, platforms, path)
-
-
-def wheel_fault(wheel: Wheel, python: tuple[int, int] = TARGET_PYTHON) -> str | None:
-    """Why a wheel does not run on a Python of 64-bit Linux, or None: another Python, ABI or platform.
-
-    The tags follow the packaging specification: ``abi3`` and ``py3`` wheels run on every later Python, others
-    on their own only.
-    """
-    if not any(_runs_on(tag, wheel.abis, python) for tag in wheel.pythons):
-        made_for = f"Python {'.'.join(wheel.pythons)}, ABI {'.'.join(wheel.abis)}"
-        return f"{wheel.path.name} is for {made_for}; expected Python {python[0]}.{python[1]}"
-    if not any(_platform_fits(tag) for tag in wheel.platforms):
-        return f"{wheel.path.name} is for {'.'.join(wheel.platforms)}; expected any or {PLATFORMS[0]}"
-    return None
-
-
 def read_pins(path: str | Path) -> dict[str, Pin]:
     """Read ``NAME==VERSION --hash=sha256:…`` lines, by normalised name.
 
     Raises:
-        InputError: the file is missing, or a line is anything else.
+        Fault: the file is missing, or a line is anything else.
     """
     path = Path(path)
+    again = f"git checkout -- wheels/{PINS}"
     if not path.is_file():
-        raise InputError(f"wheels: {path} is missing; it holds the pins and hashes of the wheels to bundle")
+        raise Fault(f"wheels: {path} is missing; it holds the pins and hashes of the wheels to bundle", again)
     text = re.sub(r"(^|\s)#[^\n]*", r"\1", path.read_text(encoding="utf-8"))
     pins = {}
     for line in filter(str.strip, text.replace("\\\n", " ").splitlines()):
         found = re.fullmatch(r"\s*([\w.-]+)==([\w.+!]+)((?:\s+--hash=sha256:[0-9a-f]{64})+)\s*", line)
         if not found:
-            raise InputError(f"wheels: {path}: {line.strip()!r}: expected NAME==VERSION --hash=sha256:HEX")
+            raise Fault(f"wheels: {path}: {line.strip()!r}: expected NAME==VERSION --hash=sha256:HEX", again)
         hashes = frozenset(re.findall(r"sha256:([0-9a-f]{64})", found[3]))
         pins[normalised(found[1])] = Pin(found[2], hashes)
     return pins
+
+
+def read_image(path: str | Path) -> dict[str, str | None]:
+    """Read the packages of Kaggle's image off a constraints file: {normalised name: version, where pinned}.
+
+    Raises:
+        InputError: the file is missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"wheels: {path} is missing; it holds the versions of Kaggle's image")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    pattern = r"([A-Za-z0-9][\w.-]*)(?:==([\w.+!]+?)(?:\.\*)?\s*(?:;|#|$))?"
+    found = (re.match(pattern, line) for line in lines)
+    return {normalised(one[1]): one[2] for one in found if one}
 
 
 def fetch_wheels(folder: str | Path) -> None:
@@ -120,45 +130,156 @@ def fetch_wheels(folder: str | Path) -> None:
 
 
 def verified_wheels(folder: str | Path, image: str | Path | None = None) -> list[Path]:
-    """The wheels of a folder, sorted, each one pinned, with its hash, and fit for Kaggle's image.
+    """List the wheels of a folder, sorted, each one pinned, with its hash, and fit for Kaggle's image.
 
     Args:
         folder: holds ``requirements.txt`` and the wheels.
         image: constraints file with the versions of Kaggle's image; None leaves requirements unchecked.
 
     Raises:
-        InputError: a wheel is missing, has no pin or another hash, or does not fit.
+        Fault: a wheel is missing, has no pin or another hash, or does not fit.
     """
     folder = Path(folder)
     pins = read_pins(folder / PINS)
-    versions = read_versions(image) if image is not None else {}
-    wheels = [parse_wheel(path) for path in sorted(folder.glob("*.whl"))]
-    for wheel in wheels:
-        _check_pin(wheel, pins.get(wheel.project))
-        fault = wheel_fault(wheel) or requirement_fault(wheel.path, TARGET_PYTHON, versions)
-        if fault:
-            raise InputError(f"wheels: {fault}; replace the wheel and its pin")
-    missing = pins.keys() - {wheel.project for wheel in wheels}
+    versions = read_image(image) if image is not None else {}
+    found = set()
+    wheels = sorted(folder.glob("*.whl"))
+    for path in wheels:
+        again = f"rm {shlex.quote(str(path))} && {BUILD}"
+        other = f"pin another in wheels/{PINS}, {again}"
+        try:
+            wheel = parse_wheel(path)
+            _check_pin(wheel, pins.get(wheel.project))
+        except InputError as error:
+            raise Fault(str(error), again) from None
+        try:
+            misfit = find_misfit(path, versions)
+        except InputError as error:
+            raise Fault(str(error), other) from None
+        if misfit:
+            raise Fault(f"wheels: {misfit}; replace the wheel and its pin", other)
+        found.add(wheel.project)
+    missing = pins.keys() - found
     if missing:
-        raise InputError(f"wheels: {', '.join(sorted(missing))}: no wheel in {folder}")
-    return [wheel.path for wheel in wheels]
+        raise Fault(f"wheels: {', '.join(sorted(missing))}: no wheel in {folder}", BUILD)
+    return wheels
 
 
-def find_unpacked(folder: str | Path) -> list[Wheel]:
-    """Wheels that an upload has unpacked: each ``.dist-info`` at most two folders down, by its folder."""
-    found = []
-    for depth in ("", "*/", "*/*/"):
-        for info in sorted(Path(folder).glob(f"{depth}*.dist-info")):
-            project, _, version = info.name.removesuffix(".dist-info").partition("-")
-            found.append(Wheel(normalised(project), version, (), (), (), info.parent))
-    return found
+def find_misfit(path: Path, versions: Mapping[str, str | None]) -> str | None:
+    """Say why a wheel does not go with Kaggle's image, or None: another Python or platform, other versions.
+
+    Without the ``packaging`` package only a damaged wheel is found.
+
+    Args:
+        path: the wheel.
+        versions: the image's packages, see :func:`read_image`; what has no version there is not judged.
+
+    Raises:
+        InputError: the file is no wheel, or asks for something that cannot be read.
+    """
+    if comparison_missing():
+        _metadata(path, path.read_bytes())
+        return None
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+    from packaging.utils import parse_wheel_filename
+
+    try:
+        tags = parse_wheel_filename(path.name)[3]
+    except ValueError as error:
+        raise InputError(f"wheels: {path} is not named as a wheel: {error}") from None
+    have = IMAGE["python_version"]
+    if not tags & _image_tags():
+        tag = "-".join(path.stem.split("-")[-3:])
+        return f"{path.name} is for {tag}; expected py3-none-any, or Python {have} on {PLATFORMS[0]}"
+    metadata = _metadata(path, path.read_bytes())
+    try:
+        wanted = SpecifierSet(metadata.get("Requires-Python", ""))
+    except InvalidSpecifier:  # such as >=3.6.*, which pip passes over too
+        wanted = SpecifierSet()
+    if not wanted.contains(IMAGE["python_full_version"]):
+        return f"{path.name} needs Python {metadata['Requires-Python']}; Kaggle has {have}"
+    for one in _requirements(path, metadata):
+        found = versions.get(normalised(one.name))
+        if found and not one.specifier.contains(found, prereleases=True):
+            return f"{path.name} needs {normalised(one.name)}{one.specifier}; Kaggle's image has {found}"
+    return None
 
 
-def pip_reason(stderr: str) -> str:
-    """The last line in which pip says what went wrong."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR")]
-    return (errors or lines or ["pip said nothing"])[-1].removeprefix("ERROR: ")
+def find_unmet(path: Path, content: bytes, there: Collection[str]) -> list[str]:
+    """List the projects that a wheel, given by name and bytes, asks for and that are not there.
+
+    Without the ``packaging`` package nobody knows, and the list is empty.
+
+    Args:
+        path: to name it by.
+        content: the wheel.
+        there: normalised names.
+
+    Raises:
+        InputError: the content is no wheel, or asks for something that cannot be read.
+    """
+    if comparison_missing():
+        return []
+    asked = _requirements(path, _metadata(path, content))
+    return sorted({normalised(one.name) for one in asked} - set(there))
+
+
+def comparison_missing() -> bool:
+    """Whether wheels cannot be compared with Kaggle's image here, as the ``packaging`` package is missing."""
+    return importlib.util.find_spec("packaging") is None
+
+
+def hpacellseg_wheel(path: str | Path, image: str | Path) -> tuple[str, bytes]:
+    """Give name and bytes of hpacellseg's wheel, checked as pinned ones are; it has no pin, being the user's.
+
+    Args:
+        path: the wheel, or a checkout of HPA-Cell-Segmentation, of which a copy is built.
+        image: constraints file with the versions of Kaggle's image.
+
+    Raises:
+        InputError: it is neither, cannot be built, is another project's, or does not fit Kaggle's image.
+    """
+    path = Path(path)
+    if path.is_dir():
+        with tempfile.TemporaryDirectory(prefix="hpa-kit-wheel-") as folder:
+            return _checked(_built(path, Path(folder)), image)
+    if not path.is_file():
+        raise InputError(f"hpacellseg: {path} is missing; expected its wheel, or a checkout of it")
+    return _checked(path, image)
+
+
+def take_from_bundle(bundle: Path, folder: Path, image: str | Path) -> tuple[Path | None, list[str]]:
+    """Copy the wheel of hpacellseg out of a bundle that was built before, to go into the next one too.
+
+    Args:
+        bundle: the zip, which may be missing.
+        folder: where the wheel is written to.
+        image: as for :func:`hpacellseg_wheel`.
+
+    Returns:
+        The wheel, or None where there is none that can be kept; lines that say what becomes of it.
+    """
+    if not bundle.is_file():
+        return None, []
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            hashes = json.loads(archive.read(MANIFEST))["files"]
+            name = next((name for name in hashes if name.startswith(f"wheels/{PROJECT}-")), None)
+            if name is None:
+                return None, []
+            content = archive.read(name)
+        if hashlib.sha256(content).hexdigest() != hashes[name]:
+            raise ValueError(f"{name} is not as it was built")
+    except (*BROKEN_ZIP, ValueError, KeyError, TypeError) as error:
+        lost = f"a wheel of {PROJECT} that it held is not kept; {BUILD} --{PROJECT} PATH has it in"
+        return None, [f"{bundle} of before was damaged ({error}); {lost}"]
+    path = folder / Path(name).name
+    path.write_bytes(content)
+    try:
+        _checked(path, image)
+    except InputError as error:
+        return None, [f"{path.name} is dropped: {error}"]
+    return path, [f"{path.name} is kept from the build before; without it: rm {bundle}, and build again"]
 
 
 def _check_pin(wheel: Wheel, pin: Pin | None) -> None:
@@ -173,20 +294,78 @@ def _check_pin(wheel: Wheel, pin: Pin | None) -> None:
         )
 
 
-def _runs_on(tag: str, abis: tuple[str, ...], python: tuple[int, int]) -> bool:
-    found = re.fullmatch(r"(py|cp)(\d)(\d*)", tag)
-    if not found or int(found[2]) != python[0]:
-        return False
-    minor = int(found[3] or 0)
-    if found[1] == "py":
-        return "none" in abis and minor <= python[1]
-    if "abi3" in abis and minor <= python[1]:
-        return True
-    return minor == python[1] and bool({"none", f"cp{python[0]}{python[1]}"} & set(abis))
+def _metadata(path: Path, content: bytes) -> Message:
+    """The header fields of a wheel's METADATA."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+            with archive.open(name) as member:
+                return email.message_from_string(member.read(MAX_METADATA).decode("utf-8"))
+    except (*BROKEN_ZIP, ValueError, StopIteration):
+        raise InputError(f"wheels: {path} is no wheel, or a damaged one; remove it and fetch again") from None
 
 
-def _platform_fits(tag: str) -> bool:
-    found = re.fullmatch(r"manylinux_(\d+)_(\d+)_x86_64", tag)
-    if found:
-        return (int(found[1]), int(found[2])) <= GLIBC
-    return tag == "any" or re.fullmatch(r"(linux|manylinux(1|2010|2014))_x86_64", tag) is not None
+def _requirements(path: Path, metadata: Message) -> "list[Requirement]":
+    """What a wheel asks for on Kaggle's image: nothing of extras, or meant for other machines."""
+    from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    found = []
+    for text in metadata.get_all("Requires-Dist", []):
+        try:
+            one = Requirement(text)
+            holds = one.marker is None or one.marker.evaluate(IMAGE)
+        except (InvalidRequirement, UndefinedComparison, UndefinedEnvironmentName) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"wheels: {text!r}: {reason} (in {path}); take another wheel") from None
+        if holds:
+            found.append(one)
+    return found
+
+
+def _image_tags() -> "set[Tag]":
+    """The tags of wheels that run in Kaggle's image."""
+    from packaging.tags import compatible_tags, cpython_tags
+
+    names = [f"manylinux_2_{minor}_x86_64" for minor in range(GLIBC_MINOR, 4, -1)]
+    names += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"]
+    cpython = "cp{}{}".format(*TARGET_PYTHON)
+    any_platform = [*names, "any"]
+    return {
+        *cpython_tags(TARGET_PYTHON, [cpython], any_platform),
+        *compatible_tags(TARGET_PYTHON, cpython, names),
+    }
+
+
+def _checked(path: Path, image: str | Path) -> tuple[str, bytes]:
+    project = parse_wheel(path).project
+    if project != PROJECT:
+        raise InputError(f"hpacellseg: {path.name} is the wheel of {project}; expected {PROJECT}")
+    misfit = find_misfit(path, read_image(image))
+    if misfit:
+        raise InputError(f"hpacellseg: {misfit}; give another wheel or checkout")
+    return path.name, path.read_bytes()
+
+
+def _built(checkout: Path, folder: Path) -> Path:
+    """The wheel of a checkout, built in ``folder``: first without a network, then as pip likes it."""
+    if not any((checkout / name).is_file() for name in ("setup.py", "pyproject.toml")):
+        raise InputError(f"hpacellseg: {checkout} is no checkout: expected setup.py or pyproject.toml in it")
+    copy = folder / "checkout"
+    shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".git", "build", "dist", "*.egg-info"))
+    for path in copy.rglob("*"):
+        path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
+    own = importlib.util.find_spec("setuptools") is not None
+    # Isolated builds fetch what they build with; a setup.py needs no more than setuptools.
+    fetched = not own or (checkout / "pyproject.toml").is_file()
+    reasons = []
+    for isolation in [["--no-build-isolation"]] * own + [[]] * fetched:
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check",
+                   "--no-deps", *isolation, "--wheel-dir", str(folder), str(copy)]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment,
+                              umask=UMASK)  # fmt: skip
+        if done.returncode == 0:
+            return next(folder.glob("*.whl"))
+        reasons.append(pip_reason(done.stderr))
+    raise InputError(f"hpacellseg: {checkout} cannot be built ({reasons[0]}); give its wheel instead")
