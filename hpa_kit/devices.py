@@ -1,9 +1,34 @@
-"""Which device to run on, or which devices; how many processors there are."""
+"""What this machine has for the work: devices, processors, free memory."""
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
 
 from hpa_kit.errors import InputError
+
+_PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+
+
+class _Files(NamedTuple):
+    """Where a version of Linux's control groups says what a group may use, uses, and what for."""
+
+    folder: str
+    limit: str
+    used: str
+    cache: tuple[str, ...]  # lines of memory.stat
+
+
+_VERSIONS = (
+    _Files("", "memory.max", "memory.current", ("inactive_file", "active_file")),
+    _Files(
+        "memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        ("total_inactive_file", "total_active_file"),
+    ),
+)
 
 
 def pick_device(name: str) -> str:
@@ -58,3 +83,66 @@ def pick_devices(names: str) -> list[str]:
 def cpus() -> int:
     """Processors that this process may use; fewer than the machine has in a container."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_bytes() -> int:
+    """Bytes free for use: what the machine has, or what the container's limit leaves, whichever is less.
+
+    What the system keeps of files that were read or written counts as free, as it gives that up for whoever
+    asks; so the kernel has it for the machine (``MemAvailable``), and here it is so for a container too.
+
+    Processes that train together on one machine share it in equal parts. The first reads its fields before
+    the others, so these share what it has left.
+    """
+    left = (_left(folder, files) for files in _VERSIONS for folder in _own_groups(files))
+    limits = [_machine_bytes(), *(one for one in left if one is not None)]
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    first = int(os.environ.get("LOCAL_RANK") or 0) == 0
+    return max(0, min(limits)) // max(1, processes if first else processes - 1)
+
+
+def _machine_bytes() -> int:
+    meminfo = _PROC / "meminfo"
+    if meminfo.is_file():
+        for line in meminfo.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    # Elsewhere only the total is known; half of it is a fair guess.
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _own_groups(files: _Files) -> Iterator[Path]:
+    """The folders of the control groups that this process is in, from the inmost to that of all.
+
+    In a container the inmost is, as a rule, that of all; the path that the kernel tells may not be there.
+    """
+    root = _GROUPS / files.folder
+    for line in _lines(_PROC / "self" / "cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if files.folder in controllers.split(",") and ".." not in path:
+            own = root / path.lstrip("/")
+            yield from (folder for folder in (own, *own.parents) if folder != root and root in folder.parents)
+    yield root
+
+
+def _left(group: Path, files: _Files) -> int | None:
+    """Bytes that a control group leaves; None where it has no limit."""
+    limit, used = _number(group / files.limit), _number(group / files.used)
+    if limit is None or used is None:
+        return None
+    stat = (line.split() for line in _lines(group / "memory.stat"))
+    cache = sum(int(words[1]) for words in stat if words and words[0] in files.cache)
+    return limit - used + min(used, cache)
+
+
+def _number(path: Path) -> int | None:
+    text = "".join(_lines(path)).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file of the kernel's; none where there is no such file here."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

@@ -15,8 +15,15 @@ from numpy.typing import NDArray
 
 from hpa_kit.cells.label_maps import is_label_maps
 from hpa_kit.cells.regions import LabelMap, components, relabel
-from hpa_kit.data.decode import decode_planes, read_image
-from hpa_kit.data.headers import CHANNEL_VALUES, MAX_PIXELS, TifPage, read_header, tif_page
+from hpa_kit.data.images import (
+    CHANNEL_VALUES,
+    MAX_PIXELS,
+    TifPage,
+    decode_planes,
+    read_header,
+    read_image,
+    tif_page,
+)
 from hpa_kit.errors import InputError
 from hpa_kit.npz import npz_names, read_npy, read_npz
 

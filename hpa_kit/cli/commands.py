@@ -1,23 +1,36 @@
-"""The commands whose options are the fields of one settings class: their names and what they call.
-
-Nothing that takes time is imported before a command is asked for.
-"""
+"""The commands whose options are the fields of one settings class: their names and what they call."""
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hpa_kit import config
+
 if TYPE_CHECKING:
-    from hpa_kit import config
+    from hpa_kit.config import (
+        AblationSettings,
+        DemoSettings,
+        FeaturesSettings,
+        InferSettings,
+        PredictSettings,
+        PseudoLabelSettings,
+        ReportSettings,
+        SegmentSettings,
+        Settings,
+        SimulateSettings,
+        StoreSettings,
+        SubcategoriesSettings,
+        TrainSettings,
+        TuneSettings,
+    )
 
 
-def _simulate(settings: "config.SimulateSettings") -> None:
+def _simulate(settings: "SimulateSettings") -> None:
     from hpa_kit.data.simulate import simulate
 
     print(f"simulated competition: {simulate(settings)}")
 
 
-def _train(settings: "config.TrainSettings") -> None:
+def _train(settings: "TrainSettings") -> None:
     from hpa_kit.training import Processes, train
 
     run = train(settings)
@@ -25,70 +38,70 @@ def _train(settings: "config.TrainSettings") -> None:
         print(f"run: {run}")
 
 
-def _features(settings: "config.FeaturesSettings") -> None:
+def _features(settings: "FeaturesSettings") -> None:
     from hpa_kit.training.features import make_features
 
     print(f"features: {make_features(settings)}")
 
 
-def _subcategories(settings: "config.SubcategoriesSettings") -> None:
+def _subcategories(settings: "SubcategoriesSettings") -> None:
     from hpa_kit.training.subcategory_table import make_subcategories
 
     print(f"sub-categories: {make_subcategories(settings)}")
 
 
-def _store(settings: "config.StoreSettings") -> None:
+def _store(settings: "StoreSettings") -> None:
     from hpa_kit.data import store_fields
 
     print(f"store: {store_fields(settings)}")
 
 
-def _segment(settings: "config.SegmentSettings") -> None:
+def _segment(settings: "SegmentSettings") -> None:
     from hpa_kit.cells.segment import segment
 
     print(f"label maps: {segment(settings)}")
 
 
-def _infer(settings: "config.InferSettings") -> None:
+def _infer(settings: "InferSettings") -> None:
     from hpa_kit.inference import infer
 
     print(f"submission: {infer(settings)}")
 
 
-def _predict(settings: "config.PredictSettings") -> None:
+def _predict(settings: "PredictSettings") -> None:
     from hpa_kit.inference import predict
 
     print(f"cells: {predict(settings)}")
 
 
-def _pseudo_labels(settings: "config.PseudoLabelSettings") -> None:
+def _pseudo_labels(settings: "PseudoLabelSettings") -> None:
     from hpa_kit.inference import make_pseudo_labels
 
     print(f"pseudo labels: {make_pseudo_labels(settings)}")
 
 
-def _tune(settings: "config.TuneSettings") -> None:
+def _tune(settings: "TuneSettings") -> None:
     from hpa_kit.inference import tune
 
     tune(settings)
     print(f"ensemble: {settings.out}")
 
 
-def _report(settings: "config.ReportSettings") -> None:
+def _report(settings: "ReportSettings") -> None:
     from hpa_kit.report import write_report
 
     path, size, fields, total = write_report(settings)
     print(f"report: {path}, {size / 1e6:.1f} MB, {fields} of {total} fields shown")
 
 
-def _demo(settings: "config.DemoSettings") -> None:
+def _demo(settings: "DemoSettings") -> None:
     from hpa_kit.cli.main import main
     from hpa_kit.demo import demo
 
     demo(settings, run=main)
 
 
-def _ablation(settings: "config.AblationSettings") -> None:
+def _ablation(settings: "AblationSettings") -> None:
     from hpa_kit.ablation import ablation
     from hpa_kit.cli.main import main
 
@@ -96,18 +109,18 @@ def _ablation(settings: "config.AblationSettings") -> None:
 
 
 class Command(NamedTuple):
-    """A command whose options are the fields of one settings class."""
+    """A command whose options are the settings of one class, which is imported when it is asked for."""
 
     name: str
     help: str
-    kind: str  # of its settings: the name of a class of hpa_kit.config
+    kind: str  # its settings, a class of hpa_kit.config
     positional: tuple[str, ...]
     run: Callable[[Any], None]
 
     @property
-    def settings(self) -> "type[config.Settings]":
+    def settings(self) -> "type[Settings]":
         """The class of its settings."""
-        found: type[config.Settings] = getattr(import_module("hpa_kit.config"), self.kind)
+        found: type[Settings] = getattr(config, self.kind)
         return found
 
 

@@ -4,53 +4,41 @@ A command's settings are one object. The command line, a YAML file and a noteboo
 that object through :func:`make_settings`, so a name means the same everywhere and a misspelt one is an error.
 """
 
-from hpa_kit.config.ablation import AblationSettings
-from hpa_kit.config.base import Settings, load_yaml, make_settings, nearest, read_yaml, to_yaml, write_yaml
-from hpa_kit.config.cells import SegmentSettings
-from hpa_kit.config.data import SimulateSettings, StoreSettings
-from hpa_kit.config.demo import DemoSettings
-from hpa_kit.config.ensemble import EnsembleSettings, MemberSettings, read_ensemble, write_ensemble
-from hpa_kit.config.infer import InferSettings, LookSettings, PredictSettings
-from hpa_kit.config.kinds import Classes, FieldSide, Form, Rule, SegmenterName, Split, Stride, StrideBy, Views
-from hpa_kit.config.pseudo_labels import PseudoLabelSettings
-from hpa_kit.config.report import ReportSettings
-from hpa_kit.config.subcategories import FeaturesSettings, SubcategoriesSettings
-from hpa_kit.config.train import TrainSettings
-from hpa_kit.config.tune import TuneSettings
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "AblationSettings",
-    "Classes",
-    "DemoSettings",
-    "EnsembleSettings",
-    "FeaturesSettings",
-    "FieldSide",
-    "Form",
-    "InferSettings",
-    "LookSettings",
-    "MemberSettings",
-    "PredictSettings",
-    "PseudoLabelSettings",
-    "ReportSettings",
-    "Rule",
-    "SegmentSettings",
-    "SegmenterName",
-    "Settings",
-    "SimulateSettings",
-    "Split",
-    "StoreSettings",
-    "Stride",
-    "StrideBy",
-    "SubcategoriesSettings",
-    "TrainSettings",
-    "TuneSettings",
-    "Views",
-    "load_yaml",
-    "make_settings",
-    "nearest",
-    "read_ensemble",
-    "read_yaml",
-    "to_yaml",
-    "write_ensemble",
-    "write_yaml",
-]
+from hpa_kit.lazy import lazy
+
+if TYPE_CHECKING:
+    from hpa_kit.config.ablation import AblationSettings
+    from hpa_kit.config.base import (
+        Settings,
+        load_yaml,
+        make_settings,
+        nearest,
+        read_yaml,
+        to_yaml,
+        write_yaml,
+    )
+    from hpa_kit.config.cells import SegmentSettings
+    from hpa_kit.config.data import SimulateSettings, StoreSettings
+    from hpa_kit.config.demo import DemoSettings
+    from hpa_kit.config.ensemble import EnsembleSettings, MemberSettings, read_ensemble, write_ensemble
+    from hpa_kit.config.infer import InferSettings, LookSettings, PredictSettings
+    from hpa_kit.config.kinds import (
+        Classes,
+        FieldSide,
+        Form,
+        Rule,
+        SegmenterName,
+        Split,
+        Stride,
+        StrideBy,
+        Views,
+    )
+    from hpa_kit.config.pseudo_labels import PseudoLabelSettings
+    from hpa_kit.config.report import ReportSettings
+    from hpa_kit.config.subcategories import FeaturesSettings, SubcategoriesSettings
+    from hpa_kit.config.train import TrainSettings
+    from hpa_kit.config.tune import TuneSettings
+
+__getattr__ = lazy(__name__)

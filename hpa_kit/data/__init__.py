@@ -1,5 +1,6 @@
 """What comes in: fields, tables and folds. Made-up data comes from ``hpa_kit.data.simulate``."""
 
+from hpa_kit.classes import location_to_class, locations_to_labels
 from hpa_kit.data.cell_scores import (
     CLASS_COLUMNS,
     PseudoLabels,
@@ -11,10 +12,8 @@ from hpa_kit.data.external import CELL_LINES, read_external, sample_external
 from hpa_kit.data.fields import CHANNELS, field_size, find_fields, read_field, resize_field
 from hpa_kit.data.folds import find_folds, make_folds, write_folds
 from hpa_kit.data.labelled import LabelledFields, labelled_fields
-from hpa_kit.data.layout import DataFolder, SplitFields
-from hpa_kit.data.locations import location_to_class, locations_to_labels
+from hpa_kit.data.layout import DataFolder, SplitFields, read_labels, read_sample
 from hpa_kit.data.store import FieldStore, store_fields
-from hpa_kit.data.tables import read_labels, read_sample
 
 __all__ = [
     "CELL_LINES",

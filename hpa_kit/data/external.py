@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hpa_kit.classes import format_label, parse_label
-from hpa_kit.data.locations import locations_to_labels
+from hpa_kit.classes import format_label, locations_to_labels, parse_label
 from hpa_kit.errors import InputError, shown
 from hpa_kit.tables import check_ids, read_table
 

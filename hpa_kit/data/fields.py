@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.data.decode import decode_plane, read_image, to_8_bits
-from hpa_kit.data.headers import read_header
+from hpa_kit.data.images import decode_plane, read_header, read_image, to_8_bits
 from hpa_kit.devices import cpus
 from hpa_kit.errors import InputError
 
@@ -48,7 +47,7 @@ def read_field(
     """Read the channels of a field, in parallel.
 
     Where a channel is there in two formats the first of :data:`ENDINGS` counts. Of colour files the maximum
-    over the colour planes is taken; 16 bits are scaled as :func:`hpa_kit.data.decode.to_8_bits` says, and a
+    over the colour planes is taken; 16 bits are scaled as :func:`hpa_kit.data.images.to_8_bits` says, and a
     ``UserWarning`` says so where a 16-bit file holds fewer.
 
     Args:

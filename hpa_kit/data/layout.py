@@ -1,11 +1,14 @@
-"""Where things lie in a data folder: the competition's, a simulated one, or just images."""
+"""What lies where in a data folder, the competition's, a simulated one or just images; and its tables."""
 
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
+
+from hpa_kit.classes import format_label, parse_label
 from hpa_kit.data.fields import find_fields
-from hpa_kit.data.tables import read_labels, read_sample
 from hpa_kit.errors import InputError
+from hpa_kit.tables import check_ids, read_table
 
 SPLITS = ("train", "test")
 
@@ -106,6 +109,43 @@ class DataFolder:
             return None if sample is None else read_sample(sample)["ID"].tolist()
         labels = _if_there(self.root / "train.csv")
         return None if labels is None else read_labels(labels)["ID"].tolist()
+
+
+def read_labels(path: str | Path) -> pd.DataFrame:
+    """Image labels, one row per field, in the file's order.
+
+    Returns:
+        Columns ``ID`` (text) and ``Label`` (text; classes rising, each once, such as ``0|5|8``). Other
+        columns of the file are left out.
+
+    Raises:
+        InputError: the file is missing, empty or no table, lacks a column, holds an ID twice, or a label
+            cannot be read; the ID is named.
+    """
+    table = read_table(path, ("ID", "Label"))
+    check_ids(table["ID"], path)
+    labels = [
+        format_label(parse_label(label, f"labels: {path}, ID {id}"))
+        for id, label in zip(table["ID"], table["Label"], strict=True)
+    ]
+    return pd.DataFrame({"ID": table["ID"], "Label": pd.Series(labels, dtype=object)})
+
+
+def read_sample(path: str | Path) -> pd.DataFrame:
+    """A sample submission: which rows a submission has, in the file's order.
+
+    Returns:
+        Columns ``ID`` (text), ``ImageWidth`` and ``ImageHeight`` (int64), ``PredictionString`` (text, may be
+        empty).
+
+    Raises:
+        InputError: the file is missing, empty or no table, lacks a column, holds an ID twice, or a size is no
+            positive whole number; the ID is named.
+    """
+    # Here, because submissions come with numba, which takes a second to import.
+    from hpa_kit.submission import read_submission
+
+    return read_submission(path, "sample")
 
 
 def _check_split(split: str) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from hpa_kit.cells import FieldCells, segmenter
+from hpa_kit.cells import FieldCells, label_map_ids, segmenter
 from hpa_kit.config import InferSettings
 from hpa_kit.data import DataFolder
 from hpa_kit.devices import pick_devices
@@ -20,7 +20,6 @@ from hpa_kit.inference.arrays import resized
 from hpa_kit.inference.batching import Batches, batches_to_do
 from hpa_kit.inference.budget import Budget, Now, Pace
 from hpa_kit.inference.ensemble import Effort, Ensemble, FieldMaps, Saving, channels_needed
-from hpa_kit.inference.fingerprint import depends_on, field_stamps
 from hpa_kit.inference.journal import Journal
 from hpa_kit.inference.lanes import Lane, Shared, run_lanes
 from hpa_kit.inference.prepare import PreparedField, Preparer
@@ -42,6 +41,7 @@ from hpa_kit.inference.work import (
     report_submission,
     submission_work,
 )
+from hpa_kit.resume import depends_on, field_stamps
 from hpa_kit.submission import encode_label_map
 from hpa_kit.timing import Forecast, duration
 
@@ -134,7 +134,9 @@ def fill(filling: Filling[D], table: GrowingTable, give_up: Sequence[Saving] = (
         table: where results go; its journal is removed when no field is left to do.
         give_up: what the ensemble may do less of, in order, where time is short.
     """
-    stamps = field_stamps(filling.ids, filling.images, filling.ensemble.masks, filling.sizes)
+    stamps = field_stamps(
+        filling.ids, filling.images, [(filling.ensemble.masks, label_map_ids)], filling.sizes
+    )
     ensemble = filling.ensemble.model_dump(exclude={"masks"})
     code = code_of(filling.ensemble.rule)
     table.journal.resume(depends_on(filling.what, filling.settings.amp, ensemble, code), stamps)

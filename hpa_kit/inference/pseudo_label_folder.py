@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpa_kit.config import PseudoLabelSettings, make_settings, read_yaml, write_yaml
-from hpa_kit.config.compare import differences
 from hpa_kit.data.cell_scores import FIELDS, MASKS, SCORES, SCORES_HEADER, SETTINGS
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, atomic_text, forget_torn
 from hpa_kit.flow import share
 from hpa_kit.inference.journal import Journal
 from hpa_kit.locks import alone
+from hpa_kit.resume import refuse_other_settings
 from hpa_kit.tables import read_table
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,8 @@ class PseudoLabelFolder:
         path = self.root / SETTINGS
         if path.is_file():
             before = make_settings(PseudoLabelSettings, read_yaml(path), source=str(path))
-            _refuse_other_settings(before, kept)
+            now = kept.with_defaults()
+            refuse_other_settings("pseudo-labels", self.root, before.with_defaults(), now, _FREE, _MOVABLE)
             _refuse_other_members(self.root / MEMBERS, members)
         atomic_text(self.root / MEMBERS, members + "\n")
         write_yaml(kept, path)
@@ -157,15 +158,6 @@ class _KeptJournal(Journal):
 
     def finish(self) -> None:
         """Nothing."""
-
-
-def _refuse_other_settings(before: PseudoLabelSettings, now: PseudoLabelSettings) -> None:
-    listed = differences(before.with_defaults(), now.with_defaults(), _FREE, _MOVABLE)
-    if listed:
-        raise InputError(
-            f"pseudo-labels: the run in {now.out} was started with {listed}; give these again to go on, or "
-            "another --out"
-        )
 
 
 def _refuse_other_members(path: Path, members: str) -> None:

@@ -20,7 +20,6 @@ from hpa_kit.data.cell_scores import MASKS, cell_rows
 from hpa_kit.flow import share
 from hpa_kit.inference.budget import Budget, Now
 from hpa_kit.inference.ensemble import FieldMaps
-from hpa_kit.inference.fingerprint import depends_on
 from hpa_kit.inference.journal import Journal
 from hpa_kit.inference.pipeline import evidence, fill
 from hpa_kit.inference.prepare import PreparedField, Size
@@ -30,6 +29,7 @@ from hpa_kit.inference.rows import GrowingTable
 from hpa_kit.inference.rules import ScoringRule
 from hpa_kit.inference.unseen import Lookers, choose_lookers
 from hpa_kit.inference.work import Filling, Outcome
+from hpa_kit.resume import depends_on
 from hpa_kit.timing import Forecast
 
 log = logging.getLogger(__name__)

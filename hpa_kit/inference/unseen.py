@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from hpa_kit.tables import read_table
 from hpa_kit.training.checkpoint import read_checkpoint
-from hpa_kit.training.run import FOLDS
+from hpa_kit.training.run_folder import FOLDS
 from hpa_kit.training.warm_start import checkpoint_file
 
 log = logging.getLogger(__name__)

@@ -28,8 +28,8 @@ from hpa_kit.report.plots import (
 from hpa_kit.submission.table import parse_prediction
 from hpa_kit.together import run_together
 from hpa_kit.training import Processes, processes_for, train
-from hpa_kit.training.augment import Augmentation
-from hpa_kit.training.run import GROWING
+from hpa_kit.training.augmentation import Augmentation
+from hpa_kit.training.run_folder import GROWING
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ from hpa_kit import __version__
 from hpa_kit.config import Settings, TrainSettings, make_settings, read_yaml
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_tensors
+from hpa_kit.resume import BEST as BEST  # noqa: PLC0414 - others take it from here
 
-BEST, LAST = "best.safetensors", "last.safetensors"
+LAST = "last.safetensors"
 SETTINGS = "settings.yaml"
 _FORMAT = "hpa_kit checkpoint 1"
 _TENSOR, _TUPLE, _PAIRS, _DTYPE = "<tensor>", "<tuple>", "<pairs>", "<dtype>"

@@ -15,10 +15,10 @@ from hpa_kit.classes import multi_hot, parse_label
 from hpa_kit.config import TrainSettings
 from hpa_kit.data import FieldStore, find_folds, labelled_fields, write_folds
 from hpa_kit.errors import InputError
-from hpa_kit.training.augment import Augmentation
+from hpa_kit.training.augmentation import Augmentation
 from hpa_kit.training.dataset import EpochBatches, FieldDataset, Loader, Row
 from hpa_kit.training.processes import Processes
-from hpa_kit.training.run import FOLDS, find_start
+from hpa_kit.training.run_folder import FOLDS, find_start
 from hpa_kit.training.sampling import balanced_weights
 
 _UNCHANGED = 0
@@ -62,7 +62,7 @@ def run_folds(settings: TrainSettings) -> pd.DataFrame:
         Columns ``ID``, ``Label`` and ``fold``.
 
     Raises:
-        InputError: as :func:`~hpa_kit.training.run.find_start`, :func:`~hpa_kit.data.labelled_fields` and
+        InputError: as :func:`~hpa_kit.training.run_folder.find_start`, :func:`~hpa_kit.data.labelled_fields`,
             :func:`~hpa_kit.data.find_folds`.
     """
     return _folds(settings, find_start(settings).folds, labelled_fields(settings).table)

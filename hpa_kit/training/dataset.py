@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hpa_kit.data import FieldStore
 from hpa_kit.errors import InputError
-from hpa_kit.training.augment import Augmentation
+from hpa_kit.training.augmentation import Augmentation
 
 # Batches that each worker has ready: fields that are decoded anew take unequal times.
 _READ_AHEAD = 4

@@ -16,9 +16,9 @@ from hpa_kit.training.dataset import Batch, Loader
 from hpa_kit.training.log import Metrics
 from hpa_kit.training.member import build_network
 from hpa_kit.training.objectives import Losses, Objective, make_objective, no_fields
+from hpa_kit.training.optimisation import make_optimiser, make_scheduler
 from hpa_kit.training.processes import Processes
 from hpa_kit.training.running import Running
-from hpa_kit.training.schedule import make_optimiser, make_scheduler
 
 # Reading the loss makes the host wait for the GPU, so the bar asks for it this seldom.
 _SECONDS_BETWEEN_LOOKS = 0.5

@@ -10,7 +10,7 @@ from typing import Any
 
 from hpa_kit.config import TrainSettings
 from hpa_kit.files import atomic_text
-from hpa_kit.training.run import METRICS
+from hpa_kit.training.run_folder import METRICS
 
 Metrics = dict[str, float]
 

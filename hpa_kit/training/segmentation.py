@@ -18,7 +18,7 @@ from hpa_kit.data import FieldStore, PseudoLabels, read_pseudo_labels
 from hpa_kit.devices import cpus
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, attempt, run_ahead
-from hpa_kit.training.augment import Augmentation
+from hpa_kit.training.augmentation import Augmentation
 from hpa_kit.training.data import RunFields, TrainingData, load_batches, read_run_fields
 from hpa_kit.training.dataset import Draw, Row
 from hpa_kit.training.processes import Processes

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from hpa_kit.training.augment import Augmentation
+from hpa_kit.training.augmentation import Augmentation
 from hpa_kit.training.recipes import RECIPES, build
 
 SIDE, ROUNDS = 512, 60

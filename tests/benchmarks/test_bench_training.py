@@ -12,7 +12,7 @@ from tqdm import tqdm
 from hpa_kit.config import TrainSettings
 from hpa_kit.models import focal_loss
 from hpa_kit.training import Trainer
-from hpa_kit.training.augment import Augmentation
+from hpa_kit.training.augmentation import Augmentation
 from hpa_kit.training.dataset import EpochBatches, FieldDataset, Loader
 from hpa_kit.training.running import Running
 

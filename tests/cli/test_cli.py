@@ -85,6 +85,19 @@ def test_light_commands_do_not_load_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_command_reads_the_settings_of_no_other():
+    code = """
+import contextlib, sys
+from hpa_kit.cli import main
+with contextlib.suppress(SystemExit):
+    main(["train", "--help"])
+read = {f"hpa_kit.config.{name}" for name in ("train", "infer", "data", "report")} & sys.modules.keys()
+sys.exit(read != {"hpa_kit.config.train"})
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL)
+    assert done.returncode == 0
+
+
 def test_published_weights_are_converted_or_refused(tmp_path, capsys):
     assert main(["weights", "convert", str(tmp_path / "no.pth"), str(tmp_path / "no.safetensors")]) == 2
     assert "is missing" in capsys.readouterr().err

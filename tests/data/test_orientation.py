@@ -7,7 +7,7 @@ from PIL import Image
 
 from hpa_kit.config import StoreSettings
 from hpa_kit.data import field_size, kept_fields, read_field, store_fields
-from hpa_kit.data.decode import decode_plane
+from hpa_kit.data.images import decode_plane
 
 DEEP = ramp().astype(np.uint16) * 257
 

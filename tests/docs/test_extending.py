@@ -16,7 +16,7 @@ from hpa_kit.config.kinds import RULE_NAMES
 from hpa_kit.data.simulate import simulate
 from hpa_kit.inference import RULES
 from hpa_kit.submission import check_submission
-from hpa_kit.training.augment import Augmentation
+from hpa_kit.training.augmentation import Augmentation
 
 TEXT = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"`([a-z0-9]+\.(?:py|yaml))`:\n\n```(?:python|yaml)\n(.*?)```", TEXT, re.DOTALL))

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from hpa_kit.errors import InputError
-from hpa_kit.inference.fingerprint import depends_on, field_stamps
 from hpa_kit.inference.journal import Journal
 
 STAMPS = {f"f{k}": f"s{k}" for k in range(5)}
@@ -142,33 +141,3 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
     with Journal(tmp_path / "j") as again:
         again.finish()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_fingerprint_tells_what_a_path_holds_not_where_it_is(tmp_path: Path) -> None:
-    for name, content in (("a", b"x"), ("b", b"x"), ("c", b"y")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "best.safetensors").write_bytes(content)
-    a, b, c = (tmp_path / name for name in "abc")
-    assert depends_on({"members": [a]}) == depends_on({"members": [b]})
-    assert depends_on({"members": [a]}) != depends_on({"members": [c]})
-    assert depends_on({"members": [a]}) != depends_on({"members": [a / "gone"]})
-    assert depends_on(a, 1) != depends_on(a, 2)
-    (a / "metrics.csv").write_text("more")
-    assert depends_on(a) == depends_on(b)
-
-
-def test_a_stamp_changes_with_the_fields_own_files_only(tmp_path: Path) -> None:
-    images, masks = tmp_path / "images", tmp_path / "masks"
-    images.mkdir()
-    masks.mkdir()
-    for id in ("a", "b"):
-        (images / f"{id}_red.png").write_bytes(b"1")
-    before = field_stamps(["a", "b"], images, masks, {})
-    (images / "a_red.png").write_bytes(b"22")
-    after = field_stamps(["a", "b"], images, masks, {})
-    assert (before["a"] == after["a"], before["b"] == after["b"]) == (False, True)
-    (masks / "b.npz").write_bytes(b"1")
-    assert field_stamps(["b"], images, masks, {})["b"] != after["b"]
-    (masks / "a_cp_masks.PNG").write_bytes(b"1")
-    assert field_stamps(["a"], images, masks, {})["a"] != after["a"]
-    assert field_stamps(["a"], images, None, {"a": (3, 4)})["a"] != after["a"]

@@ -7,7 +7,7 @@ import pytest
 from hpa_kit.config import TrainSettings
 from hpa_kit.inference.unseen import learnt_from
 from hpa_kit.training.checkpoint import BEST, write_checkpoint
-from hpa_kit.training.run import FOLDS
+from hpa_kit.training.run_folder import FOLDS
 
 
 @pytest.fixture

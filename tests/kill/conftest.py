@@ -141,7 +141,7 @@ def zygote():
 def inputs(zygote, tmp_path_factory):
     """A simulated competition, a run trained on it, and its label maps."""
     root = tmp_path_factory.mktemp("inputs")
-    unit = "hpa_kit.training.loop:Trainer.step"
+    unit = "hpa_kit.training.trainer:Trainer.step"
     for words in ("simulate data --train 8 --test 4 --size 64", f"train data --out run {TRAIN} --epochs 1"):
         ended = zygote.ask(
             start=words.split(), folder=str(root), log=str(root / "log.txt"), unit=unit, kill=None, meet=None,
@@ -198,7 +198,7 @@ COMMANDS = (
     ),
     Command(
         "train", f"data --out out {TRAIN} --epochs 3",
-        "hpa_kit.training.loop:Trainer.step", "update",
+        "hpa_kit.training.trainer:Trainer.step", "update",
         UPDATES, "the updates of an epoch, or of --checkpoint-minutes", BOTH,
     ),
     Command("pseudo-labels", f"{LOOK} --out out", *TWO_BATCHES),

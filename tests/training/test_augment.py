@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hpa_kit.errors import InputError
-from hpa_kit.training.augment import Augmentation
+from hpa_kit.training.augmentation import Augmentation
 from hpa_kit.training.recipes import RECIPES
 
 SIDE = 48
@@ -126,7 +126,7 @@ def test_a_mask_changes_nothing_about_its_field():
 
 def test_another_process_and_a_copy_change_a_field_in_the_same_way():
     code = (
-        "import numpy as np, sys, zlib; from hpa_kit.training.augment import Augmentation\n"
+        "import numpy as np, sys, zlib; from hpa_kit.training.augmentation import Augmentation\n"
         "image = np.random.default_rng(0).integers(1, 256, (48, 48, 4), dtype=np.uint8)\n"
         "print([zlib.crc32(Augmentation(5)(image, (3, s)).tobytes()) for s in range(6)])"
     )

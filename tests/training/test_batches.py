@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from hpa_kit.data import FieldStore, read_field, resize_field, store
-from hpa_kit.data.memory import available_bytes
-from hpa_kit.data.sources import require_images
+from hpa_kit.data.labelled import require_images
+from hpa_kit.devices import available_bytes
 from hpa_kit.errors import InputError
-from hpa_kit.training.augment import Augmentation
+from hpa_kit.training.augmentation import Augmentation
 from hpa_kit.training.data import _batch_of
 from hpa_kit.training.dataset import EpochBatches, FieldDataset, Loader
 

@@ -8,7 +8,7 @@ import torch
 
 from hpa_kit.errors import InputError
 from hpa_kit.training.metrics import macro_f1
-from hpa_kit.training.schedule import make_optimiser, make_scheduler
+from hpa_kit.training.optimisation import make_optimiser, make_scheduler
 
 
 def test_classes_that_no_field_shows_are_left_out_of_macro_f1():

@@ -9,7 +9,7 @@ from hpa_kit.config import TrainSettings
 from hpa_kit.errors import InputError
 from hpa_kit.training import Trainer, load_member, read_checkpoint, train
 from hpa_kit.training.checkpoint import random_state, restore_random_state, write_checkpoint
-from hpa_kit.training.schedule import make_optimiser, make_scheduler, optimiser_state, restore_optimiser
+from hpa_kit.training.optimisation import make_optimiser, make_scheduler, optimiser_state, restore_optimiser
 
 WITHOUT_BATCH_NORM = {"backbone": "test_convnext", "stride": 32, "ema": 0.0, "optimiser": "sgd", "lr": 0.05}
 

@@ -8,11 +8,11 @@ from hpa_kit.errors import InputError
 from hpa_kit.training.checkpoint import LAST, Checkpoint, random_state, restore_random_state
 from hpa_kit.training.log import Metrics
 from hpa_kit.training.member import load_weights
+from hpa_kit.training.optimisation import optimiser_state, restore_optimiser
 from hpa_kit.training.running import Running
-from hpa_kit.training.schedule import optimiser_state, restore_optimiser
 
 if TYPE_CHECKING:
-    from hpa_kit.training.loop import Trainer
+    from hpa_kit.training.trainer import Trainer
 
 
 def best_state(trainer: "Trainer", metrics: Metrics) -> dict[str, Any]:

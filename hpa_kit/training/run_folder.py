@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpa_kit.config import TrainSettings, make_settings, read_yaml, write_yaml
-from hpa_kit.config.compare import differences
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, forget_torn
+from hpa_kit.resume import refuse_other_settings
 from hpa_kit.training.checkpoint import BEST, LAST, SETTINGS, Checkpoint, read_checkpoint
 
 FOLDS, METRICS, EVENTS = "folds.csv", "metrics.csv", "tensorboard"
@@ -152,13 +152,8 @@ def _progress(checkpoint: Checkpoint) -> tuple[int, int]:
 def _refuse_other_settings(now: TrainSettings, checkpoint: Checkpoint, path: Path) -> None:
     # Through the class, so that a setting younger than the checkpoint has its default there.
     before = make_settings(type(now), checkpoint.settings, source=f"checkpoint: {path}")
-    listed = differences(before, now, _FREE, _MOVABLE)
-    if listed:
-        instead = "another --out" if path.parent == now.out else "no resume_from (False in the notebook)"
-        raise InputError(
-            f"train: the run in {path.parent} was started with {listed}; give these again to go on, "
-            f"or {instead}"
-        )
+    instead = "another --out" if path.parent == now.out else "no resume_from (False in the notebook)"
+    refuse_other_settings("train", path.parent, before, now, _FREE, _MOVABLE, instead)
 
 
 def _has_folds_of_another_start(settings: TrainSettings) -> bool:

@@ -20,9 +20,9 @@ from hpa_kit.training.dataset import Loader
 from hpa_kit.training.learner import Learner
 from hpa_kit.training.log import Metrics, RunLog, write_metrics
 from hpa_kit.training.processes import say_idle_gpus
-from hpa_kit.training.run import METRICS, find_checkpoint, open_run
+from hpa_kit.training.run_folder import METRICS, find_checkpoint, open_run
+from hpa_kit.training.run_state import best_state, last_state, restore, state_bytes
 from hpa_kit.training.running import Running
-from hpa_kit.training.state import best_state, last_state, restore, state_bytes
 
 log = logging.getLogger(__name__)
 

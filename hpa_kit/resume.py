@@ -1,0 +1,151 @@
+"""What results depend on: the one contract of everything that goes on after a kill.
+
+Results of an earlier call are taken for one's own where three things have stayed:
+
+* what all of them depend on: settings, the contents of files, the kit's version (:func:`depends_on`);
+* what a single field's result depends on: its files, by name, size and time (:func:`field_stamps`);
+* in a folder that says of which settings it is: all settings but those that only say where things lie and
+  what computes (:func:`differences`, and :func:`refuse_other_settings`, which says what differs).
+
+Where the results lie, and in which format, is their owner's to say.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpa_kit import __version__
+from hpa_kit.config.base import Settings
+from hpa_kit.errors import InputError
+
+BEST = "best.safetensors"  # in a run folder: the member, and all of it that results depend on
+WEIGHT_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
+LETTERS = 32
+
+# A folder, or None, and which fields a file of a name may belong to.
+FieldFolder = tuple[Path | None, Callable[[str], Iterable[str]]]
+
+
+def depends_on(*values: Any) -> str:
+    """Fingerprint values, the contents of files where they are paths, and the kit's version.
+
+    Args:
+        values: what JSON holds, mappings, sequences, and paths: files, run folders (their best checkpoint)
+            and folders of weights. One that is missing has a fingerprint too; its reader will say so.
+
+    Returns:
+        a few letters, of which other values give others.
+    """
+    return _short(json.dumps([__version__, _plain(values)], sort_keys=True).encode())
+
+
+def field_stamps(
+    ids: Iterable[str], images: Path, others: Sequence[FieldFolder], extra: Mapping[str, object]
+) -> dict[str, str]:
+    """Fingerprint each field's files by name, size and time, without reading them.
+
+    Args:
+        ids: the fields.
+        images: folder of their images, ``ID_red.png`` and the like.
+        others: further folders, such as that of their label maps.
+        extra: {ID: what else the field's result depends on}.
+
+    Returns:
+        {ID: a few letters}.
+    """
+    files: dict[str, list[object]] = {id: [] for id in ids}
+    folders: list[FieldFolder] = [(images, lambda name: [name.rpartition("_")[0]]), *others]
+    for place, (folder, ids_of) in enumerate(folders):
+        if folder is None or not folder.is_dir():
+            continue
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                for found in (files[id] for id in ids_of(entry.name) if id in files):
+                    if entry.is_file():
+                        stat = entry.stat()
+                        found.append([place == 0, entry.name, stat.st_size, stat.st_mtime_ns])
+    return {
+        id: _short(json.dumps([sorted(found, key=str), extra.get(id)]).encode())
+        for id, found in files.items()
+    }
+
+
+def differences(before: Settings, now: Settings, free: Collection[str], movable: Collection[str]) -> str:
+    """List the settings that differ, each with its value before and now; empty where none does.
+
+    Args:
+        before: what the run was started with.
+        now: what it is to go on with, of the same class.
+        free: settings that may differ: where things lie and what computes, not what is computed.
+        movable: settings that are files which may lie elsewhere another time, but must have the same name.
+    """
+    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
+    differing = [
+        name for name in new if name not in free and _kept(name, old, movable) != _kept(name, new, movable)
+    ]
+    return ", ".join(f"{name} {old[name]} (now {new[name]})" for name in differing)
+
+
+def refuse_other_settings(
+    what: str,
+    folder: Path,
+    before: Settings,
+    now: Settings,
+    free: Collection[str],
+    movable: Collection[str] = (),
+    instead: str = "another --out",
+) -> None:
+    """Refuse to go on in a folder with other settings than it was started with.
+
+    Args:
+        what: the command.
+        folder: where the earlier results lie.
+        before, now, free, movable: as for :func:`differences`.
+        instead: what else the user may give.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    if listed := differences(before, now, free, movable):
+        raise InputError(
+            f"{what}: the run in {folder} was started with {listed}; give these again to go on, or {instead}"
+        )
+
+
+def _kept(name: str, values: dict[str, Any], movable: Collection[str]) -> Any:
+    """What of a setting must stay: of a path, or each of several, its name."""
+    value = values[name]
+    if name not in movable:
+        return value
+    if isinstance(value, list):
+        return [Path(one).name for one in value]
+    return Path(value).name if isinstance(value, str) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return _contents(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value
+
+
+def _contents(path: Path) -> Any:
+    if path.is_dir():
+        best = path / BEST
+        files = [best] if best.is_file() else sorted(path.iterdir())
+        return {file.name: _contents(file) for file in files if file.suffix in WEIGHT_ENDINGS}
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "unreadable"
+
+
+def _short(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:LETTERS]
