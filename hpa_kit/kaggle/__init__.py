@@ -1,4 +1,7 @@
-"""Kaggle: finding what is mounted, installing offline, bundling the kit. Standard library only at import."""
+"""What runs on Kaggle: finding what is attached, installing offline, the session and its parameters.
+
+Standard library only at import. What makes datasets and notebooks and sends them is in ``kaggle/publish/``.
+"""
 
 from hpa_kit.kaggle.bootstrap import bootstrap, install_wheels
 from hpa_kit.kaggle.environment import (

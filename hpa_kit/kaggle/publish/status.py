@@ -1,6 +1,7 @@
 """Everything that stands between a checkout and a submission, and what is already as it has to be."""
 
 import json
+import shlex
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -38,13 +39,14 @@ def status(source: Path, dist: Path, members: Path, client: bool = True) -> list
         members: folder of the members' dataset.
         client: put all through the installed Kaggle client, too.
     """
-    steps = [
+    pack = f"hpa-kit kaggle weights RUN… {shlex.quote(str(members))}"
+    lines = [
         _owner(source),
         *_notebooks(source),
         *_bundle(source, dist),
-        *_members(source, members),
+        *_members(source, members, pack),
     ]
-    return steps + (list(_client(source, [dist, members])) if client else [])
+    return lines + (list(_client(source, {dist: BUILD, members: pack})) if client else [])
 
 
 def off_path(source: Path) -> list[str]:
@@ -130,8 +132,7 @@ def _bundle(source: Path, dist: Path) -> Iterator[Line]:
     yield from _dataset(source, dist, BUILD)
 
 
-def _members(source: Path, members: Path) -> Iterator[Line]:
-    make = f"hpa-kit kaggle weights RUN… {members}"
+def _members(source: Path, members: Path, make: str) -> Iterator[Line]:
     if not members.is_dir():
         yield Fault(
             f"{members}: no members yet; train one, on Kaggle: {NOTEBOOKS['train'].push()}; then", make
@@ -164,20 +165,22 @@ def _dataset(source: Path, folder: Path, make: str) -> Iterator[Line]:
         yield f"{folder}: ready to be uploaded as {id}"
 
 
-def _client(source: Path, folders: list[Path]) -> Iterator[Line]:
+def _client(source: Path, datasets: dict[Path, str]) -> Iterator[Line]:
+    """What the installed client says to each notebook and dataset, with what makes them anew."""
     python = find_client(source)
     if python is None:
         yield Fault("no Kaggle client here", "make client")
         return
-    commands = [notebook.push() for notebook in NOTEBOOKS.values()]
-    commands += [Dataset(folder.resolve(), "").create() for folder in folders if folder.is_dir()]
+    made = {notebook.push(): WRITE for notebook in NOTEBOOKS.values()}
+    made |= {Dataset(path.resolve(), "").create(): make for path, make in datasets.items() if path.is_dir()}
     try:
-        outcomes = dry_run(python, commands, source)
+        outcomes = dry_run(python, list(made), source)
     except InputError as error:
         yield Fault(str(error), f"rm -rf {OWN} && make client")
         return
     refused = [outcome for outcome in outcomes if outcome.fault]
     for outcome in refused:
-        yield Fault(f"Kaggle client {outcome.version}: `{outcome.command}`: {outcome.fault}", WRITE)
+        said = f"Kaggle client {outcome.version}: `{outcome.command}`: {outcome.fault}"
+        yield Fault(said, made[outcome.command])
     if not refused:
         yield f"Kaggle client {outcomes[0].version} takes notebooks and datasets (tried offline)"

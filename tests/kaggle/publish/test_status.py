@@ -16,6 +16,7 @@ import pytest
 
 from hpa_kit.cli import main
 from hpa_kit.kaggle.publish.bundle import build_bundle
+from hpa_kit.kaggle.publish.client import Outcome
 from hpa_kit.kaggle.publish.dataset import Fault, write_dataset
 from hpa_kit.kaggle.publish.notebooks import write_metadata
 from hpa_kit.kaggle.publish.status import status, unseen
@@ -245,6 +246,18 @@ def test_a_bundle_with_the_users_own_wheel_is_built_again_with_it(checkout):
     build_bundle(checkout / "dist", source=checkout)
     with zipfile.ZipFile(checkout / "dist" / "hpa-kit.zip") as bundle:
         assert "wheels/hpacellseg-1.0-py3-none-any.whl" in bundle.namelist()
+
+
+def test_what_the_client_refuses_has_the_command_that_makes_it_anew(checkout, monkeypatch):
+    def refuse(python, commands, folder):
+        return [Outcome(command, "2.2.5", "no", [], []) for command in commands]
+
+    monkeypatch.setattr("hpa_kit.kaggle.publish.status.find_client", lambda _: Path(sys.executable))
+    monkeypatch.setattr("hpa_kit.kaggle.publish.status.dry_run", refuse)
+    dist, members = checkout / "dist", checkout / "dist-members"
+    faults = [line for line in status(checkout, dist, members) if isinstance(line, Fault)]
+    pack = f"hpa-kit kaggle weights RUN… {members}"
+    assert [fault.fix for fault in faults] == ["hpa-kit kaggle metadata"] * 2 + ["./build_dataset.sh", pack]
 
 
 def test_every_line_is_one_line_and_one_that_is_to_do_has_its_command(checkout, monkeypatch, capsys):
