@@ -97,21 +97,26 @@ def refuse_other_settings(
     free: Collection[str],
     movable: Collection[str] = (),
     instead: str = "another --out",
+    others: Iterable[str] = (),
 ) -> None:
-    """Refuse to go on in a folder with other settings than it was started with.
+    """Refuse to go on in a folder with other settings than it was started with, in one line that names all.
 
     Args:
         what: the command.
         folder: where the earlier results lie.
         before, now, free, movable: as for :func:`differences`.
         instead: what else the user may give.
+        others: what beside settings differs from how it was started.
 
     Raises:
         InputError: naming what differs.
     """
-    if listed := differences(before, now, free, movable):
+    listed = [differences(before, now, free, movable), *others]
+    if any(listed):
+        differing = ", ".join(filter(None, listed))
         raise InputError(
-            f"{what}: the run in {folder} was started with {listed}; give these again to go on, or {instead}"
+            f"{what}: the run in {folder} was started with {differing}; give these again to go on, "
+            f"or {instead}"
         )
 
 

@@ -152,7 +152,7 @@ chosen = kaggle.notebook_settings(
 )
 divided = run_folds(chosen)
 print(f"{len(divided)} fields of {chosen.data}, {chosen.folds} folds; fold {chosen.fold} is validated on")
-limit = f"{chosen.time_limit:.3g} hours" if chosen.time_limit else "none"
+limit = f"{chosen.limits.hours:.3g} hours" if chosen.limits.hours else "none"
 print(f"goes on from: {find_start(chosen)}; time limit: {limit}")
 names = [f"{place.index} {place.name}" for place in CLASSES]
 hot = pd.DataFrame(multi_hot(map(parse_label, divided["Label"])), columns=names).astype(int)

@@ -45,7 +45,7 @@ def _features(settings: "FeaturesSettings") -> None:
 
 
 def _subcategories(settings: "SubcategoriesSettings") -> None:
-    from hpa_kit.training.subcategory_table import make_subcategories
+    from hpa_kit.training.subcategories import make_subcategories
 
     print(f"sub-categories: {make_subcategories(settings)}")
 

@@ -29,7 +29,7 @@ RENAMED = {"ladder": "ablation"}  # commands of earlier versions, and what they 
 
 def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
     parser.add_argument("--config", type=Path, metavar="YAML", help="settings file; options override it")
-    for name, field in command.settings.model_fields.items():
+    for name, field in command.settings.options().items():
         text = f"{field.description or ''}{_default_text(field)}".replace("%", "%%")
         options: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
         if field.annotation is bool:
@@ -41,7 +41,8 @@ def _add_settings(parser: argparse.ArgumentParser, command: Command) -> None:
         if name in command.positional:
             parser.add_argument(name, nargs="?", **options)
         else:
-            parser.add_argument(f"--{name.replace('_', '-')}", **options)
+            names = [name, *(alias for alias, one in command.settings.aliases.items() if one == name)]
+            parser.add_argument(*(f"--{one.replace('_', '-')}" for one in names), dest=name, **options)
 
     for old in command.settings.renamed:
         parser.add_argument(f"--{old.replace('_', '-')}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
@@ -79,7 +80,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 def _settings_of(command: Command, arguments: argparse.Namespace) -> "Settings":
     from hpa_kit.config import make_settings, read_yaml
 
-    names = {*command.settings.model_fields, *command.settings.renamed}
+    names = {*command.settings.options(), *command.settings.renamed}
     given = {name: value for name, value in vars(arguments).items() if name in names}
     if arguments.config is None:
         return make_settings(command.settings, given, source=f"hpa-kit {command.name}")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Classes,
         FieldSide,
         Form,
+        Normalisation,
         Rule,
         SegmenterName,
         Split,
@@ -38,7 +39,13 @@ if TYPE_CHECKING:
     from hpa_kit.config.pseudo_labels import PseudoLabelSettings
     from hpa_kit.config.report import ReportSettings
     from hpa_kit.config.subcategories import FeaturesSettings, SubcategoriesSettings
-    from hpa_kit.config.train import TrainSettings
+    from hpa_kit.config.train import (
+        ArcFaceSettings,
+        LimitSettings,
+        PuzzleCamSettings,
+        ScCamSettings,
+        TrainSettings,
+    )
     from hpa_kit.config.tune import TuneSettings
 
 __getattr__ = lazy(__name__)

@@ -2,10 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
 from hpa_kit.errors import InputError, nearest, shown
 from hpa_kit.files import atomic_text
@@ -18,9 +27,11 @@ class Settings(BaseModel):
     """Base of all settings: unknown keys refused, values checked, no change after making.
 
     ``renamed`` says what settings of earlier versions are called now; an error names the new name.
+    ``aliases`` are second names: {alias: option}.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {}
+    aliases: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), allow_inf_nan=False
@@ -33,6 +44,86 @@ class Settings(BaseModel):
         if any(isinstance(path, Path) and "\0" in str(path) for path in paths):
             raise ValueError("a path holds no zero byte")
         return value
+
+    @classmethod
+    def options(cls) -> dict[str, FieldInfo]:
+        """Every setting by its name on the command line, in files and as a keyword.
+
+        That is its alias, where the code has another name for it; those of a group are named one by one.
+        """
+        found: dict[str, FieldInfo] = {}
+        for name, field in cls.model_fields.items():
+            group = _group(field)
+            found |= {field.alias or name: field} if group is None else group.options()
+        return found
+
+
+class Group(Settings):
+    """Settings that belong together: one attribute in the code, each of them an option everywhere else.
+
+    The alias of a field is the option's name.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class GroupedSettings(Settings):
+    """Settings some of which stand in a :class:`Group`, are called otherwise in the code, or have two names.
+
+    Keywords, files and copies have them by the names of their options, all on one level.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, values: Any) -> Any:
+        """Options -> fields and groups."""
+        if not isinstance(values, Mapping):
+            return values
+        found = _by_option(cls, values)
+        for name, field in cls.model_fields.items():
+            group = _group(field)
+            if group is not None and (own := found.keys() & group.options().keys()):
+                found[name] = {option: found.pop(option) for option in own}
+        return found
+
+    @model_serializer(mode="wrap")
+    def _spread(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields and groups -> options."""
+        found: dict[str, Any] = {}
+        for name, value in handler(self).items():
+            field = type(self).model_fields[name]
+            group = _group(field)
+            if group is None:
+                found[field.alias or name] = value
+            else:
+                found |= {group.model_fields[own].alias or own: one for own, one in value.items()}
+        return found
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some options changed, which are not checked."""
+        changed = _by_option(type(self), update or {})
+        for name, field in type(self).model_fields.items():
+            group = _group(field)
+            own = {} if group is None else {one.alias or key: key for key, one in group.model_fields.items()}
+            inner = {key: changed.pop(option) for option, key in own.items() if option in changed}
+            if inner:
+                changed[name] = getattr(self, name).model_copy(update=inner)
+            elif field.alias in changed:
+                changed[name] = changed.pop(field.alias)
+        return super().model_copy(update=changed, deep=deep)
+
+
+def _group(field: FieldInfo) -> type[Group] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Group) else None
+
+
+def _by_option(kind: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values under the names of their options, where they have second names."""
+    twice = next((alias for alias, name in kind.aliases.items() if alias in values and name in values), None)
+    if twice is not None:
+        raise ValueError(f"{twice} and {kind.aliases[twice]} are one setting; give one of them")
+    return {kind.aliases.get(name, name): value for name, value in values.items()}
 
 
 S = TypeVar("S", bound=Settings)
@@ -49,14 +140,18 @@ def make_settings(kind: type[S], *layers: Mapping[str, Any], source: str = "sett
     Raises:
         InputError: a key is unknown (the nearest known one is named), missing, or has a bad value.
     """
+    known = kind.options()
     merged: dict[str, Any] = {}
     for layer in layers:
-        merged.update(layer)
+        try:
+            merged.update(_by_option(kind, layer))
+        except ValueError as error:
+            raise InputError(f"{source}: {error}") from None
     for key in merged:
         if key in kind.renamed:
             raise InputError(f"{source}: setting {key!r} is called {kind.renamed[key]!r} now")
-        if key not in kind.model_fields:
-            raise InputError(f"{source}: unknown setting {key!r}{nearest(str(key), kind.model_fields)}")
+        if key not in known:
+            raise InputError(f"{source}: unknown setting {key!r}{nearest(str(key), known)}")
     try:
         return kind(**merged)
     except ValidationError as error:
@@ -64,7 +159,8 @@ def make_settings(kind: type[S], *layers: Mapping[str, Any], source: str = "sett
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, InputError):  # of one part of the settings, which it names itself
             raise InputError(f"{source}: {cause}") from None
-        name = ".".join(str(part) for part in first["loc"])
+        groups = [name for name, field in kind.model_fields.items() if _group(field) is not None]
+        name = ".".join(str(part) for part in first["loc"] if part not in groups)
         found = "nothing" if first["type"] == "missing" else shown(first["input"], MOST_SHOWN)
         what = first["msg"].removeprefix("Value error, ")
         # What is wrong with several values together names them itself.

@@ -62,6 +62,7 @@ Stride = Annotated[Literal[8, 16, 32], BeforeValidator(whole_number)]
 Rule = Annotated[str, AfterValidator(known_rule)]
 Form = Literal["mean_share", "max_share", "mean", "max"]
 StrideBy = Literal["cut", "dilate", "both"]
+Normalisation = Literal["field", "fixed"]
 InChannels = Annotated[Literal[3, 4], BeforeValidator(whole_number)]
 # The 15th place's modes of sampling external fields; -1 takes all.
 ExternalMode = Annotated[int, Field(ge=-1, le=6), BeforeValidator(whole_number)]

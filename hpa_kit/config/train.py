@@ -1,17 +1,101 @@
 """Settings of the commands that train: train."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from hpa_kit.config.base import Settings
-from hpa_kit.config.kinds import ExternalMode, InChannels, Stride, StrideBy, whole_number
+from hpa_kit.config.base import Group, GroupedSettings
+from hpa_kit.config.kinds import ExternalMode, InChannels, Normalisation, Stride, StrideBy, whole_number
 
 
-class TrainSettings(Settings):
-    """``hpa-kit train``: a network from image labels, or from pseudo labels of cells."""
+class ScCamSettings(Group):
+    """SC-CAM: from its round 1 on a classifier learns the sub-categories of its classes too."""
+
+    round: int = Field(default=0, ge=0, description="SC-CAM round; from 1 on sub-categories are learnt too")
+    subcategories: Path | None = Field(
+        default=None, description="table of sub-categories, for rounds from 1 on"
+    )
+    weight: float = Field(
+        default=5.0, ge=0, alias="subcategory_weight", description="weight of the sub-categories' loss"
+    )
+
+
+class PuzzleCamSettings(Group):
+    """Puzzle-CAM: the tiles of a field, looked at one by one, are to show what the whole field shows."""
+
+    source: Literal["off", "cam", "features"] = Field(
+        default="off",
+        alias="puzzle",
+        description="Puzzle-CAM: tiles are to give the same CAM, or features, as the whole",
+    )
+    tiles: Annotated[Literal[4, 9, 16], BeforeValidator(whole_number)] = Field(
+        default=4, alias="puzzle_tiles", description="tiles a field is cut into"
+    )
+    weight: float = Field(
+        default=4.0, ge=0, alias="puzzle_weight", description="largest weight of the difference"
+    )
+    tile_weight: float = Field(
+        default=1.0, ge=0, alias="puzzle_tile_weight", description="weight of the tiles' own classification"
+    )
+    subcategories: bool = Field(
+        default=False, alias="puzzle_subcategories", description="puzzle for the sub-categories' maps too"
+    )
+    masked: bool = Field(
+        default=False,
+        alias="puzzle_masked",
+        description="compare only the maps of classes that the field has",
+    )
+
+    @property
+    def per_side(self) -> int:
+        """Tiles along a side of a field."""
+        return math.isqrt(self.tiles)
+
+
+class ArcFaceSettings(Group):
+    """ArcFace: classes told apart by angles, with a margin."""
+
+    centres: int = Field(
+        default=3, ge=1, le=1000, alias="arcface_centres", description="sub-centres per class"
+    )
+    scale: float = Field(default=30.0, gt=0, alias="arcface_scale", description="factor of the cosines")
+    margin: float = Field(
+        default=0.5, ge=0, alias="arcface_margin", description="angle added to a class that is shown, radians"
+    )
+    loss: Literal["bce", "ce", "focal"] = Field(
+        default="bce", alias="arcface_loss", description="loss of the scaled cosines"
+    )
+    plain_weight: float = Field(
+        default=0.0, ge=0, alias="arcface_plain_weight", description="weight of a loss without margin"
+    )
+
+
+class LimitSettings(Group):
+    """The time of a session, and what a kill in it may cost."""
+
+    hours: float | None = Field(
+        default=None,
+        gt=0,
+        alias="time_limit",
+        description="hours after which the run stops with a checkpoint, to be gone on with",
+    )
+    checkpoint_minutes: float = Field(
+        default=10.0,
+        gt=0,
+        description="minutes between checkpoints within an epoch, so that a kill costs no more",
+    )
+
+
+class TrainSettings(GroupedSettings):
+    """``hpa-kit train``: a network from image labels, or from pseudo labels of cells.
+
+    In groups are ``limits``, ``sc_cam``, ``puzzle_cam`` and ``arcface``.
+    """
+
+    aliases: ClassVar[Mapping[str, str]] = {"normalisation": "contrast"}
 
     data: Path = Field(description="competition folder: train.csv and train/")
     out: Path = Field(description="run folder to write, resumed where it holds a checkpoint")
@@ -30,8 +114,9 @@ class TrainSettings(Settings):
         "both leaves the last out and dilates the others: for small fields",
     )
     in_channels: InChannels = Field(4, description="4 reads red, green, blue, yellow; 3 leaves yellow out")
-    contrast: Literal["field", "fixed"] = Field(
-        "field",
+    normalisation: Normalisation = Field(
+        default="field",
+        alias="contrast",
         description="field: every channel of every field by its own mean and spread; fixed: ImageNet's",
     )
     size: int = Field(512, ge=32, le=8192, description="side to which fields are resized")
@@ -61,7 +146,7 @@ class TrainSettings(Settings):
         964, ge=1, description="fields below which a class gets no further weight; class 8 has 964"
     )
     augmentation: Annotated[int | Path, BeforeValidator(whole_number)] = Field(
-        1, description="augmentation recipe: 0 to 5, or a YAML file with one"
+        1, description="augmentation policy: 0 to 5, or a YAML file with one"
     )
     fold: int = Field(0, ge=0, description="fold kept for validation")
     folds: int = Field(5, ge=2, description="number of folds")
@@ -76,12 +161,7 @@ class TrainSettings(Settings):
     cache: bool = Field(True, description="keep resized fields in memory where they fit")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
     amp: bool = Field(True, description="half precision on a GPU")
-    time_limit: float | None = Field(
-        None, gt=0, description="hours after which the run stops with a checkpoint, to be gone on with"
-    )
-    checkpoint_minutes: float = Field(
-        10.0, gt=0, description="minutes between checkpoints within an epoch, so that a kill costs no more"
-    )
+    limits: LimitSettings = LimitSettings()
     resume_from: Path | None = Field(
         None, description="run folder of an earlier session, only read: the run goes on from it in out"
     )
@@ -95,27 +175,10 @@ class TrainSettings(Settings):
         1, description="which external fields: the 15th place's modes 0 to 6, -1 for all"
     )
 
-    round: int = Field(0, ge=0, description="SC-CAM round; from 1 on sub-categories are learnt too")
-    subcategories: Path | None = Field(None, description="table of sub-categories, for rounds from 1 on")
-    subcategory_weight: float = Field(5.0, ge=0, description="weight of the sub-categories' loss")
+    sc_cam: ScCamSettings = ScCamSettings()
     warm_start: Path | None = Field(None, description="run or checkpoint whose weights the run starts with")
-
-    puzzle: Literal["off", "cam", "features"] = Field(
-        "off", description="Puzzle-CAM: tiles are to give the same CAM, or features, as the whole"
-    )
-    puzzle_tiles: Annotated[Literal[4, 9, 16], BeforeValidator(whole_number)] = Field(
-        4, description="tiles a field is cut into"
-    )
-    puzzle_weight: float = Field(4.0, ge=0, description="largest weight of the difference")
-    puzzle_tile_weight: float = Field(1.0, ge=0, description="weight of the tiles' own classification")
-    puzzle_subcategories: bool = Field(False, description="puzzle for the sub-categories' maps too")
-    puzzle_masked: bool = Field(False, description="compare only the maps of classes that the field has")
-
-    arcface_centres: int = Field(3, ge=1, le=1000, description="sub-centres per class")
-    arcface_scale: float = Field(30.0, gt=0, description="factor of the cosines")
-    arcface_margin: float = Field(0.5, ge=0, description="angle added to a class that is shown, radians")
-    arcface_loss: Literal["bce", "ce", "focal"] = Field("bce", description="loss of the scaled cosines")
-    arcface_plain_weight: float = Field(0.0, ge=0, description="weight of a loss without margin")
+    puzzle_cam: PuzzleCamSettings = PuzzleCamSettings()
+    arcface: ArcFaceSettings = ArcFaceSettings()
 
     pseudo_labels: Path | None = Field(None, description="folder of hpa-kit pseudo-labels, for unet")
     masks: Path | None = Field(
@@ -133,28 +196,28 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if (self.round > 0) != (self.subcategories is not None):
-            raise ValueError(f"round {self.round} {'needs' if self.round else 'takes no'} subcategories")
-        if (self.network == "unet") != (self.pseudo_labels is not None):
-            raise ValueError(
-                f"network {self.network} {'needs' if self.network == 'unet' else 'takes no'} pseudo_labels"
-            )
-        if self.network != "cam" and (self.round or self.puzzle != "off"):
+        round, stage_2 = self.sc_cam.round, self.network == "unet"
+        if (round > 0) != (self.sc_cam.subcategories is not None):
+            raise ValueError(f"round {round} {'needs' if round else 'takes no'} subcategories")
+        if stage_2 != (self.pseudo_labels is not None):
+            raise ValueError(f"network {self.network} {'needs' if stage_2 else 'takes no'} pseudo_labels")
+        if self.network != "cam" and (round or self.puzzle_cam.source != "off"):
             raise ValueError(f"network {self.network} has no CAM, so no round above 0 and no puzzle")
         return self
 
     @model_validator(mode="after")
     def _puzzle_fits(self) -> Self:
-        if self.puzzle_subcategories and (self.puzzle == "off" or not self.round):
+        puzzle = self.puzzle_cam
+        if puzzle.subcategories and (puzzle.source == "off" or not self.sc_cam.round):
             raise ValueError("puzzle_subcategories needs a puzzle and a round from 1 on")
-        if self.puzzle_masked and self.puzzle != "cam":
-            raise ValueError(f"puzzle_masked needs puzzle cam: puzzle {self.puzzle} has no maps of classes")
-        step = math.isqrt(self.puzzle_tiles) * self.stride
-        if self.puzzle != "off" and self.size % step:
+        if puzzle.masked and puzzle.source != "cam":
+            raise ValueError(f"puzzle_masked needs puzzle cam: puzzle {puzzle.source} has no maps of classes")
+        step = puzzle.per_side * self.stride
+        if puzzle.source != "off" and self.size % step:
             below, above = self.size // step * step, (self.size // step + 1) * step
             near = f"{below} or {above}" if below else str(above)
             raise ValueError(
-                f"size {self.size} does not give {self.puzzle_tiles} tiles whose sides are multiples of "
+                f"size {self.size} does not give {puzzle.tiles} tiles whose sides are multiples of "
                 f"stride {self.stride}; take {near}"
             )
         return self

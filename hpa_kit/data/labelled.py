@@ -5,20 +5,22 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from hpa_kit.config import PseudoLabelSettings, StoreSettings, TrainSettings
 from hpa_kit.data.external import PLACEHOLDER_LINE, read_external, sample_external
 from hpa_kit.data.fields import CHANNELS, ENDINGS, find_fields
 from hpa_kit.data.layout import DataFolder, read_labels
 from hpa_kit.errors import InputError
 
+if TYPE_CHECKING:
+    from hpa_kit.config import PseudoLabelSettings, StoreSettings, TrainSettings
+
 log = logging.getLogger(__name__)
 
-_Settings = TrainSettings | StoreSettings | PseudoLabelSettings
+_Settings: TypeAlias = "TrainSettings | StoreSettings | PseudoLabelSettings"
 
 # Folders of images inside the one that is given: Kaggle unpacks some data sets one folder deeper than others.
 _DEPTH = 2
@@ -61,7 +63,7 @@ def labelled_fields(settings: _Settings) -> LabelledFields:
     return LabelledFields(pd.concat([table, external], ignore_index=True), folders)
 
 
-def fields_to_keep(settings: StoreSettings) -> dict[str, Path]:
+def fields_to_keep(settings: "StoreSettings") -> dict[str, Path]:
     """The folder of each field to resize: the labelled ones or, where no table is, all that are found.
 
     Raises:

@@ -5,14 +5,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from hpa_kit.config import StoreSettings
 from hpa_kit.data.fields import CHANNELS, read_field, resize_field
 from hpa_kit.data.kept_fields import Origin, kept_fault, kept_path, origins, read_kept, write_kept
 from hpa_kit.data.labelled import fields_to_keep
@@ -21,6 +20,9 @@ from hpa_kit.errors import InputError
 from hpa_kit.files import forget_torn
 from hpa_kit.flow import Failure, attempt, share
 from hpa_kit.timing import Forecast
+
+if TYPE_CHECKING:
+    from hpa_kit.config import StoreSettings
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ Field = NDArray[np.uint8]  # (S, S, 4)
 Planes = NDArray[np.uint8]  # (4, S, S)
 
 
-def store_fields(settings: StoreSettings) -> Path:
+def store_fields(settings: "StoreSettings") -> Path:
     """Resize the fields of a data folder, or of a shard of it, and keep them for training.
 
     Goes on where it was stopped: fields that are kept whole, from the same images, stay. Several processes,

@@ -16,8 +16,7 @@ from hpa_kit.config.kinds import DEFAULT_MAP_SIZE, DEFAULT_VIEWS
 from hpa_kit.data import resize_field
 from hpa_kit.errors import InputError
 from hpa_kit.inference.views import LoadedMember, load, resized_maps
-from hpa_kit.training.checkpoint import settings_of
-from hpa_kit.training.warm_start import checkpoint_file
+from hpa_kit.training.checkpoint import checkpoint_file, settings_of
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from hpa_kit.inference.scoring import mean_logits
 from hpa_kit.inference.steps import cell_context
 from hpa_kit.inference.truth import TrueCells, no_truth
 from hpa_kit.timing import Forecast
-from hpa_kit.training.member import checkpoint_file
+from hpa_kit.training.checkpoint import checkpoint_file
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpa_kit.tables import read_table
-from hpa_kit.training.checkpoint import read_checkpoint
+from hpa_kit.training.checkpoint import checkpoint_file, read_checkpoint
 from hpa_kit.training.run_folder import FOLDS
-from hpa_kit.training.warm_start import checkpoint_file
 
 log = logging.getLogger(__name__)
 

@@ -133,7 +133,7 @@ def notebook_settings(kind: type[S], variables: Mapping[str, Any], **found: Any)
 
     named = {
         name: variables[name]
-        for name, field in kind.model_fields.items()
+        for name, field in kind.options().items()
         if name in variables and name not in found and not (variables[name] is None and field.default is None)
     }
     known = {name: value for name, value in found.items() if value is not None}

@@ -1,19 +1,14 @@
 """Networks that say what the protein of a field shows."""
 
-from hpa_kit.models.arcface import ArcFaceNet, add_margin
-from hpa_kit.models.cam import CamClassifier, CamHeads, CamOutput, mean_logits
-from hpa_kit.models.losses import bce_loss, ce_loss, focal_loss
-from hpa_kit.models.unet import SegmentationNet
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "ArcFaceNet",
-    "CamClassifier",
-    "CamHeads",
-    "CamOutput",
-    "SegmentationNet",
-    "add_margin",
-    "bce_loss",
-    "ce_loss",
-    "focal_loss",
-    "mean_logits",
-]
+from hpa_kit.lazy import lazy
+
+if TYPE_CHECKING:
+    from hpa_kit.models.arcface import ArcFaceNet, add_margin
+    from hpa_kit.models.cam import CamClassifier, CamHeads
+    from hpa_kit.models.field_net import Normaliser, mean_logits
+    from hpa_kit.models.losses import bce_loss, ce_loss, focal_loss
+    from hpa_kit.models.unet import SegmentationNet
+
+__getattr__ = lazy(__name__)

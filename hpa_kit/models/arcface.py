@@ -7,10 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hpa_kit.classes import N_CLASSES
-from hpa_kit.models.backbones import StrideBy
-from hpa_kit.models.cam import mean_logits
-from hpa_kit.models.contrast import Contrast
-from hpa_kit.models.field_net import FieldNet
+from hpa_kit.config import Normalisation, StrideBy
+from hpa_kit.models.field_net import FieldNet, mean_logits
 from hpa_kit.models.pretrained import Weights
 
 EMBEDDING = 512
@@ -25,7 +23,7 @@ class ArcFaceNet(FieldNet):
     no 1×1 convolution and so no CAM: the network is a source of features to cluster, nothing more.
 
     Args:
-        backbone, stride, stride_by, in_channels, pretrained, contrast: as in
+        backbone, stride, stride_by, in_channels, pretrained, normalisation: as in
             :class:`~hpa_kit.models.CamClassifier`.
         n_classes: location classes.
         n_centres: sub-centres per class.
@@ -46,11 +44,11 @@ class ArcFaceNet(FieldNet):
         n_classes: int = N_CLASSES,
         pretrained: Weights = None,
         drop_rate: float = 0.0,
-        contrast: Contrast = "field",
+        normalisation: Normalisation = "field",
         n_centres: int = 3,
         scale: float = 30.0,
     ) -> None:
-        super().__init__(backbone, stride, stride_by, in_channels, pretrained, contrast)
+        super().__init__(backbone, stride, stride_by, in_channels, pretrained, normalisation)
         self.drop = nn.Dropout(drop_rate)
         self.embed = nn.Linear(self.n_features, EMBEDDING)
         self.norm = nn.BatchNorm1d(EMBEDDING)

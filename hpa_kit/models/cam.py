@@ -3,25 +3,15 @@
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hpa_kit.classes import N_CLASSES
-from hpa_kit.errors import InputError
-from hpa_kit.models.backbones import StrideBy
-from hpa_kit.models.contrast import Contrast
-from hpa_kit.models.field_net import FieldNet
+from hpa_kit.config import Normalisation, StrideBy
+from hpa_kit.models.field_net import FieldNet, mean_logits
 from hpa_kit.models.pretrained import Weights
 
 
-class CamOutput(NamedTuple):
-    """One pass: raw class maps (B, classes, h, w) and their means, the logits float32 (B, classes)."""
-
-    maps: Tensor
-    logits: Tensor
-
-
 class CamHeads(NamedTuple):
-    """One pass with all that may be learnt from.
+    """One forward pass with all that may be learnt from.
 
     Feature maps (B, n_features, h, w), raw class maps (B, classes, h, w), and those of the sub-categories
     (B, n_subcategories, h, w), which are None without that head.
@@ -49,7 +39,7 @@ class CamClassifier(FieldNet):
         pretrained: None (random weights), path of the backbone's local weights, or ``"download"``: the only
             value with which a connection is opened.
         drop_rate: part of the feature channels dropped before the heads while training.
-        contrast: ``field`` or ``fixed``; see :class:`~hpa_kit.models.contrast.ContrastNorm`.
+        normalisation: ``field`` or ``fixed``; see :class:`~hpa_kit.models.Normaliser`.
         n_subcategories: sub-categories of all classes together, such as 19 × 10; 0 makes no such head.
 
     Raises:
@@ -66,17 +56,17 @@ class CamClassifier(FieldNet):
         n_classes: int = N_CLASSES,
         pretrained: Weights = None,
         drop_rate: float = 0.0,
-        contrast: Contrast = "field",
+        normalisation: Normalisation = "field",
         n_subcategories: int = 0,
     ) -> None:
-        super().__init__(backbone, stride, stride_by, in_channels, pretrained, contrast)
+        super().__init__(backbone, stride, stride_by, in_channels, pretrained, normalisation)
         self.stride = stride
         self.drop = nn.Dropout2d(drop_rate)
         self.head = _map_head(self.n_features, n_classes)
         self.subcategory_head = _map_head(self.n_features, n_subcategories) if n_subcategories else None
 
     def forward_heads(self, normalised: Tensor) -> CamHeads:
-        """One pass of fields that ``self.input`` normalised, or of tiles of them, through all heads."""
+        """One forward pass of fields that ``self.input`` normalised, or of their tiles, through all heads."""
         features = self.backbone(normalised)
         kept = self.drop(features)
         subcategory_maps = None if self.subcategory_head is None else self.subcategory_head(kept)
@@ -87,34 +77,9 @@ class CamClassifier(FieldNet):
         maps: Tensor = self.head(self.drop(self.forward_features(fields)))
         return maps
 
-    def forward_subcategory_maps(self, fields: Tensor) -> Tensor:
-        """Fields (B, 4 or in_channels, S, S) -> raw maps of the sub-categories (B, n_subcategories, h, w).
-
-        Raises:
-            InputError: the classifier was trained without sub-categories.
-        """
-        maps = self.forward_heads(self.input(fields)).subcategory_maps
-        if maps is None:
-            raise InputError("network: it has no sub-categories; expected one of round 1 or further")
-        return maps
-
-    def forward_both(self, fields: Tensor) -> CamOutput:
-        """Maps and logits of one pass."""
-        maps = self.forward_maps(fields)
-        return CamOutput(maps, mean_logits(maps))
-
-    def forward_cam(self, fields: Tensor) -> Tensor:
-        """Fields -> CAM (B, n_classes, h, w): ReLU of the maps, not yet scaled."""
-        return functional.relu(self.forward_maps(fields))
-
     def forward(self, fields: Tensor) -> Tensor:
         """Fields (B, 4 or in_channels, S, S) -> logits float32 (B, n_classes)."""
         return mean_logits(self.forward_maps(fields))
-
-
-def mean_logits(maps: Tensor) -> Tensor:
-    """Class maps (B, classes, h, w) of any precision -> their means over positions, float32 (B, classes)."""
-    return maps.float().mean(dim=(-2, -1))
 
 
 def _map_head(n_features: int, n_maps: int) -> nn.Conv2d:

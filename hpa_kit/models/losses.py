@@ -12,7 +12,11 @@ _LEAST = torch.finfo(torch.float32).tiny
 
 
 def focal_loss(
-    logits: Tensor, targets: Tensor, gamma: float = 2.0, reduction: Reduction = "classes"
+    logits: Tensor,
+    targets: Tensor,
+    gamma: float = 2.0,
+    reduction: Reduction = "classes",
+    soft: bool = False,
 ) -> Tensor:
     """Focal loss of multi-label logits: BCE × (1 − p_t)^γ.
 
@@ -21,10 +25,12 @@ def focal_loss(
 
     Args:
         logits: float (B, classes, ...): of images, or of pixels (B, classes, H, W).
-        targets: zeros and ones of the same shape, any dtype.
+        targets: of the same shape, any dtype: zeros and ones or, where they are ``soft``, anything between.
         gamma: how strongly what is already right is left aside; 0 is plain BCE.
         reduction: ``classes`` sums over classes and averages over images (and pixels), for classifiers;
             ``mean`` averages over everything, for segmentation.
+        soft: take |target − p| for 1 − p_t, which it is at 0 and 1: the quality focal loss of Li et al.,
+            Generalized Focal Loss (2020).
 
     Returns:
         float32 scalar.
@@ -42,9 +48,9 @@ def focal_loss(
         raise ValueError(f"focal_loss: reduction {reduction!r} is not classes or mean")
     logits = logits.float()
     targets = targets.to(logits.dtype)
-    # 1 - p_t as the sigmoid of the other side: it keeps its digits near 0, where 1 - exp(-bce) loses them.
     bce = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    wrong = torch.sigmoid(logits * (1 - 2 * targets))
+    # 1 - p_t as the sigmoid of the other side: it keeps its digits near 0, where 1 - exp(-bce) loses them.
+    wrong = (targets - logits.sigmoid()).abs() if soft else torch.sigmoid(logits * (1 - 2 * targets))
     if 0 < gamma < 1:
         wrong = wrong.clamp_min(_LEAST)
     losses = bce * wrong**gamma

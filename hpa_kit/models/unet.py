@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hpa_kit.classes import N_CLASSES
-from hpa_kit.config import StrideBy
+from hpa_kit.config import Normalisation, StrideBy
 from hpa_kit.errors import InputError
 from hpa_kit.models.backbones import check_name
-from hpa_kit.models.contrast import Contrast, ContrastNorm
+from hpa_kit.models.field_net import Normaliser
 from hpa_kit.models.pretrained import Weights, load_backbone_weights
 
 # The location classes, and last the pixels that are in no cell.
@@ -40,7 +40,7 @@ class SegmentationNet(nn.Module):
         in_channels: 4 for red, green, blue, yellow; 3 leaves yellow out. Inputs may have 4 either way.
         pretrained: None (random weights), path of the encoder's local weights, or ``"download"``: the only
             value with which a connection is opened. timm's encoders only.
-        contrast: how fields are normalised, see :class:`~hpa_kit.models.contrast.ContrastNorm`.
+        normalisation: how fields are normalised, see :class:`~hpa_kit.models.Normaliser`.
         n_classes: channels that come out, such as 19 classes and one for no cell.
         stride: input pixels per pixel of the encoder's deepest maps: 32, 16 or 8. The decoder steps up from
             there with the channels that the default one has at that resolution.
@@ -58,13 +58,13 @@ class SegmentationNet(nn.Module):
         encoder: str = "resnet50",
         in_channels: int = 4,
         pretrained: Weights = None,
-        contrast: Contrast = "field",
+        normalisation: Normalisation = "field",
         n_classes: int = N_CHANNELS,
         stride: int = 32,
         stride_by: StrideBy = "cut",
     ) -> None:
         super().__init__()
-        self.input = ContrastNorm(in_channels, contrast)
+        self.input = Normaliser(in_channels, normalisation)
         self.n_classes = n_classes
         name = _full_name(encoder)
         self.network = _build(name, in_channels, n_classes, _shape_options(encoder, stride, stride_by))

@@ -50,7 +50,7 @@ def list_runs(folder: str | Path) -> ExperimentLog:
         if not names and (run / SETTINGS).is_file():
             found.append(_attempt(_of_settings, run / SETTINGS, left_out))
         rows += [{"run": name, **row} for row in found if row]
-    table = pd.DataFrame(rows, columns=[*_FIRST, *TrainSettings.model_fields], dtype=object)
+    table = pd.DataFrame(rows, columns=[*_FIRST, *TrainSettings.options()], dtype=object)
     return ExperimentLog(table, left_out)
 
 
@@ -71,7 +71,7 @@ def runs_rows(table: pd.DataFrame, everything: bool = False) -> tuple[list[str],
         everything: show every setting; else only those in which the runs differ or, where all are alike,
             those that differ from the defaults, and never ``out``, which the run's name says.
     """
-    names = list(TrainSettings.model_fields) if everything else _telling(table)
+    names = list(TrainSettings.options()) if everything else _telling(table)
     rows = []
     for row in table.to_dict("records"):
         epoch = "-" if row["epoch"] is None else f"{row['epoch']}/{row['epochs']}"
@@ -143,12 +143,12 @@ def _settings(values: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _telling(table: pd.DataFrame) -> Sequence[str]:
-    names = [name for name in TrainSettings.model_fields if name != "out"]
+    names = [name for name in TrainSettings.options() if name != "out"]
     differing = [name for name in names if len(set(map(repr, table[name]))) > 1]
     if differing or table.empty:
         return differing
     only = table.iloc[0]
-    fields = TrainSettings.model_fields
+    fields = TrainSettings.options()
     return [name for name in names if fields[name].is_required() or only[name] != fields[name].get_default()]
 
 

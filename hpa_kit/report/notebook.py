@@ -41,7 +41,7 @@ def augmented_batch(settings: TrainSettings, fields: int = 6, side: int = 192) -
     """The first labelled fields above, and below what training makes of them.
 
     Args:
-        settings: of the run: data, size, recipe and seed.
+        settings: of the run: data, size, augmentation and seed.
         fields: how many.
         side: of each panel in pixels.
 

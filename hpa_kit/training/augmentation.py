@@ -1,27 +1,90 @@
-"""Augmentation: fields and their masks changed as a recipe says, each draw decided by a seed of its own."""
+"""Augmentation: fields and their masks changed as a policy says, each draw decided by a seed of its own.
 
+A policy is data: a list of albumentations transforms and their parameters, by number or in a YAML file.
+"""
+
+import inspect
+import os
 import random
+import re
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hpa_kit.config import load_yaml, nearest
 from hpa_kit.errors import InputError
-from hpa_kit.training.recipes import Recipe, build, read_recipe
+
+# albumentations asks the network for a newer version when it is imported, unless it is told not to.
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+
+import albumentations
+import cv2
 
 Image = NDArray[np.uint8]
 Mask = NDArray[Any]
+Policy = Sequence[Any]
 
-_TRIED_SIDE = 64  # recipes are built for this side when they are named, so that faults show at once
-_MOST_EXACT = 2**24  # whole numbers up to here are exact as float32
+_POLICY = ("policy", "recipe")  # what an entry that stands for a built-in policy is called, now and before
+_TRIED_SIDE = 64  # policies are built for this side when they are named, so that faults show at once
+_MAX_EXACT = 2**24  # whole numbers up to here are exact as float32
+
+_FLIPS = [
+    {"HorizontalFlip": {"p": 0.5}},
+    {"VerticalFlip": {"p": 0.5}},
+    {"RandomRotate90": {"p": 1.0}},
+    {"Transpose": {"p": 0.5}},
+]
+_CROP = {
+    "RandomResizedCrop": {"size": ["height", "width"], "scale": [0.75, 1.0], "ratio": [0.75, 1.333], "p": 1.0}
+}
+
+
+def _dropout(smallest: str, p: float) -> dict[str, Any]:
+    return {
+        "GridDropout": {
+            "ratio": 0.4,
+            "unit_size_range": [smallest, "size"],
+            "random_offset": True,
+            "fill": 0,
+            "fill_mask": 0,
+            "p": p,
+        }
+    }
+
+
+# The policies of the competition's 15th place, for fields that have their final size.
+POLICIES: dict[int, Policy] = {
+    0: [],
+    1: _FLIPS,
+    2: [_CROP, *_FLIPS],
+    3: [_dropout("size/4", 0.6), *_FLIPS],
+    4: [_dropout("size/3", 0.4), *_FLIPS],
+    5: [_CROP, _dropout("size/4", 0.6), *_FLIPS],
+}
+
+_LENGTH = re.compile(r"(size|height|width)(?:/([1-9][0-9]*))?")
+_KINDS = (albumentations.BasicTransform, albumentations.BaseCompose)
+_BASES = {
+    *_KINDS,
+    albumentations.DualTransform,
+    albumentations.ImageOnlyTransform,
+    albumentations.Transform3D,
+}
+_KNOWN = {
+    name: kind
+    for name, kind in vars(albumentations).items()
+    if inspect.isclass(kind) and issubclass(kind, _KINDS) and kind not in _BASES
+}
 
 
 class Augmentation:
-    """Changes fields as a recipe says; the same seed always changes a field in the same way.
+    """Changes fields as a policy says; the same seed always changes a field in the same way.
 
-    Recipes (the competition's 15th place; all for fields that already have their final size, so a crop is
+    Policys (the competition's 15th place; all for fields that already have their final size, so a crop is
     taken from the field as it is stored and enlarged to its side again):
 
     * 0 changes nothing.
@@ -33,16 +96,16 @@ class Augmentation:
     * 5: the crop of 2, the dropping of 3, then 1.
 
     Args:
-        recipe: its number, a YAML file with a list of ``{transform: parameters}``, or that list; see
-            :func:`hpa_kit.training.recipes.build`.
+        policy: its number, a YAML file with a list of ``{transform: parameters}``, or that list; see
+            :func:`build`.
 
     Raises:
-        InputError: there is no such recipe, or one of its transforms or parameters is unknown or refused.
+        InputError: there is no such policy, or one of its transforms or parameters is unknown or refused.
     """
 
-    def __init__(self, recipe: int | str | Path | Recipe) -> None:
-        self.recipe = read_recipe(recipe)
-        self.source = f"recipe {recipe}" if isinstance(recipe, int | str | Path) else "recipe"
+    def __init__(self, policy: int | str | Path | Policy) -> None:
+        self.policy = read_policy(policy)
+        self.source = f"policy {policy}" if isinstance(policy, int | str | Path) else "policy"
         self._built: dict[tuple[int, int], Any] = {}
         self._of_size(_TRIED_SIDE, _TRIED_SIDE)
 
@@ -65,11 +128,11 @@ class Augmentation:
             that are not square.
 
         Raises:
-            InputError: the mask has another size or dtype, or the recipe cannot be used for such fields.
+            InputError: the mask has another size or dtype, or the policy cannot be used for such fields.
         """
         if mask is not None:
             _check_mask(image, mask)
-        if not self.recipe:
+        if not self.policy:
             return image if mask is None else (image, mask)
         compose = self._of_size(*image.shape[:2])
         generator = np.random.default_rng(seed)
@@ -90,7 +153,7 @@ class Augmentation:
 
     def _of_size(self, height: int, width: int) -> Any:
         if (height, width) not in self._built:
-            self._built[height, width] = build(self.recipe, height, width, self.source)
+            self._built[height, width] = build(self.policy, height, width, self.source)
         return self._built[height, width]
 
     def _check_unspoilt(self, changed: Any, image: Image) -> None:
@@ -121,6 +184,110 @@ def _plain(mask: Mask) -> Mask:
         return mask.astype(np.uint8)
     if mask.dtype in (np.uint8, np.float32):
         return mask
-    if mask.size and max(int(mask.max()), -int(mask.min())) > _MOST_EXACT:
-        raise InputError(f"augmentation: the mask holds {mask.max()}; expected numbers up to {_MOST_EXACT}")
+    if mask.size and max(int(mask.max()), -int(mask.min())) > _MAX_EXACT:
+        raise InputError(f"augmentation: the mask holds {mask.max()}; expected numbers up to {_MAX_EXACT}")
     return mask.astype(np.float32)
+
+
+def read_policy(which: int | str | Path | Policy) -> Policy:
+    """A policy by its number, from a YAML file, or as it is.
+
+    Raises:
+        InputError: there is no such number, or the file cannot be read or holds no list.
+    """
+    if isinstance(which, int):
+        if which not in POLICIES:
+            raise InputError(
+                f"augmentation: there is no policy {which}; known are {sorted(POLICIES)} and YAML files"
+            )
+        return POLICIES[which]
+    content = load_yaml(which, "augmentation") if isinstance(which, str | Path) else which
+    if not isinstance(content, list | tuple):
+        raise InputError(
+            f"augmentation: {which} holds a {type(content).__name__}; expected a list of transforms, "
+            "such as '- HorizontalFlip: {p: 0.5}'"
+        )
+    return content
+
+
+def build(policy: Policy, height: int, width: int, source: str) -> albumentations.Compose:
+    """The transforms of a policy, for fields of one size; masks are resampled nearest whatever it says.
+
+    Each entry is ``{name: parameters}``, a name alone, or ``{policy: number}`` for all of a built-in one;
+    files that were written before say ``recipe`` for it.
+    Parameters are albumentations' own; ``transforms`` of a OneOf and its like is a list of the same form, and
+    ``height``, ``width`` and ``size`` (the shorter of them), also divided as in ``size/4``, stand for pixels
+    of the field.
+
+    Args:
+        policy: the entries.
+        height, width: of the fields, in pixels.
+        source: what to call the policy in an error, such as the YAML's path.
+
+    Raises:
+        InputError: a transform or parameter is unknown, or a value is refused.
+    """
+    sides = {"height": height, "width": width, "size": min(height, width)}
+    transforms = _transforms(policy, sides, source)
+    return albumentations.Compose(transforms, mask_interpolation=cv2.INTER_NEAREST)
+
+
+def _transforms(policy: Any, sides: Mapping[str, int], source: str) -> list[Any]:
+    if not isinstance(policy, list | tuple):
+        raise InputError(f"augmentation: {source}: expected a list of transforms, found {policy!r}")
+    built: list[Any] = []
+    for entry in policy:
+        name, parameters = _named(entry, source)
+        if name in _POLICY:
+            built += _transforms(read_policy(parameters), sides, source)
+        else:
+            built.append(_transform(name, {} if parameters is None else parameters, sides, source))
+    return built
+
+
+def _named(entry: Any, source: str) -> tuple[str, Any]:
+    """The name and the parameters of an entry."""
+    if isinstance(entry, str):
+        return entry, None
+    if isinstance(entry, Mapping) and len(entry) == 1:
+        ((name, parameters),) = entry.items()
+        if name in _POLICY and (isinstance(parameters, bool) or not isinstance(parameters, int)):
+            raise InputError(f"augmentation: {source}: {name} is {parameters!r}; expected a number")
+        return str(name), parameters
+    raise InputError(
+        f"augmentation: {source}: an entry is {entry!r}; expected one name and its parameters, "
+        "such as 'HorizontalFlip: {p: 0.5}'"
+    )
+
+
+def _transform(name: str, parameters: Any, sides: Mapping[str, int], source: str) -> Any:
+    kind = _KNOWN.get(name)
+    if kind is None:
+        raise InputError(f"augmentation: {source}: albumentations has no {name!r}{nearest(name, _KNOWN)}")
+    if not isinstance(parameters, Mapping):
+        raise InputError(
+            f"augmentation: {source}: {name} has {parameters!r}; expected names and values of parameters"
+        )
+    known = [parameter for parameter in inspect.signature(kind).parameters if parameter != "self"]
+    given = {}
+    for key, value in parameters.items():
+        if key not in known:
+            raise InputError(
+                f"augmentation: {source}: {name} has no parameter {key!r}{nearest(str(key), known)}"
+            )
+        given[key] = _transforms(value, sides, source) if key == "transforms" else _lengths(value, sides)
+    try:
+        with warnings.catch_warnings():  # what albumentations only warns of here would be silently left out
+            warnings.simplefilter("error")
+            return kind(**given)
+    except (ValueError, TypeError, AttributeError, Warning) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"augmentation: {source}: {name} cannot be made: {reason}") from None
+
+
+def _lengths(value: Any, sides: Mapping[str, int]) -> Any:
+    """A parameter with its ``size/4`` and the like as pixels."""
+    if isinstance(value, list | tuple):
+        return [_lengths(part, sides) for part in value]
+    found = _LENGTH.fullmatch(value) if isinstance(value, str) else None
+    return value if found is None else max(1, sides[found[1]] // int(found[2] or 1))

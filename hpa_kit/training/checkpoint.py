@@ -1,29 +1,30 @@
-"""Checkpoints: one safetensors file with all weights and hyper-parameters, read without running code."""
+"""Checkpoints: one safetensors file with all weights and hyper-parameters, read without running code.
+
+Settings, metrics and numbers are read without torch, which is imported where there are tensors.
+"""
 
 import json
 from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from hpa_kit import __version__
 from hpa_kit.config import Settings, TrainSettings, make_settings, read_yaml
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_tensors
-from hpa_kit.resume import BEST as BEST  # noqa: PLC0414 - others take it from here
+from hpa_kit.resume import BEST
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LAST = "last.safetensors"
 SETTINGS = "settings.yaml"
 _FORMAT = "hpa_kit checkpoint 1"
 _TENSOR, _TUPLE, _PAIRS, _DTYPE = "<tensor>", "<tuple>", "<pairs>", "<dtype>"
-# By name, as nothing that a file says is looked up among torch's functions.
-_DTYPES = {
-    str(kind).removeprefix("torch."): kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)
-}
 
 
 class Checkpoint(NamedTuple):
@@ -65,19 +66,24 @@ def read_checkpoint(path: Path | str, only: Collection[str] | None = None) -> Ch
     path = Path(path)
     if not path.is_file():
         raise InputError(f"checkpoint: {path} is missing; expected a file that hpa-kit train wrote")
+
+    @cache
+    def tensors() -> Any:
+        return safe_open(str(path), framework="pt")
+
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(path), framework="np") as file:
             metadata = file.metadata() or {}
-            if metadata.get("hpa_kit") != _FORMAT:
-                raise InputError(f"checkpoint: {path} was not written by hpa-kit train; expected {_FORMAT!r}")
-            tree = json.loads(metadata["state"])
-            settings = json.loads(metadata["settings"])
-            if not isinstance(tree, dict) or not isinstance(settings, dict):
-                raise ValueError("its settings and its state are no names and values")
-            parts = tree if only is None else {key: tree[key] for key in only if key in tree}
-            state = {key: _unpack(value, file) for key, value in parts.items()}
-            _check(state)
-            return Checkpoint(settings, state, metadata["version"])
+        if metadata.get("hpa_kit") != _FORMAT:
+            raise InputError(f"checkpoint: {path} was not written by hpa-kit train; expected {_FORMAT!r}")
+        tree = json.loads(metadata["state"])
+        settings = json.loads(metadata["settings"])
+        if not isinstance(tree, dict) or not isinstance(settings, dict):
+            raise ValueError("its settings and its state are no names and values")
+        parts = tree if only is None else {key: tree[key] for key in only if key in tree}
+        state = {key: _unpack(value, lambda name: tensors().get_tensor(name)) for key, value in parts.items()}
+        _check(state)
+        return Checkpoint(settings, state, metadata["version"])
     except InputError:
         raise
     # Nested without end, JSON is a RecursionError.
@@ -86,6 +92,21 @@ def read_checkpoint(path: Path | str, only: Collection[str] | None = None) -> Ch
     ) as error:  # fmt: skip
         reason = " ".join(str(error).split())
         raise InputError(f"checkpoint: {path} is damaged or no safetensors file: {reason}") from None
+
+
+def checkpoint_file(path: Path) -> Path:
+    """A checkpoint, or the best one of a run folder.
+
+    Raises:
+        InputError: the folder holds none.
+    """
+    if not path.is_dir():
+        return path
+    if not (path / BEST).is_file():
+        raise InputError(
+            f"checkpoint: {path} holds no {BEST}; expected a run of hpa-kit train with an epoch or more"
+        )
+    return path / BEST
 
 
 def settings_of(path: Path | str) -> TrainSettings:
@@ -109,27 +130,11 @@ def settings_of(path: Path | str) -> TrainSettings:
     raise InputError(f"checkpoint: {path} holds no {BEST}, {LAST} or {SETTINGS}; expected a run folder")
 
 
-def random_state() -> dict[str, Any]:
-    """The state of torch's generators, which dropout draws from; augmentation is seeded field by field.
-
-    Of several GPUs the current one's is taken.
-    """
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-    }
-
-
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Put the generators where :func:`random_state` found them; the GPU's only where there was and is one."""
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"])
-
-
-def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+def _pack(value: Any, name: str, tensors: "dict[str, Tensor]") -> Any:
     """What JSON can hold of a value; its tensors go to ``tensors`` under the names that stand for them."""
-    if isinstance(value, Tensor):
+    import torch
+
+    if isinstance(value, torch.Tensor):
         # Always a copy: weights that share memory, which safetensors refuses, are written twice.
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()
         return {_TENSOR: name}
@@ -144,14 +149,31 @@ def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _unpack(value: Any, file: Any) -> Any:
-    if isinstance(value, list):
-        return [_unpack(entry, file) for entry in value]
+def _unpack(value: Any, tensor: "Callable[[str], Tensor]") -> Any:
+    """What :func:`_pack` was given; ``tensor`` gives those of the file by their names."""
     if not isinstance(value, dict):
-        return value
-    if len(value) == 1 and (kind := next(iter(value))) in _KINDS:
-        return _KINDS[kind](value[kind], file)
-    return {key: _unpack(entry, file) for key, entry in value.items()}
+        return [_unpack(entry, tensor) for entry in value] if isinstance(value, list) else value
+    if len(value) == 1:
+        ((kind, content),) = value.items()
+        if kind == _TENSOR:
+            return tensor(content)
+        if kind == _DTYPE:
+            return _dtype(content)
+        if kind == _TUPLE:
+            return tuple(_unpack(entry, tensor) for entry in content)
+        if kind == _PAIRS:
+            return {key: _unpack(entry, tensor) for key, entry in content}
+    return {key: _unpack(entry, tensor) for key, entry in value.items()}
+
+
+def _dtype(name: str) -> Any:
+    """A dtype of torch; nothing else is had by a name that a file says."""
+    import torch
+
+    found = vars(torch)[name]
+    if not isinstance(found, torch.dtype):
+        raise KeyError(name)
+    return found
 
 
 def _check(state: Mapping[str, Any]) -> None:
@@ -162,18 +184,11 @@ def _check(state: Mapping[str, Any]) -> None:
     """
     for name in ("model", "ema", "swa"):
         weights = state.get(name, {})
-        if not isinstance(weights, dict) or not all(isinstance(one, Tensor) for one in weights.values()):
+        # Of what a file can hold only tensors have one.
+        if not isinstance(weights, dict) or not all(hasattr(one, "dtype") for one in weights.values()):
             raise ValueError(f"its {name} holds no named tensors")
     for name in ("epoch", "step_number"):
         if not isinstance(state.get(name, 0), int):
             raise ValueError(f"its {name} is no whole number")
     if not isinstance(state.get("metrics") or {}, dict):
         raise ValueError("its metrics are no names and values")
-
-
-_KINDS: dict[str, Callable[[Any, Any], Any]] = {
-    _TENSOR: lambda name, file: file.get_tensor(name),
-    _DTYPE: lambda name, _: _DTYPES[name],
-    _TUPLE: lambda entries, file: tuple(_unpack(entry, file) for entry in entries),
-    _PAIRS: lambda pairs, file: {key: _unpack(entry, file) for key, entry in pairs},
-}

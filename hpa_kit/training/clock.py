@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from hpa_kit.config import TrainSettings
+from hpa_kit.config import LimitSettings
 from hpa_kit.timing import peak_memory
 
 # The first steps choose algorithms and fill queues; what a run takes is read from those after them.
@@ -17,7 +17,7 @@ _WARM_UP, _STEPS_TO_FORECAST = 5, 20
 # Beside a step and a checkpoint, this much of the limit stays unused, for whatever a machine does at its end.
 _MARGIN, _LARGEST_MARGIN = 0.02, 120.0
 _SLOW_DISK = 5e7  # bytes a second, until a checkpoint has been written
-_JUDGING = 0.6  # a field judged against a field learnt from, until a validation has been seen
+_VALIDATING = 0.6  # a validation field's time against a training field's, until a validation has been seen
 
 
 class Verdict(IntEnum):
@@ -42,20 +42,20 @@ class Clock:
     """Watches one session of a run.
 
     Args:
-        settings: ``time_limit`` in hours, from now on, and ``checkpoint_minutes``.
+        limits: ``hours``, from now on, and ``checkpoint_minutes``.
         now: gives seconds.
     """
 
-    def __init__(self, settings: TrainSettings, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: LimitSettings, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._started = self._saved = self._ticked = now()
-        self.limit = math.inf if settings.time_limit is None else settings.time_limit * 3600
-        self._between_saves = settings.checkpoint_minutes * 60
+        self.limit = math.inf if limits.hours is None else limits.hours * 3600
+        self._between_saves = limits.checkpoint_minutes * 60
         self.steps = 0
         self._slowest = self._writing = 0.0
         self._counted = self._counted_seconds = 0.0
         self._validation: float | None = None
-        self._validation_share = _JUDGING
+        self._validation_share = _VALIDATING
 
     def expect(self, state_bytes: int, validation_share: float) -> None:
         """Guess what has not been seen yet.
@@ -65,7 +65,7 @@ class Clock:
             validation_share: fields that the first process validates on, against those it learns from.
         """
         self._writing = state_bytes / _SLOW_DISK
-        self._validation_share = validation_share * _JUDGING
+        self._validation_share = validation_share * _VALIDATING
 
     def start(self) -> None:
         """Steps follow: time from here on is theirs."""

@@ -1,35 +1,42 @@
-"""From a data folder to the batches of a run: labels, folds, fields."""
+"""From a data folder to the batches of a run: labels, folds, fields, and which of them make up a batch.
+
+The order of batches and the changes of fields hang on seed and epoch alone, whoever reads them.
+"""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hpa_kit.classes import multi_hot, parse_label
 from hpa_kit.config import TrainSettings
 from hpa_kit.data import FieldStore, find_folds, labelled_fields, write_folds
 from hpa_kit.errors import InputError
 from hpa_kit.training.augmentation import Augmentation
-from hpa_kit.training.dataset import EpochBatches, FieldDataset, Loader, Row
 from hpa_kit.training.processes import Processes
 from hpa_kit.training.run_folder import FOLDS, find_start
-from hpa_kit.training.sampling import balanced_weights
 
 _UNCHANGED = 0
 _WANTED_STEPS, _SMALLEST_BATCH, _LARGEST_BATCH = 400, 8, 40
+# Batches that each worker has ready: fields that are decoded anew take unequal times.
+_READ_AHEAD = 4
+
+Row = tuple[NDArray[np.uint8], NDArray[Any], int]
 
 
 class TrainingData(NamedTuple):
     """Batches to learn from, batches to validate on, and the table ID, Label, fold of all fields."""
 
-    train: Loader
-    validation: Loader
+    train: "Loader"
+    validation: "Loader"
     folds: pd.DataFrame
 
     @property
@@ -43,8 +50,8 @@ class RunFields(NamedTuple):
 
     folds: pd.DataFrame
     store: FieldStore
-    learnt: NDArray[np.int64]
-    held_out: NDArray[np.int64]
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
 
     @property
     def targets(self) -> NDArray[np.float32]:
@@ -62,8 +69,8 @@ def run_folds(settings: TrainSettings) -> pd.DataFrame:
         Columns ``ID``, ``Label`` and ``fold``.
 
     Raises:
-        InputError: as :func:`~hpa_kit.training.run_folder.find_start`, :func:`~hpa_kit.data.labelled_fields`,
-            :func:`~hpa_kit.data.find_folds`.
+        InputError: as :func:`~hpa_kit.training.run_folder.find_start`,
+            :func:`~hpa_kit.data.labelled_fields` and :func:`~hpa_kit.data.find_folds`.
     """
     return _folds(settings, find_start(settings).folds, labelled_fields(settings).table)
 
@@ -80,7 +87,7 @@ def read_run_fields(settings: TrainSettings) -> RunFields:
     folds = _folds(settings, found, fields.table)
     if found != kept:
         write_folds(kept, folds)
-    learnt, held_out = _split(folds, settings.fold, settings.data)
+    train, validation = _split(folds, settings.fold, settings.data)
     store = FieldStore(
         fields.folders,
         folds["ID"].tolist(),
@@ -89,7 +96,7 @@ def read_run_fields(settings: TrainSettings) -> RunFields:
         settings.store,
         settings.in_channels,
     )
-    return RunFields(folds, store, learnt, held_out)
+    return RunFields(folds, store, train, validation)
 
 
 def load_training_data(
@@ -107,7 +114,7 @@ def load_training_data(
     """
     fields = read_run_fields(settings)
 
-    def dataset(augmentation: Augmentation) -> FieldDataset:
+    def dataset(augmentation: Augmentation) -> "FieldDataset":
         return FieldDataset(fields.store, fields.targets, augmentation)
 
     return load_batches(settings, fields, dataset, device, processes or Processes())
@@ -132,31 +139,44 @@ def load_batches(
     """
     weights = None
     if settings.sampling == "balanced":
-        weights = balanced_weights(fields.targets, settings.sampling_clip)[fields.learnt]
-    workers = processes.workers(reading_workers(settings, fields.store, device))
-    batch = batch_size(settings, len(fields.learnt))
-    train = EpochBatches(fields.learnt, batch, settings.seed, processes.rank, processes.world, weights)
+        weights = balanced_weights(fields.targets, settings.sampling_clip)[fields.train]
+    # Where the CPU trains on fields in memory, processes that read would only take its time.
+    idle = fields.store.in_memory and device.type == "cpu"
+    workers = processes.workers(0 if idle else settings.workers)
+    batch = batch_size(settings, len(fields.train))
+    train = EpochBatches(fields.train, batch, settings.seed, processes.rank, processes.world, weights)
+    validation = EpochBatches(fields.validation, batch, None)
     return TrainingData(
         Loader(dataset(Augmentation(settings.augmentation)), train, workers, device),
-        Loader(
-            dataset(Augmentation(_UNCHANGED)), EpochBatches(fields.held_out, batch, None), workers, device
-        ),
+        Loader(dataset(Augmentation(_UNCHANGED)), validation, workers, device),
         fields.folds,
     )
 
 
-def reading_workers(settings: TrainSettings, store: FieldStore, device: torch.device) -> int:
-    """Processes that read; where the CPU trains on fields in memory, they would only take its time."""
-    return 0 if store.in_memory and device.type == "cpu" else settings.workers
-
-
 def batch_size(settings: TrainSettings, n_fields: int) -> int:
     """Fields per step: as set, else as many as give a run the wanted steps, within bounds."""
-    return settings.batch or _batch_of(n_fields, settings.epochs)
+    wanted = n_fields * settings.epochs // _WANTED_STEPS
+    return settings.batch or min(max(wanted, _SMALLEST_BATCH), _LARGEST_BATCH)
 
 
-def _batch_of(n_fields: int, epochs: int) -> int:
-    return min(max(n_fields * epochs // _WANTED_STEPS, _SMALLEST_BATCH), _LARGEST_BATCH)
+def balanced_weights(targets: NDArray[np.float32], clip: int) -> NDArray[np.float64]:
+    """How often each field is drawn, in proportion: one over the count of its rarest class.
+
+    A count below ``clip`` is taken for ``clip``: without that, 34 fields of the rarest class would be drawn
+    as often as 8,797 of the most frequent. The competition's 3rd place clipped at the count of class 8.
+
+    Args:
+        targets: float32 (fields, classes), 1 where a field shows a class; each shows one or more.
+        clip: fields below which a class gets no further weight.
+
+    Returns:
+        float64 (fields,), above 0, sum 1.
+    """
+    shown = targets > 0
+    counts = np.maximum(shown.sum(axis=0), clip)
+    rarest = np.where(shown, counts, np.inf).min(axis=1)
+    weights = 1 / np.minimum(rarest, len(targets))
+    return np.asarray(weights / weights.sum())
 
 
 def _folds(settings: TrainSettings, found: Path | None, fields: pd.DataFrame) -> pd.DataFrame:
@@ -164,12 +184,195 @@ def _folds(settings: TrainSettings, found: Path | None, fields: pd.DataFrame) ->
 
 
 def _split(folds: pd.DataFrame, fold: int, data: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to learn from, those of fold -1 among them, and rows of the held-out fold."""
-    held_out = folds["fold"].to_numpy() == fold
-    learnt, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-    if len(validation) < 1 or len(learnt) < 2:
+    """Rows to learn from, those of fold -1 among them, and rows of the fold to validate on."""
+    chosen = folds["fold"].to_numpy() == fold
+    train, validation = np.flatnonzero(~chosen), np.flatnonzero(chosen)
+    if len(validation) < 1 or len(train) < 2:
         raise InputError(
-            f"train: {data} leaves {len(learnt)} fields to learn from and {len(validation)} in fold {fold} "
+            f"train: {data} leaves {len(train)} fields to learn from and {len(validation)} in fold {fold} "
             f"of {folds['fold'].max() + 1}; expected 2 and 1 at least"
         )
-    return learnt, validation
+    return train, validation
+
+
+class Batch(NamedTuple):
+    """Fields uint8 (B, 4, S, S), what they show, and their numbers in the store int64 (B,).
+
+    What they show is image labels float32 (B, 19) or, for stage 2, maps uint8 (B, 20, S, S).
+    """
+
+    fields: Tensor
+    targets: Tensor
+    numbers: Tensor
+
+    def pin_memory(self) -> "Batch":
+        """A copy in memory that a GPU reads by itself; torch's loader calls this."""
+        return Batch(*(tensor.pin_memory() for tensor in self))
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device."""
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+class Draw(NamedTuple):
+    """One field of an epoch; the seed that decides how it is changed goes with it, whoever reads it."""
+
+    number: int
+    seed: tuple[int, ...]
+
+
+class FieldDataset(Dataset[Row]):
+    """Fields and labels by :class:`Draw`.
+
+    Args:
+        store: all fields.
+        targets: float32 (fields of the store, 19).
+        augmentation: how they are changed.
+    """
+
+    def __init__(self, store: FieldStore, targets: NDArray[np.float32], augmentation: Augmentation) -> None:
+        self.store, self.targets, self.augmentation = store, targets, augmentation
+
+    def __getitem__(self, draw: Draw) -> Row:
+        image = self.augmentation(self.store[draw.number], draw.seed)
+        return image, self.targets[draw.number], draw.number
+
+
+class EpochBatches(Sampler[list[Draw]]):
+    """The batches of an epoch: every field once, shuffled by seed and epoch, none left out.
+
+    With weights an epoch is as long, but its fields are drawn with replacement, as often as the weights say.
+
+    A last batch of a single field joins the one before: batch norm cannot learn from one value. So does one
+    that would leave a process of several without a field.
+
+    Args:
+        numbers: fields in the store.
+        batch: fields per step, of all processes together.
+        seed: of the run; None keeps the order, and every draw, the same in all epochs.
+        rank: of this process, which gets its share of every batch.
+        world: processes that train together.
+        weights: how often each field is drawn, float (fields,), sum 1; None draws each once.
+
+    Attributes:
+        epoch: which epoch comes next; ``first``: the batch that it begins with, others being done already.
+    """
+
+    def __init__(
+        self,
+        numbers: NDArray[np.int64],
+        batch: int,
+        seed: int | None,
+        rank: int = 0,
+        world: int = 1,
+        weights: NDArray[np.float64] | None = None,
+    ) -> None:
+        if min(batch, len(numbers)) < world:
+            raise InputError(
+                f"train: {len(numbers)} fields in batches of {batch} cannot be shared by {world} processes; "
+                "each needs one field a step or more"
+            )
+        self.numbers, self.seed, self.rank, self.world = numbers, seed, rank, world
+        # Normed anew: NumPy wants a sum of 1 more exactly than a part of normed weights has it.
+        self.weights = None if weights is None else weights / weights.sum()
+        starts = list(range(0, len(numbers), batch))
+        if batch > 1 and len(starts) > 1 and len(numbers) - starts[-1] < max(2, world):
+            starts.pop()
+        self.starts = starts
+        self.epoch = self.first = 0
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Fields of each batch, of all processes together."""
+        return [end - start for start, end in self._bounds()]
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        draws = self._draws()
+        for start, end in self._bounds()[self.first :]:
+            yield draws[start:end][self.rank :: self.world]
+
+    def _draws(self) -> list[Draw]:
+        """All draws of the epoch, of all processes together."""
+        if self.seed is None:
+            return [Draw(number, (number,)) for number in self.numbers.tolist()]
+        rng = np.random.default_rng((self.seed, self.epoch))
+        if self.weights is None:
+            order = rng.permutation(self.numbers).tolist()
+            return [Draw(number, (self.seed, self.epoch, number)) for number in order]
+        order = rng.choice(self.numbers, len(self.numbers), p=self.weights).tolist()
+        # A field that comes twice is to be changed in two ways, so its place in the epoch counts.
+        return [Draw(number, (self.seed, self.epoch, number, place)) for place, number in enumerate(order)]
+
+    def _bounds(self) -> list[tuple[int, int]]:
+        return list(zip(self.starts, [*self.starts[1:], len(self.numbers)], strict=True))
+
+
+class Loader:
+    """Gives the batches of any epoch, on the device.
+
+    Args:
+        dataset: where the fields come from.
+        batches: which fields make up a batch.
+        workers: processes that read; 0 reads in this one.
+        device: where the batches go.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Row], batches: EpochBatches, workers: int, device: torch.device
+    ) -> None:
+        self.batches, self.device = batches, device
+        self._generator = torch.Generator()
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=_stack,
+            num_workers=workers,
+            worker_init_fn=_start_worker,
+            pin_memory=device.type == "cuda",
+            persistent_workers=workers > 0,
+            prefetch_factor=_READ_AHEAD if workers else None,
+            # Of its own: the loader draws from it at each start, which must not move the network's generator.
+            generator=self._generator,
+        )
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Fields of each batch of an epoch, of all processes together."""
+        return self.batches.sizes
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the ``first`` on; the same numbers give the same batches.
+
+        Raises:
+            InputError: a field cannot be read.
+        """
+        self.batches.epoch, self.batches.first = epoch, first
+        self._generator.manual_seed(epoch)
+        try:
+            for batch in self._loader:
+                moved = batch.to(self.device)
+                if self.device.type == "cuda":
+                    moved = moved._replace(fields=moved.fields.contiguous(memory_format=torch.channels_last))
+                yield moved
+        except InputError as error:
+            # Out of a worker it comes as a traceback whose last line is what was wrong.
+            message = str(error).strip().splitlines()[-1]
+            raise InputError(message.removeprefix(f"{InputError.__module__}.InputError: ")) from None
+
+
+def _stack(rows: list[Row]) -> Batch:
+    images, targets, numbers = zip(*rows, strict=True)
+    # Channels before pixels as CPUs like it; moving bytes here is cheap beside the network.
+    fields = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    return Batch(fields, torch.from_numpy(np.stack(targets)), torch.tensor(numbers))
+
+
+def _start_worker(_: int) -> None:
+    # Each worker has a processor to itself at best; torch limits its own threads there.
+    cv2.setNumThreads(0)

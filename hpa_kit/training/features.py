@@ -76,7 +76,7 @@ def _make_features(settings: FeaturesSettings) -> None:
 def views_of(settings: FeaturesSettings, member: Member) -> FeatureViews:
     """The views that settings ask for; sides are multiples of the stride, which every network takes."""
     size, stride = member.settings.size, member.settings.stride
-    one = settings.views == "one" or (settings.views == "auto" and member.settings.round > 0)
+    one = settings.views == "one" or (settings.views == "auto" and member.settings.sc_cam.round > 0)
     if one:
         return FeatureViews((size,), flips=False)
     steps = [max(1, round(size * scale / stride)) for scale in settings.scales]

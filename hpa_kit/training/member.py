@@ -1,4 +1,4 @@
-"""Members: trained networks, read from run folders and checkpoints."""
+"""Networks as settings describe them: new, with the weights of an earlier run, or as members that infer."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -11,12 +11,11 @@ from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import TrainSettings, make_settings
 from hpa_kit.devices import pick_device
 from hpa_kit.errors import InputError
-from hpa_kit.models import ArcFaceNet, CamClassifier
-from hpa_kit.training.checkpoint import read_checkpoint
-from hpa_kit.training.subcategory_table import read_subcategories
-from hpa_kit.training.warm_start import SUBCATEGORY_WEIGHTS, checkpoint_file, start_from, weights_of
+from hpa_kit.training.checkpoint import checkpoint_file, read_checkpoint
 
 NETWORKS = ("cam", "arcface", "unet")
+SUBCATEGORY_WEIGHTS = "subcategory_head.weight"
+_BACKBONE, _ENCODER = "backbone.maps.network.", "network.encoder.model."
 _WITHOUT_MAPS = {"arcface": ", which has no maps: it only gives hpa-kit features"}
 
 
@@ -87,36 +86,34 @@ def build_network(settings: TrainSettings, n_subcategories: int | None = None) -
     Raises:
         InputError: the backbone is unknown, or weights to start with are missing or do not fit.
     """
-    # A warm start brings the backbone's weights, so pretrained ones would be read for nothing.
-    pretrained = None if settings.warm_start is not None else settings.pretrained
+    options: dict[str, Any] = {
+        "stride": settings.stride,
+        "stride_by": settings.stride_by,
+        "in_channels": settings.in_channels,
+        # A warm start brings the backbone's weights, so pretrained ones would be read for nothing.
+        "pretrained": None if settings.warm_start is not None else settings.pretrained,
+        "normalisation": settings.normalisation,
+    }
     model: nn.Module
     if settings.network == "unet":
-        from hpa_kit.models.unet import SegmentationNet
+        from hpa_kit.models import SegmentationNet
 
-        model = SegmentationNet(
-            settings.backbone,
-            in_channels=settings.in_channels,
-            pretrained=pretrained,
-            contrast=settings.contrast,
-            stride=settings.stride,
-            stride_by=settings.stride_by,
+        model = SegmentationNet(settings.backbone, **options)
+    elif settings.network == "arcface":
+        from hpa_kit.models import ArcFaceNet
+
+        centres, scale = settings.arcface.centres, settings.arcface.scale
+        model = ArcFaceNet(
+            settings.backbone, n_centres=centres, scale=scale, drop_rate=settings.drop_rate, **options
         )
     else:
-        options: dict[str, Any] = {
-            "stride": settings.stride,
-            "stride_by": settings.stride_by,
-            "in_channels": settings.in_channels,
-            "pretrained": pretrained,
-            "drop_rate": settings.drop_rate,
-            "contrast": settings.contrast,
-        }
-        if settings.network == "arcface":
-            centres, scale = settings.arcface_centres, settings.arcface_scale
-            model = ArcFaceNet(settings.backbone, n_centres=centres, scale=scale, **options)
-        else:
-            if n_subcategories is None:
-                n_subcategories = _count_subcategories(settings)
-            model = CamClassifier(settings.backbone, n_subcategories=n_subcategories, **options)
+        from hpa_kit.models import CamClassifier
+
+        if n_subcategories is None:
+            n_subcategories = _count_subcategories(settings)
+        model = CamClassifier(
+            settings.backbone, n_subcategories=n_subcategories, drop_rate=settings.drop_rate, **options
+        )
     if settings.warm_start is not None:
         start_from(model, settings, settings.warm_start)
     return model
@@ -136,6 +133,77 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> No
 
 
 def _count_subcategories(settings: TrainSettings) -> int:
-    if settings.subcategories is None:
+    if settings.sc_cam.subcategories is None:
         return 0
-    return N_CLASSES * read_subcategories(settings.subcategories).k
+    from hpa_kit.training.subcategories import read_subcategories
+
+    return N_CLASSES * read_subcategories(settings.sc_cam.subcategories).k
+
+
+def start_from(model: nn.Module, settings: TrainSettings, path: Path) -> None:
+    """Put the weights of an earlier run into a network: all that means the same there and here.
+
+    Of the same kind of network that is everything but a sub-category head of another round, whose clusters
+    mean something else: so round 1 starts with round 0's backbone and its head as the parents' head. Of
+    another kind it is the backbone; a U-Net's encoder starts with a classifier's, as far as that goes: stages
+    that the classifier leaves out stay as they are.
+
+    Args:
+        model: the network that ``settings`` describe.
+        settings: of the run that starts.
+        path: run folder or checkpoint.
+
+    Raises:
+        InputError: the checkpoint cannot be read, or what is to be taken differs in names or shapes.
+    """
+    file = checkpoint_file(path)
+    saved = read_checkpoint(file, only=("model", "ema", "swa"))
+    before = make_settings(TrainSettings, saved.settings, source=f"warm_start: {file}")
+    found, wanted = weights_of(saved.state), model.state_dict()
+    if before.in_channels != settings.in_channels:
+        raise InputError(
+            f"warm_start: {file} reads {before.in_channels} channels; expected {settings.in_channels}"
+        )
+    same = before.network == settings.network
+    if settings.network == "unet" and not same:
+        found = _as_encoder(found, wanted)
+    # The same round has the same clusters only if it has the same table; another shape tells them apart.
+    fresh = not same or before.sc_cam.round != settings.sc_cam.round or _shape(found) != _shape(wanted)
+    taken = {
+        key
+        for key in wanted
+        if (same or key.startswith("backbone.") or (key.startswith(_ENCODER) and key in found))
+        and not (fresh and key == SUBCATEGORY_WEIGHTS)
+    }
+    if not taken:
+        raise InputError(
+            f"warm_start: {file} is a network {before.network}, which has no weights for {settings.network}"
+        )
+    faults = [
+        f"{key} {'is missing' if key not in found else 'has another shape'}"
+        for key in sorted(taken)
+        if key not in found or found[key].shape != wanted[key].shape
+    ]
+    if faults:
+        raise InputError(
+            f"warm_start: {file} does not fit backbone {settings.backbone} at stride {settings.stride}: "
+            f"{', '.join(faults[:5])}{', …' if len(faults) > 5 else ''}"
+        )
+    model.load_state_dict({key: found[key] for key in taken}, strict=False)
+
+
+def _as_encoder(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A classifier's backbone by the names of a U-Net's encoder, which has ``_`` for some of timm's dots."""
+    names = {key.removeprefix(_ENCODER).replace(".", "_"): key for key in wanted if key.startswith(_ENCODER)}
+    plain = {key.removeprefix(_BACKBONE).replace(".", "_"): value for key, value in found.items()}
+    return {names[name]: value for name, value in plain.items() if name in names}
+
+
+def weights_of(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The averaged weights of a checkpoint, or those that were trained."""
+    weights: dict[str, Tensor] = state.get("swa") or state.get("ema") or state.get("model") or {}
+    return weights
+
+
+def _shape(weights: dict[str, Tensor]) -> torch.Size | None:
+    return weights[SUBCATEGORY_WEIGHTS].shape if SUBCATEGORY_WEIGHTS in weights else None

@@ -1,19 +1,28 @@
-"""Optimiser and learning rate, both timm's."""
+"""What moves the weights: timm's optimiser, the learning rate of each update, and averages of the weights."""
 
 import logging
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from hpa_kit.config import TrainSettings, nearest
 from hpa_kit.errors import InputError
+from hpa_kit.training.data import Batch
+from hpa_kit.training.member import load_weights
 
 # timm's "sgd" is Nesterov's; here sgd is plain momentum and "nesterov" the other.
 _TIMM_NAMES = {"sgd": "momentum", "nesterov": "sgd"}
 _MOMENTUM = 0.9
+# Batch norm's statistics of averaged weights are measured on this many batches, not on a whole epoch.
+_BATCHES_OF_STATISTICS = 100
 
 
 def make_optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -58,7 +67,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any], d
 
 
 class Schedule:
-    """The learning rate of each update of the weights, which depends on its number alone.
+    """The learning rate of each update of the weights, which depends on its number alone: it has no state.
 
     A linear rise over the first part of all steps, then a cosine to 0. Where weights are averaged evenly
     (SWA) and ``swa_lr`` is given, that is the rate from the start of averaging on.
@@ -71,37 +80,94 @@ class Schedule:
 
     def __init__(self, optimiser: torch.optim.Optimizer, settings: TrainSettings, total_steps: int) -> None:
         self._optimiser = optimiser
-        self._scheduler = _cosine(optimiser, settings, total_steps)
         averaged = settings.swa > 0 and settings.swa_lr is not None
         self._swa_start = int(settings.swa * total_steps) if averaged else total_steps
         self._swa_lr = settings.swa_lr
+        rising = min(int(settings.warmup * total_steps), total_steps - 1)
+        logger = logging.getLogger("timm.scheduler.cosine_lr")
+        before = logger.level
+        logger.setLevel(logging.ERROR)  # a run of a single step is warned of as having no effect
+        try:
+            self._cosine = CosineLRScheduler(
+                optimiser,
+                t_initial=total_steps - rising,
+                warmup_t=rising,
+                warmup_lr_init=settings.lr / (rising + 1),
+                warmup_prefix=True,
+                t_in_epochs=False,
+            )
+        finally:
+            logger.setLevel(before)
 
     def step_update(self, step: int) -> None:
         """Set the rate of update number ``step``, from 0."""
-        self._scheduler.step_update(step)
+        self._cosine.step_update(step)
         if step >= self._swa_start:
             for group in self._optimiser.param_groups:
                 group["lr"] = self._swa_lr
 
 
-def make_scheduler(optimiser: torch.optim.Optimizer, settings: TrainSettings, total_steps: int) -> Schedule:
-    """The learning rate over all steps of a run; a resumed run needs no state of it."""
-    return Schedule(optimiser, settings, total_steps)
+class Averages:
+    """Averaged weights of a network beside those that are trained.
 
+    EMA is timm's. SWA (Izmailov and others 2018) is torch's, with every update from its start on.
 
-def _cosine(optimiser: torch.optim.Optimizer, settings: TrainSettings, total_steps: int) -> CosineLRScheduler:
-    rising = min(int(settings.warmup * total_steps), total_steps - 1)
-    logger = logging.getLogger("timm.scheduler.cosine_lr")
-    before = logger.level
-    logger.setLevel(logging.ERROR)  # a run of a single step is warned of as having no effect
-    try:
-        return CosineLRScheduler(
-            optimiser,
-            t_initial=total_steps - rising,
-            warmup_t=rising,
-            warmup_lr_init=settings.lr / (rising + 1),
-            warmup_prefix=True,
-            t_in_epochs=False,
-        )
-    finally:
-        logger.setLevel(before)
+    Args:
+        model: what is trained, with its initial weights.
+        settings: ``ema`` and ``swa``; 0 is off.
+        total_steps: updates of the weights in all of the run.
+
+    Attributes:
+        ema: None where it is off; ``swa`` likewise.
+        swa_start: updates of the weights after which SWA begins.
+    """
+
+    def __init__(self, model: nn.Module, settings: TrainSettings, total_steps: int) -> None:
+        self.ema = ModelEmaV3(model, decay=settings.ema, use_warmup=True) if settings.ema > 0 else None
+        self.swa = AveragedModel(model) if settings.swa > 0 else None
+        self.swa_start = int(settings.swa * total_steps)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the weights after update number ``step``, from 1."""
+        if self.ema is not None:
+            self.ema.update(model, step=step)
+        if self.swa is not None and step > self.swa_start:
+            self.swa.update_parameters(model)
+
+    def best_of(self, model: nn.Module) -> nn.Module:
+        """What is validated and kept: the evenly averaged network once there is one, else EMA's, else it."""
+        averaged = self._evenly()
+        if averaged is not None:
+            return averaged
+        return model if self.ema is None else self.ema.module
+
+    def measure_statistics(self, batches: Iterable[Batch]) -> None:
+        """Give the evenly averaged network batch-norm statistics of its own, as those cannot be averaged.
+
+        Args:
+            batches: to learn from; a number of them is taken.
+        """
+        averaged = self._evenly()
+        if averaged is not None:
+            update_bn(islice(batches, _BATCHES_OF_STATISTICS), averaged)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the weights ``ema`` and ``swa`` and the number ``swa_updates``, if any."""
+        state: dict[str, Any] = {} if self.ema is None else {"ema": self.ema.module.state_dict()}
+        averaged = self._evenly()
+        if self.swa is not None and averaged is not None:
+            state |= {"swa": averaged.state_dict(), "swa_updates": int(self.swa.n_averaged)}
+        return state
+
+    def restore(self, state: dict[str, Any], path: Path) -> None:
+        """Go on from what :meth:`state` gave; ``path`` is named where it does not fit."""
+        if self.ema is not None:
+            load_weights(self.ema.module, state["ema"], path)
+        if self.swa is not None and "swa" in state:
+            load_weights(self.swa.module, state["swa"], path)
+            self.swa.n_averaged.fill_(state["swa_updates"])
+
+    def _evenly(self) -> nn.Module | None:
+        """The evenly averaged network, once it has taken in weights."""
+        return self.swa.module if self.swa is not None and int(self.swa.n_averaged) else None

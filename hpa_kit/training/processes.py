@@ -20,7 +20,6 @@ from torch.nn.parallel import DistributedDataParallel
 from hpa_kit.config import TrainSettings
 from hpa_kit.devices import cpus, pick_device
 from hpa_kit.errors import InputError
-from hpa_kit.together import kit_folder
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -196,6 +195,8 @@ def say_idle_gpus(settings: TrainSettings) -> None:
     """Tell how all GPUs of a machine are used where only one of several is."""
     found = processes_for(settings)
     if found > 1:
+        from hpa_kit.together import kit_folder
+
         installed = kit_folder() in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
         path = "" if installed else f"PYTHONPATH={shlex.quote(kit_folder())} "
         torchrun = f"{shlex.quote(sys.executable)} -m torch.distributed.run --standalone"

@@ -1,7 +1,13 @@
-"""A run folder: what is in it, and whether a run may go on there."""
+"""A run folder: what lies there, where a run begins, and whether it may go on from what it finds.
 
+What results depend on, so that a run goes on with it and nothing else: its settings, but for those that only
+say where things lie and what computes; of files their names, and of those that are read again, as it goes on,
+their content; fields, labels and folds.
+"""
+
+import hashlib
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,19 +72,19 @@ def find_start(settings: TrainSettings) -> Start:
     """Tell where a run begins once it is started; nothing is written.
 
     Raises:
-        InputError: a folder holds a checkpoint of other settings, or a damaged one, or is a file; or there is
+        InputError: a folder holds a checkpoint of another run, or a damaged one, or is a file; or there is
             none in ``resume_from``.
     """
     out, earlier = settings.out, settings.resume_from
     if out.exists() and not out.is_dir():
         raise InputError(f"out: {out} is a file; expected a folder for the run")
-    folder, found = out, _read(settings, out, _NEEDED) if (out / LAST).exists() else None
+    folder, found = out, _read(settings, out, (*_NEEDED, "contents")) if (out / LAST).exists() else None
     if earlier is not None:
         if not (earlier / LAST).is_file():
             raise InputError(
                 f"resume_from: {earlier} holds no {LAST}; expected the run folder of an earlier hpa-kit train"
             )
-        before = _read(settings, earlier, _NEEDED)
+        before = _read(settings, earlier, (*_NEEDED, "contents"))
         if found is None or _progress(found) < _progress(before):
             folder, found = earlier, before
     if found is None:
@@ -110,18 +116,64 @@ def find_checkpoint(settings: TrainSettings) -> Checkpoint | None:
     """What the run folder holds to go on from; nothing is written.
 
     Raises:
-        InputError: it is of other settings, or damaged.
+        InputError: it is of another run, or damaged.
     """
     return _read(settings, settings.out) if (settings.out / LAST).exists() else None
 
 
+def contents_of(settings: TrainSettings) -> dict[str, str]:
+    """By setting, a text that changes where its file's content does; a missing file has none.
+
+    Of the files that a run that goes on reads again; the fingerprint of its fields does not tell of them.
+    """
+    files = {"subcategories": settings.sc_cam.subcategories, "augmentation": settings.augmentation}
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in files.items()
+        if isinstance(path, Path) and path.is_file()
+    }
+
+
+def refuse_other_fields(settings: TrainSettings, before: str, now: str) -> None:
+    """Compare the fingerprints of fields, labels and folds that a run was started with and has now.
+
+    Raises:
+        InputError: they differ.
+    """
+    others = [] if before == now else [f"other fields or labels than data {settings.data} has"]
+    refuse_other_settings("train", settings.out, settings, settings, _FREE, others=others)
+
+
 def _read(settings: TrainSettings, folder: Path, only: Collection[str] | None = None) -> Checkpoint:
-    """The checkpoint in a folder to go on from; ``only`` some parts of it."""
-    last = folder / LAST
-    checkpoint = read_checkpoint(last, only)
-    _refuse_half(checkpoint, last)
-    _refuse_other_settings(settings, checkpoint, last)
+    """The checkpoint in a folder, or some parts of it, that a run with these settings goes on from.
+
+    Raises:
+        InputError: it is damaged, as the best weights alone under its name are, or of another run.
+    """
+    path = folder / LAST
+    checkpoint = read_checkpoint(path, only)
+    lacking = [name for name in _NEEDED if name not in checkpoint.state]
+    if lacking:
+        raise InputError(
+            f"checkpoint: {path} lacks {', '.join(lacking)}, which going on needs; delete it to start anew"
+        )
+    # Through the class, so that a setting younger than the checkpoint has its default there.
+    before = make_settings(type(settings), checkpoint.settings, source=f"checkpoint: {path}")
+    instead = "another --out" if folder == settings.out else "no resume_from (False in the notebook)"
+    others = _other_contents(checkpoint.state.get("contents", {}), settings)
+    refuse_other_settings("train", folder, before, settings, _FREE, _MOVABLE, instead, others)
     return checkpoint
+
+
+def _other_contents(before: Mapping[str, str], settings: TrainSettings) -> Iterator[str]:
+    """Files whose content is another now; one that is missing then or now is not compared.
+
+    What is finished needs none.
+    """
+    now, paths = contents_of(settings), settings.model_dump()
+    for name in sorted(before.keys() & now.keys()):
+        if before[name] != now[name]:
+            yield f"another content of {name} {paths[name]}"
 
 
 def _copy_run(earlier: Path, out: Path) -> None:
@@ -135,25 +187,9 @@ def _copy_run(earlier: Path, out: Path) -> None:
                 shutil.copyfile(earlier / name, temporary)
 
 
-def _refuse_half(checkpoint: Checkpoint, path: Path) -> None:
-    """Refuse what no run can go on from, such as the best weights under the other name."""
-    lacking = [name for name in _NEEDED if name not in checkpoint.state]
-    if lacking:
-        raise InputError(
-            f"checkpoint: {path} lacks {', '.join(lacking)}, which going on needs; delete it to start anew"
-        )
-
-
 def _progress(checkpoint: Checkpoint) -> tuple[int, int]:
     """How far a run is; an epoch is further when it has been validated than when its steps are done."""
     return checkpoint.state["step_number"], checkpoint.state["epoch"]
-
-
-def _refuse_other_settings(now: TrainSettings, checkpoint: Checkpoint, path: Path) -> None:
-    # Through the class, so that a setting younger than the checkpoint has its default there.
-    before = make_settings(type(now), checkpoint.settings, source=f"checkpoint: {path}")
-    instead = "another --out" if path.parent == now.out else "no resume_from (False in the notebook)"
-    refuse_other_settings("train", path.parent, before, now, _FREE, _MOVABLE, instead)
 
 
 def _has_folds_of_another_start(settings: TrainSettings) -> bool:
@@ -164,9 +200,8 @@ def _has_folds_of_another_start(settings: TrainSettings) -> bool:
     path = settings.out / SETTINGS
     if not path.is_file():
         return False
-    new = settings.model_dump(mode="json")
     try:
-        old = read_yaml(path)
+        old = make_settings(TrainSettings, read_yaml(path), source=str(path))
     except InputError:
-        old = {}
-    return any(old.get(name) != new[name] for name in _OF_FOLDS)
+        return True
+    return any(getattr(old, name) != getattr(settings, name) for name in _OF_FOLDS)

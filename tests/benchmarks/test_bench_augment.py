@@ -5,8 +5,7 @@ import time
 
 import numpy as np
 
-from hpa_kit.training.augmentation import Augmentation
-from hpa_kit.training.recipes import RECIPES, build
+from hpa_kit.training.augmentation import POLICIES, Augmentation, build
 
 SIDE, ROUNDS = 512, 60
 
@@ -22,7 +21,7 @@ def test_every_recipe_costs_about_what_albumentations_itself_costs():
     field = rng.integers(0, 256, (SIDE, SIDE, 4), dtype=np.uint8)
     cells = rng.integers(0, 400, (SIDE, SIDE)).astype(np.int32)
     print(f"\n{SIDE}², one core: ms per field, bare albumentations, ratio; with a label map")
-    for number, recipe in RECIPES.items():
+    for number, recipe in POLICIES.items():
         augmentation = Augmentation(number)
         augmentation(field, (0,), cells)
         bare = build(recipe, SIDE, SIDE, "recipe")

@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from hpa_kit.training import assign_subcategories
-from hpa_kit.training.subcategory_table import read_subcategories, write_subcategories
+from hpa_kit.training.subcategories import read_subcategories, write_subcategories
 
 # About as many fields per class as the competition has, of a quarter of its fields; features of a ResNet-50.
 FIELDS, WIDTH, K = 5_000, 2048, 10

@@ -6,6 +6,7 @@
 import time
 
 import numpy as np
+import pandas as pd
 import torch
 from tqdm import tqdm
 
@@ -13,8 +14,8 @@ from hpa_kit.config import TrainSettings
 from hpa_kit.models import focal_loss
 from hpa_kit.training import Trainer
 from hpa_kit.training.augmentation import Augmentation
-from hpa_kit.training.dataset import EpochBatches, FieldDataset, Loader
-from hpa_kit.training.running import Running
+from hpa_kit.training.data import EpochBatches, FieldDataset, Loader, TrainingData
+from hpa_kit.training.run_state import EpochSums
 
 FIELDS, BATCH, SIDE, EPOCHS = 64, 16, 128, 3
 
@@ -33,8 +34,7 @@ def _trainer(folder, kind=Trainer):
                       epochs=EPOCHS, optimiser="adamw", lr=1e-3, device="cpu")
     )  # fmt: skip
     torch.manual_seed(0)
-    trainer.build()
-    trainer.schedule(FIELDS // BATCH)
+    trainer.build(TrainingData(_loader(), _loader(), pd.DataFrame({"ID": [], "Label": []})))
     return trainer
 
 
@@ -61,12 +61,12 @@ def test_the_loop_costs_little_beside_the_network(tmp_path, monkeypatch):
     network = _Clock()
     monkeypatch.setattr(trainer.objective, "losses", network.around(trainer.objective.losses))
     monkeypatch.setattr(torch.Tensor, "backward", network.around(torch.Tensor.backward))
-    monkeypatch.setattr(trainer.optimiser, "step", network.around(trainer.optimiser.step))
+    monkeypatch.setattr(trainer.state.optimiser, "step", network.around(trainer.state.optimiser.step))
     ratios = []
     for epoch in range(1, EPOCHS + 1):
-        trainer.running, network.seconds, started = Running(), 0.0, time.perf_counter()
+        trainer.state.sums, network.seconds, started = EpochSums(), 0.0, time.perf_counter()
         with tqdm(total=len(loader), mininterval=0.1) as bar:
-            metrics = trainer.learn(epoch, loader, bar)
+            metrics = trainer.train_epoch(epoch, loader, bar)
         total = time.perf_counter() - started
         assert np.isfinite(metrics["train_loss"]) and 0 < network.seconds < total
         ratios.append((total / network.seconds - 1, total, network.seconds))
@@ -82,12 +82,12 @@ def test_the_loop_does_what_bare_steps_do(tmp_path):
     batches = list(_loader().epoch(1))[:2]
     bare, kit = _trainer(tmp_path), _trainer(tmp_path)
     for trainer in (bare, kit):
-        trainer.model.train()
+        trainer.state.model.train()
     for number, batch in enumerate(batches):
         kit.step(batch)
-        bare.scheduler.step_update(number)
-        bare.optimiser.zero_grad()
-        focal_loss(bare.model(batch.fields), batch.targets).backward()
-        bare.optimiser.step()
-    for one, other in zip(bare.model.parameters(), kit.model.parameters(), strict=True):
+        bare.schedule.step_update(number)
+        bare.state.optimiser.zero_grad()
+        focal_loss(bare.state.model(batch.fields), batch.targets).backward()
+        bare.state.optimiser.step()
+    for one, other in zip(bare.state.model.parameters(), kit.state.model.parameters(), strict=True):
         assert torch.equal(one, other)

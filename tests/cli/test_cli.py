@@ -55,7 +55,7 @@ def test_options_override_the_settings_file(tmp_path, capsys):
 
 @pytest.mark.parametrize("command", COMMANDS, ids=[command.name for command in COMMANDS])
 def test_a_misspelt_setting_in_a_file_is_named_with_its_file(tmp_path, capsys, command):
-    known = next(name for name in command.settings.model_fields if len(name) > 3)
+    known = next(name for name in command.settings.options() if len(name) > 3)
     (tmp_path / "s.yaml").write_text(f"{known}x: 1\n")
     assert main([command.name, "--config", str(tmp_path / "s.yaml")]) == 2
     assert f"s.yaml: unknown setting '{known}x'; did you mean '{known}'?" in capsys.readouterr().err
@@ -67,7 +67,7 @@ def test_help_tells_every_setting(command, capsys):
         main([command.name, "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    for name in command.settings.model_fields:
+    for name in command.settings.options():
         assert name in command.positional or f"--{name.replace('_', '-')}" in out
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 TOUCHES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 PRELOADED = (
-    "hpa_kit.cli.main hpa_kit.training.trainer hpa_kit.training.features hpa_kit.inference.pipeline "
+    "hpa_kit.cli.main hpa_kit.training.trainer hpa_kit.training.objectives.cam hpa_kit.models.cam "
+    "hpa_kit.training.features hpa_kit.inference.pipeline "
     "hpa_kit.inference.tuning hpa_kit.inference.cell_table hpa_kit.inference.pseudo_labels "
     "hpa_kit.cells.segment hpa_kit.data.simulate hpa_kit.ablation hpa_kit.report timm torch.utils.tensorboard"
 )
@@ -29,6 +30,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     for name in PRELOADED.split():
         import_module(name)
+    assert all(command.settings for command in import_module("hpa_kit.cli").COMMANDS)
     answer({"ready": os.getpid()})
     for line in sys.stdin:
         asked = json.loads(line)

@@ -44,7 +44,7 @@ def test_a_field_whose_sides_are_no_multiple_of_32_gets_maps_of_its_size(size):
 
 
 def test_padding_leaves_the_pixels_where_they_are():
-    network = SegmentationNet("resnet10t", contrast="fixed").eval()
+    network = SegmentationNet("resnet10t", normalisation="fixed").eval()
     inner = fields(40, 64)
     padded = torch.nn.functional.pad(inner.float(), (0, 0, 12, 12), mode="replicate")
     with torch.no_grad():
@@ -61,12 +61,12 @@ def test_a_network_of_three_channels_does_not_look_at_yellow():
         assert torch.equal(network(one), network(one[:, :3]))
 
 
-def test_a_dimmer_field_shows_the_same_by_its_own_contrast_and_less_by_fixed():
+def test_a_dimmer_field_shows_the_same_by_its_own_normalisation_and_less_by_the_fixed():
     dim = fields(32, 32).float()
     with torch.no_grad():
-        for contrast, same in (("field", True), ("fixed", False)):
+        for normalisation, same in (("field", True), ("fixed", False)):
             torch.manual_seed(0)
-            network = SegmentationNet("resnet10t", contrast=contrast).eval()
+            network = SegmentationNet("resnet10t", normalisation=normalisation).eval()
             change = (network(dim) - network(dim / 2)).abs().max()
             assert (change < 0.1) == same
 

@@ -66,7 +66,7 @@ def test_the_parameters_cell_holds_the_commands_own_defaults(name, kind):
     assert own <= parameters.keys()
     assert {parameters[key] for key in found & parameters.keys()} == {None}
     for key in parameters.keys() - own - found:
-        assert parameters[key] == kind.model_fields[key].default, key
+        assert parameters[key] == kind.options()[key].default, key
 
 
 @pytest.mark.parametrize(("name", "kind"), [("train", TrainSettings), ("infer", InferSettings)])
@@ -75,7 +75,7 @@ def test_no_later_cell_reuses_a_settings_name_so_cells_can_be_run_again(name, ki
         if kind_of_cell == "code" and "parameters" not in tags:
             stored = {node.id for node in ast.walk(ast.parse(source))
                       if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}  # fmt: skip
-            assert not stored & kind.model_fields.keys()
+            assert not stored & kind.options().keys()
 
 
 @pytest.mark.parametrize("name", NAMES)

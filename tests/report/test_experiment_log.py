@@ -63,7 +63,7 @@ def test_the_text_shows_the_settings_in_which_runs_differ_and_all_when_asked(boo
     assert best.split()[2:5] == ["2/10", "0.5000", "0.2500"]
     assert started.split() == ["started", "-", "-", "-", "-", "3", "0.002", "off"]
     whole = runs_text(list_runs(book).table, everything=True).splitlines()[0].split()
-    assert whole[5:] == list(TrainSettings.model_fields)
+    assert whole[5:] == list(TrainSettings.options())
 
 
 def test_a_single_run_shows_where_it_leaves_the_defaults(tmp_path):
@@ -97,7 +97,7 @@ def test_the_csv_holds_every_setting(book, tmp_path, capsys):
     assert main(["runs", str(book), "--csv", str(out)]) == 0
     table = pd.read_csv(out)
     assert list(table.columns[:5]) == ["run", "checkpoint", "epoch", "val_loss", "macro_f1"]
-    assert set(TrainSettings.model_fields) <= set(table.columns) and len(table) == 4
+    assert set(TrainSettings.options()) <= set(table.columns) and len(table) == 4
     assert str(out) in capsys.readouterr().out
 
 

@@ -6,7 +6,7 @@ from hpa_kit.training import Trainer
 
 class Failing(Trainer):
     def step(self, *args):
-        if self.processes.rank == 1 and self.step_number == 1:
+        if self.processes.rank == 1 and self.state.step_number == 1:
             raise InputError("fields: the second process cannot read on")
         return super().step(*args)
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from hpa_kit.errors import InputError
-from hpa_kit.training.augmentation import Augmentation
-from hpa_kit.training.recipes import RECIPES
+from hpa_kit.training.augmentation import POLICIES, Augmentation
 
 SIDE = 48
 
@@ -33,36 +32,36 @@ def coordinates(side=SIDE):
     return np.stack([y, x, y, x], axis=-1).astype(np.uint8)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("channels", [3, 4])
-def test_no_recipe_warns_or_changes_size_and_dtype(recipe, channels):
+def test_no_policy_warns_or_changes_size_and_dtype(policy, channels):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        augmentation = Augmentation(recipe)
+        augmentation = Augmentation(policy)
         for seed in range(8):
             image, mask = augmentation(field(channels=channels), (seed,), label_map())
             assert (image.shape, image.dtype) == ((SIDE, SIDE, channels), np.uint8)
             assert (mask.shape, mask.dtype) == ((SIDE, SIDE), np.int32)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_label_map_moves_with_its_field_and_keeps_its_numbers(recipe):
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_label_map_moves_with_its_field_and_keeps_its_numbers(policy):
     image, cells = coordinates(), label_map()
     for seed in range(12):
-        moved, numbers = Augmentation(recipe)(image, (1, seed), cells)
+        moved, numbers = Augmentation(policy)(image, (1, seed), cells)
         shown = numbers > 0
         y, x = np.divmod(numbers - 1, SIDE)
         # A crop resamples the field bilinearly and the label map nearest: a pixel's distance is 5 levels.
-        tolerance = 5.1 if recipe in (2, 5) else 0
+        tolerance = 5.1 if policy in (2, 5) else 0
         for channel, axis in ((0, y), (1, x)):
             assert np.abs(moved[..., channel].astype(int) - (axis * 5 + 1))[shown].max() <= tolerance
         assert not moved[~shown].any()
         assert set(np.unique(numbers)) <= {0, *np.unique(cells)}
 
 
-@pytest.mark.parametrize(("recipe", "share"), [(3, 0.6), (4, 0.4), (5, 0.6)])
-def test_dropped_parts_are_raw_black_in_all_channels_and_belong_to_no_cell(recipe, share):
-    augmentation, dropped = Augmentation(recipe), 0
+@pytest.mark.parametrize(("policy", "share"), [(3, 0.6), (4, 0.4), (5, 0.6)])
+def test_dropped_parts_are_raw_black_in_all_channels_and_belong_to_no_cell(policy, share):
+    augmentation, dropped = Augmentation(policy), 0
     for seed in range(150):
         image, mask = augmentation(field(), (seed,), label_map())
         black = (image == 0).all(axis=-1)
@@ -74,10 +73,10 @@ def test_dropped_parts_are_raw_black_in_all_channels_and_belong_to_no_cell(recip
     assert share - 0.15 < dropped / 150 < share + 0.15
 
 
-@pytest.mark.parametrize("recipe", [0, 1, 2])
-def test_nothing_is_dropped_where_the_recipe_drops_nothing(recipe):
+@pytest.mark.parametrize("policy", [0, 1, 2])
+def test_nothing_is_dropped_where_the_policy_drops_nothing(policy):
     for seed in range(20):
-        image, mask = Augmentation(recipe)(field(), (seed,), label_map())
+        image, mask = Augmentation(policy)(field(), (seed,), label_map())
         assert image.all() and mask.all()
 
 
@@ -91,12 +90,12 @@ def test_a_crop_holds_three_quarters_of_the_field_or_more():
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.int32, np.int64, np.float32])
-@pytest.mark.parametrize("recipe", [1, 2, 3])
-def test_masks_of_every_dtype_come_back_as_they_were(recipe, dtype):
+@pytest.mark.parametrize("policy", [1, 2, 3])
+def test_masks_of_every_dtype_come_back_as_they_were(policy, dtype):
     mask = (label_map() % 200 > 90).astype(dtype)
-    _, changed = Augmentation(recipe)(field(), (5,), mask)
+    _, changed = Augmentation(policy)(field(), (5,), mask)
     assert changed.dtype == dtype and set(np.unique(changed)) <= {0, 1}
-    _, as_bytes = Augmentation(recipe)(field(), (5,), mask.astype(np.uint8))
+    _, as_bytes = Augmentation(policy)(field(), (5,), mask.astype(np.uint8))
     assert np.array_equal(changed.astype(np.uint8), as_bytes)
 
 
@@ -109,15 +108,15 @@ def test_several_masks_pass_as_channels():
 def test_field_and_mask_that_came_in_are_left_as_they_were():
     image, mask = field(), label_map()
     image.flags.writeable = mask.flags.writeable = False
-    for recipe in RECIPES:
+    for policy in POLICIES:
         for seed in range(4):
-            Augmentation(recipe)(image, (seed,), mask)
+            Augmentation(policy)(image, (seed,), mask)
     assert np.array_equal(image, field()) and np.array_equal(mask, label_map())
 
 
 def test_a_mask_changes_nothing_about_its_field():
-    for recipe in RECIPES:
-        augmentation = Augmentation(recipe)
+    for policy in POLICIES:
+        augmentation = Augmentation(policy)
         for seed in range(6):
             assert np.array_equal(
                 augmentation(field(), (seed,)), augmentation(field(), (seed,), label_map())[0]
@@ -143,9 +142,9 @@ def test_another_process_and_a_copy_change_a_field_in_the_same_way():
 
 def test_fields_that_are_not_square_keep_their_sides_or_swap_them():
     shapes = set()
-    for recipe in RECIPES:
+    for policy in POLICIES:
         for seed in range(6):
-            image, mask = Augmentation(recipe)(field(40, width=56), (seed,), label_map(40, 56))
+            image, mask = Augmentation(policy)(field(40, width=56), (seed,), label_map(40, 56))
             assert image.shape[:2] == mask.shape
             shapes.add(mask.shape)
     assert shapes == {(40, 56), (56, 40)}
@@ -164,10 +163,11 @@ def test_masks_that_do_not_fit_are_refused(mask, message):
         Augmentation(1)(field(), (0,), mask)
 
 
-def test_a_recipe_of_ones_own_stands_in_yaml_and_extends_a_built_in_one(tmp_path):
+@pytest.mark.parametrize("word", ["policy", "recipe"])
+def test_a_policy_of_ones_own_stands_in_yaml_and_extends_a_built_in_one(tmp_path, word):
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "- recipe: 0\n"
+        f"- {word}: 0\n"
         "- CoarseDropout: {num_holes_range: [1, 1], hole_height_range: [size/4, size/4],\n"
         "                  hole_width_range: [size/2, size/2], fill: 0, fill_mask: 0, p: 1}\n"
         "- OneOf:\n"
@@ -181,12 +181,12 @@ def test_a_recipe_of_ones_own_stands_in_yaml_and_extends_a_built_in_one(tmp_path
     assert np.array_equal(mask == 0, (image == 0).all(axis=-1))
 
 
-def test_the_built_in_recipes_can_be_written_as_yaml(tmp_path):
+def test_the_built_in_policies_can_be_written_as_yaml(tmp_path):
     import yaml
 
-    for number, recipe in RECIPES.items():
+    for number, policy in POLICIES.items():
         path = tmp_path / f"{number}.yaml"
-        path.write_text(yaml.safe_dump(list(recipe)))
+        path.write_text(yaml.safe_dump(list(policy)))
         for seed in range(4):
             assert np.array_equal(
                 Augmentation(path)(field(), (seed,)), Augmentation(number)(field(), (seed,))
@@ -209,8 +209,8 @@ def test_a_user_s_interpolation_of_masks_is_nearest_all_the_same():
         ("- OneOf: {transforms: [{Flop: {}}]}", "no 'Flop'"),
         ("- OneOf: {transforms: Transpose}", "expected a list of transforms, found 'Transpose'"),
         ("- OneOf: {}", "OneOf cannot be made"),
-        ("- recipe: 9", "no recipe 9"),
-        ("- recipe: other.yaml", "recipe is 'other.yaml'; expected a number"),
+        ("- policy: 9", "no policy 9"),
+        ("- policy: other.yaml", "policy is 'other.yaml'; expected a number"),
         ("- HorizontalFlip: [0.5]", "expected names and values of parameters"),
         ("- {HorizontalFlip: {}, Transpose: {}}", "expected one name and its parameters"),
         ("- 3", "an entry is 3"),
@@ -220,7 +220,7 @@ def test_a_user_s_interpolation_of_masks_is_nearest_all_the_same():
         ("- BasicTransform: {}", "albumentations has no 'BasicTransform'"),
     ],
 )
-def test_a_faulty_recipe_says_what_is_wrong_and_where(tmp_path, text, message):
+def test_a_faulty_policy_says_what_is_wrong_and_where(tmp_path, text, message):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match=message) as caught:
@@ -231,18 +231,18 @@ def test_a_faulty_recipe_says_what_is_wrong_and_where(tmp_path, text, message):
 def test_missing_files_and_unknown_numbers_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"gone.yaml is missing"):
         Augmentation(tmp_path / "gone.yaml")
-    with pytest.raises(InputError, match=r"no recipe 6; known are \[0, 1, 2, 3, 4, 5\]"):
+    with pytest.raises(InputError, match=r"no policy 6; known are \[0, 1, 2, 3, 4, 5\]"):
         Augmentation(6)
 
 
 @pytest.mark.parametrize(
-    ("recipe", "message"),
+    ("policy", "message"),
     [
         ([{"RandomCrop": {"height": 20, "width": 20, "p": 1}}], r"makes uint8 \(20, 20, 4\)"),
         ([{"ToFloat": {"p": 1}}], "makes float32"),
         ([{"HueSaturationValue": {"p": 1}}], r"cannot be used on \(48, 48, 4\) fields: .*3-channel"),
     ],
 )
-def test_a_recipe_whose_fields_no_batch_could_hold_is_refused_at_the_first(recipe, message):
+def test_a_policy_whose_fields_no_batch_could_hold_is_refused_at_the_first(policy, message):
     with pytest.raises(InputError, match=message):
-        Augmentation(recipe)(field(), (0,))
+        Augmentation(policy)(field(), (0,))

@@ -12,8 +12,7 @@ from hpa_kit.data.labelled import require_images
 from hpa_kit.devices import available_bytes
 from hpa_kit.errors import InputError
 from hpa_kit.training.augmentation import Augmentation
-from hpa_kit.training.data import _batch_of
-from hpa_kit.training.dataset import EpochBatches, FieldDataset, Loader
+from hpa_kit.training.data import EpochBatches, FieldDataset, Loader, batch_size
 
 CPU = torch.device("cpu")
 
@@ -28,7 +27,7 @@ def orientations(field):
     return turned + [np.swapaxes(way, 0, 1) for way in turned]
 
 
-def test_recipe_1_shows_every_orientation_about_equally_often():
+def test_policy_1_shows_every_orientation_about_equally_often():
     augmentation, field = Augmentation(1), image()
     ways = [way.tobytes() for way in map(np.ascontiguousarray, orientations(field))]
     counts = dict.fromkeys(ways, 0)
@@ -45,9 +44,9 @@ def test_the_same_seed_changes_a_field_in_the_same_way():
         assert np.array_equal(first(field, (3, seed)), second(field, (3, seed)))
 
 
-def test_recipe_0_changes_nothing_and_unknown_recipes_are_refused():
+def test_policy_0_changes_nothing_and_unknown_policies_are_refused():
     assert np.array_equal(Augmentation(0)(image(), (1, 2)), image())
-    with pytest.raises(InputError, match="no recipe 9"):
+    with pytest.raises(InputError, match="no policy 9"):
         Augmentation(9)
 
 
@@ -143,5 +142,5 @@ def test_albumentations_is_told_not_to_ask_for_updates():
 @pytest.mark.parametrize(
     ("fields", "epochs", "batch"), [(30, 25, 8), (320, 10, 8), (1000, 10, 25), (17445, 25, 40)]
 )
-def test_a_small_set_gets_small_batches_and_so_enough_steps(fields, epochs, batch):
-    assert _batch_of(fields, epochs) == batch
+def test_a_small_set_gets_small_batches_and_so_enough_steps(settings, fields, epochs, batch):
+    assert batch_size(settings(batch=None, epochs=epochs), fields) == batch

@@ -11,13 +11,9 @@ from safetensors.torch import save_file
 
 from hpa_kit.config import TrainSettings
 from hpa_kit.errors import InputError
-from hpa_kit.training.checkpoint import (
-    random_state,
-    read_checkpoint,
-    restore_random_state,
-    write_checkpoint,
-)
+from hpa_kit.training.checkpoint import read_checkpoint, write_checkpoint
 from hpa_kit.training.member import build_network, load_member
+from hpa_kit.training.run_state import random_state, restore_random_state
 
 
 def settings(tmp_path, **changes):

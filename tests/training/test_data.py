@@ -13,10 +13,8 @@ from hpa_kit.data import FieldStore, read_labels
 from hpa_kit.errors import InputError
 from hpa_kit.training import run_folds, train
 from hpa_kit.training.augmentation import Augmentation
-from hpa_kit.training.data import load_training_data
-from hpa_kit.training.dataset import EpochBatches, FieldDataset, Loader
+from hpa_kit.training.data import EpochBatches, FieldDataset, Loader, balanced_weights, load_training_data
 from hpa_kit.training.run_folder import open_run
-from hpa_kit.training.sampling import balanced_weights
 
 CPU = torch.device("cpu")
 

@@ -16,7 +16,7 @@ from hpa_kit.training.checkpoint import write_checkpoint
 from hpa_kit.training.features import make_features
 from hpa_kit.training.features_file import read_features
 from hpa_kit.training.member import build_network
-from hpa_kit.training.subcategory_table import make_subcategories, read_subcategories
+from hpa_kit.training.subcategories import make_subcategories, read_subcategories
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hpa_kit.config import TrainSettings, to_yaml
 from hpa_kit.errors import InputError
 from hpa_kit.training import Trainer, load_member, read_checkpoint, train
 from hpa_kit.training.objectives import Objective
-from hpa_kit.training.subcategory_table import write_subcategories
+from hpa_kit.training.subcategories import write_subcategories
 
 
 def test_a_run_learns_and_leaves_everything_in_its_folder(settings):
@@ -91,7 +91,7 @@ from hpa_kit.training import Trainer
 
 class Killed(Trainer):
     def _write_last(self, *args):
-        if self.epoch == 2:
+        if self.state.epoch == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         super()._write_last(*args)
 
@@ -134,22 +134,22 @@ def test_a_run_does_not_go_on_with_other_labels(settings, competition, tmp_path,
         train(settings(data=other))
 
 
-def test_a_run_does_not_go_on_where_its_recipe_has_changed_under_the_same_name(
+def test_a_run_does_not_go_on_where_its_policy_has_changed_under_the_same_name(
     settings, tmp_path, monkeypatch
 ):
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("- HorizontalFlip: {p: 0.5}\n")
-    made = settings(augmentation=recipe, epochs=2)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("- HorizontalFlip: {p: 0.5}\n")
+    made = settings(augmentation=policy, epochs=2)
     with monkeypatch.context() as patch:
         cut_off(patch, "step", 5)
         with pytest.raises(CutOffError):
             train(made)
-    recipe.write_text("- VerticalFlip: {p: 0.5}\n")
-    with pytest.raises(InputError, match=r"another content of augmentation .*recipe\.yaml"):
+    policy.write_text("- VerticalFlip: {p: 0.5}\n")
+    with pytest.raises(InputError, match=r"another content of augmentation .*policy\.yaml"):
         train(made)
-    recipe.write_text("- HorizontalFlip: {p: 0.5}\n")
+    policy.write_text("- HorizontalFlip: {p: 0.5}\n")
     (tmp_path / "elsewhere").mkdir()
-    moved = recipe.rename(tmp_path / "elsewhere" / "recipe.yaml")
+    moved = policy.rename(tmp_path / "elsewhere" / "policy.yaml")
     run = train(settings(augmentation=moved, epochs=2))
     assert read_checkpoint(run / "last.safetensors").state["epoch"] == 2
 

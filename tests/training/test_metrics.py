@@ -7,20 +7,21 @@ import pytest
 import torch
 
 from hpa_kit.errors import InputError
-from hpa_kit.training.metrics import macro_f1
-from hpa_kit.training.optimisation import make_optimiser, make_scheduler
+from hpa_kit.training.objectives.base import class_counts, macro_f1
+from hpa_kit.training.optimisation import Schedule, make_optimiser
 
 
 def test_classes_that_no_field_shows_are_left_out_of_macro_f1():
-    targets = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]])
-    scores = np.array([[0.9, 0.1, 0.9], [0.2, 0.8, 0.9], [0.1, 0.9, 0.9]])
+    targets = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 0]]) > 0
+    given = torch.tensor([[1, 0, 1], [0, 1, 1], [0, 1, 1]]) > 0
     # Class 0: one of two found, nothing wrong: 2/3. Class 1: all right. Class 2 is in no field.
-    assert macro_f1(scores, targets) == pytest.approx((2 / 3 + 1) / 2)
+    assert macro_f1(class_counts(given, targets)) == pytest.approx((2 / 3 + 1) / 2)
 
 
 def test_nothing_right_is_0_and_no_class_at_all_is_no_number():
-    assert macro_f1(np.zeros((2, 3)), np.ones((2, 3))) == 0
-    assert math.isnan(macro_f1(np.zeros((2, 3)), np.zeros((2, 3))))
+    nothing, everything = torch.zeros(2, 3) > 0, torch.ones(2, 3) > 0
+    assert macro_f1(class_counts(nothing, everything)) == 0
+    assert math.isnan(macro_f1(class_counts(nothing, nothing)))
 
 
 def test_sgd_is_plain_momentum_on_all_weights_in_one_group(settings):
@@ -44,7 +45,7 @@ def test_an_unknown_optimiser_names_the_nearest(settings):
 def test_the_rate_rises_linearly_then_falls_as_a_cosine(settings):
     made = settings(lr=1.0, warmup=0.2)
     optimiser = make_optimiser(torch.nn.Linear(2, 2), made)
-    scheduler = make_scheduler(optimiser, made, total_steps=50)
+    scheduler = Schedule(optimiser, made, total_steps=50)
     rates = []
     for step in range(50):
         scheduler.step_update(step)
@@ -57,5 +58,5 @@ def test_the_rate_rises_linearly_then_falls_as_a_cosine(settings):
 @pytest.mark.parametrize("steps", [1, 2])
 def test_a_run_of_a_single_step_learns(settings, steps):
     optimiser = make_optimiser(torch.nn.Linear(2, 2), settings())
-    make_scheduler(optimiser, settings(), steps).step_update(0)
+    Schedule(optimiser, settings(), steps).step_update(0)
     assert optimiser.param_groups[0]["lr"] > 0

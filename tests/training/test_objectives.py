@@ -1,27 +1,27 @@
-"""What a classifier is trained for: terms over one pass, sub-categories, puzzles, angles."""
+"""What a classifier is trained for: loss terms over one forward pass, sub-categories, puzzles, angles."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from hpa_kit.config import TrainSettings, make_settings
+from hpa_kit.config import PuzzleCamSettings, TrainSettings, make_settings
 from hpa_kit.errors import InputError
 from hpa_kit.models import ArcFaceNet, CamClassifier, focal_loss
-from hpa_kit.training.dataset import Batch
+from hpa_kit.training.data import Batch
 from hpa_kit.training.member import build_network
 from hpa_kit.training.objectives import (
     CamObjective,
     Objective,
     Puzzle,
     Subcategories,
-    classification,
-    make_objective,
-    no_fields,
+    objective_of,
 )
 from hpa_kit.training.objectives.puzzle import cut_tiles, merge_tiles
-from hpa_kit.training.subcategory_table import write_subcategories
+from hpa_kit.training.subcategories import write_subcategories
 
 TINY = "resnet10t"
+NO_FIELDS = pd.DataFrame({"ID": [], "Label": []})
 
 
 def batch(n=3, side=64):
@@ -49,8 +49,8 @@ def test_one_hot_sub_categories_stand_at_class_times_k_plus_cluster():
 def test_round_one_adds_the_weighted_focal_loss_of_the_sub_categories():
     model, data = classifier(190), batch()
     table = torch.where(data.targets > 0, 4, -1)
-    losses = CamObjective(model, [classification, Subcategories(table, 10, 5.0)])(data, 0.0)
-    sub_logits = model.forward_subcategory_maps(data.fields).mean((2, 3))
+    losses = CamObjective(model, [Subcategories(table, 10, 5.0)])(data, 0.0)
+    sub_logits = model.forward_heads(model.input(data.fields)).subcategory_maps.mean((2, 3))
     expected = torch.zeros(3, 190)
     for row, index in data.targets.nonzero().tolist():
         expected[row, index * 10 + 4] = 1
@@ -59,26 +59,26 @@ def test_round_one_adds_the_weighted_focal_loss_of_the_sub_categories():
     torch.testing.assert_close(losses["focal"], Objective(model)(data, 0.0)["focal"])
 
 
-def test_held_out_fields_are_judged_by_their_classes_and_the_sub_categories_told_beside():
+def test_validation_fields_are_evaluated_by_their_classes_and_the_sub_categories_told_beside():
     model, data = classifier(190), batch()
     table = torch.where(data.targets > 0, 4, -1)
-    objective = CamObjective(model, [classification, Subcategories(table, 10, 5.0)])
+    objective = CamObjective(model, [Subcategories(table, 10, 5.0)])
     parts = [Batch(*(part[rows] for part in data)) for rows in (slice(0, 2), slice(2, 3))]
     with torch.inference_mode():
-        metrics = objective.judge(model, parts)
-        expected = Objective(model).judge(model, parts)
+        metrics = objective.evaluate(model, parts)
+        expected = Objective(model).evaluate(model, parts)
         losses = objective(data, 0.0)
     assert metrics.pop("val_subcategories") == pytest.approx(losses["subcategories"].item() / 5, rel=1e-5)
     assert metrics == pytest.approx(expected, rel=1e-5)
 
 
-def test_all_terms_share_one_pass_of_the_whole_fields():
+def test_all_loss_terms_share_one_forward_pass_of_the_whole_fields():
     model, data = classifier(19), batch()
     seen = []
     model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
     table = torch.where(data.targets > 0, 0, -1)
     sub = Subcategories(table, 1, 5.0)
-    losses = CamObjective(model, [classification, sub, Puzzle(subcategories=sub)])(data, 1.0)
+    losses = CamObjective(model, [sub, Puzzle(PuzzleCamSettings(source="cam"), sub)])(data, 1.0)
     assert seen == [(3, 4, 64, 64), (12, 4, 32, 32)]
     assert set(losses) == {
         "focal", "subcategories", "tiles", "puzzle", "subcategory_tiles", "subcategory_puzzle"
@@ -126,15 +126,15 @@ def slow_puzzle(model, data, per_side, source, masked):
 )
 def test_a_puzzle_is_what_its_tiles_say_and_how_far_they_differ_from_the_whole(tiles, side, source, masked):
     model, data = classifier(), batch(2, side)
-    puzzle = Puzzle(tiles, source, weight=4.0, tile_weight=1.5, masked=masked)
-    losses = CamObjective(model, [classification, puzzle])(data, 0.25)
+    puzzle = Puzzle(PuzzleCamSettings(tiles=tiles, source=source, weight=4.0, tile_weight=1.5, masked=masked))
+    losses = CamObjective(model, [puzzle])(data, 0.25)
     classified, difference = slow_puzzle(model, data, int(tiles**0.5), source, masked)
     torch.testing.assert_close(losses["tiles"], 1.5 * classified)
     torch.testing.assert_close(losses["puzzle"], 2.0 * difference)
 
 
 def test_the_difference_weighs_more_over_the_first_half_of_training():
-    puzzle = Puzzle(weight=4.0)
+    puzzle = Puzzle(PuzzleCamSettings(weight=4.0))
     assert [puzzle.ramp(progress) for progress in (0, 0.125, 0.25, 0.5, 0.75, 1)] == [0, 1, 2, 4, 4, 4]
 
 
@@ -152,7 +152,7 @@ def test_the_gradient_of_a_puzzle_flows_through_tiles_and_whole():
             return type(heads)(*(None if part is None else part.detach() for part in heads))
 
         model.forward_heads = forward_heads
-        losses = CamObjective(model, [Puzzle()])(data, 1.0)
+        losses = CamObjective(model, [Puzzle(PuzzleCamSettings(source="cam"))])(data, 1.0)
         losses["puzzle"].backward()
         gradients.append(model.head.weight.grad.clone())
     both, without_tiles, without_whole = gradients
@@ -160,21 +160,23 @@ def test_the_gradient_of_a_puzzle_flows_through_tiles_and_whole():
     assert without_tiles.abs().max() > 1e-4 and without_whole.abs().max() > 1e-4
 
 
-def test_tiles_have_the_contrast_of_the_whole_field():
+def test_tiles_are_normalised_as_the_whole_field():
     model, data = classifier(), batch(1)
     seen = []
     model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    CamObjective(model, [Puzzle()])(data, 0.0)
+    CamObjective(model, [Puzzle(PuzzleCamSettings(source="cam"))])(data, 0.0)
     assert torch.equal(seen[1], cut_tiles(seen[0], 2))
 
 
 def test_fields_that_do_not_make_equal_tiles_are_refused_with_what_to_take():
     with pytest.raises(InputError, match="64 x 64 cannot be cut into 3 x 3 equal tiles; .* multiple of 3"):
-        CamObjective(classifier(), [Puzzle(9)])(batch(), 0.0)
+        CamObjective(classifier(), [Puzzle(PuzzleCamSettings(source="cam", tiles=9))])(batch(), 0.0)
     with pytest.raises(InputError, match=r"multiple of 2 times the stride"):
-        CamObjective(classifier(stride=32), [Puzzle(4)])(batch(2, 96), 0.0)
-    with pytest.raises(InputError, match="5 tiles make no square"):
-        Puzzle(5)
+        CamObjective(classifier(stride=32), [Puzzle(PuzzleCamSettings(source="cam", tiles=4))])(
+            batch(2, 96), 0.0
+        )
+    with pytest.raises(InputError, match=r"puzzle_tiles: .*4, 9 or 16, found 5"):
+        make_settings(TrainSettings, {"data": "d", "out": "o", "puzzle_tiles": 5})
 
 
 def test_settings_say_which_puzzles_there_are(tmp_path):
@@ -198,7 +200,7 @@ def test_arcface_is_a_loss_of_cosines_after_a_margin_and_perhaps_without(loss):
     settings = TrainSettings(
         data="d", out="o", network="arcface", arcface_loss=loss, arcface_margin=0.3, arcface_plain_weight=0.5
     )
-    losses = make_objective(settings, model, no_fields())(data, 0.0)
+    losses = objective_of(settings.network).of(settings, model, NO_FIELDS)(data, 0.0)
     angles = model.forward_cosines(data.fields).double().acos()
     moved = 10 * (angles + 0.3 * data.targets).cos()
     plain = 10 * angles.cos()
@@ -216,8 +218,6 @@ def test_arcface_is_a_loss_of_cosines_after_a_margin_and_perhaps_without(loss):
 
 
 def test_settings_and_table_make_the_objective_and_the_table_is_checked(tmp_path):
-    import pandas as pd
-
     numbers = np.full((2, 19), -1)
     numbers[0, 3], numbers[1, [3, 7]] = 1, [0, 2]
     write_subcategories(tmp_path / "sub.csv", ["a", "b"], numbers)
@@ -227,7 +227,7 @@ def test_settings_and_table_make_the_objective_and_the_table_is_checked(tmp_path
     )  # fmt: skip
     model = build_network(settings)
     assert model.subcategory_head.out_channels == 19 * 3
-    objective = make_objective(settings, model, pd.DataFrame({"ID": ["b", "a"], "Label": ["3|7", "3"]}))
+    objective = CamObjective.of(settings, model, pd.DataFrame({"ID": ["b", "a"], "Label": ["3|7", "3"]}))
     targets = torch.zeros(2, 19)
     targets[0, [3, 7]] = targets[1, 3] = 1
     data = Batch(batch(2).fields, targets, torch.tensor([0, 1]))
@@ -236,13 +236,13 @@ def test_settings_and_table_make_the_objective_and_the_table_is_checked(tmp_path
         "focal", "subcategories", "tiles", "puzzle", "subcategory_tiles", "subcategory_puzzle"
     }  # fmt: skip
     with pytest.raises(InputError, match=r"sub.csv, ID a: gives no sub-category for class 4"):
-        make_objective(settings, model, pd.DataFrame({"ID": ["a"], "Label": ["3|4"]}))
+        CamObjective.of(settings, model, pd.DataFrame({"ID": ["a"], "Label": ["3|4"]}))
 
 
-def test_every_weight_learns_with_all_terms_in_half_precision():
+def test_every_weight_learns_with_all_loss_terms_in_half_precision():
     model, data = CamClassifier(TINY, stride=8, n_subcategories=19), batch()
     sub = Subcategories(torch.where(data.targets > 0, 0, -1), 1, 5.0)
-    objective = CamObjective(model, [classification, sub, Puzzle(subcategories=sub)])
+    objective = CamObjective(model, [sub, Puzzle(PuzzleCamSettings(source="cam"), sub)])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = objective(data, 0.5)
     assert all(loss.dtype == torch.float32 for loss in losses.values())

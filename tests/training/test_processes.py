@@ -18,7 +18,7 @@ from hpa_kit.config import to_yaml
 from hpa_kit.errors import InputError
 from hpa_kit.together import run_together
 from hpa_kit.training import read_checkpoint, train
-from hpa_kit.training.dataset import EpochBatches
+from hpa_kit.training.data import EpochBatches
 from hpa_kit.training.processes import Processes, processes_for, say_idle_gpus
 
 # Each layer norm sees one field, so that it does not matter how a batch is divided.
@@ -36,10 +36,10 @@ folder = Path(sys.argv[1]).parent
 trainer = Trainer(made)
 trainer.fit()
 sessions = made.model_copy(update={"out": folder / "sessions", "time_limit": 1e-9})
-while (session := Trainer(sessions)).fit() and session.epoch < made.epochs:
-    print("session", session.step_number, session.epoch, flush=True)
+while (session := Trainer(sessions)).fit() and session.state.epoch < made.epochs:
+    print("session", session.state.step_number, session.state.epoch, flush=True)
 Trainer(sessions.model_copy(update={"out": folder / "begun"})).fit()
-weights = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+weights = {name: value.clone() for name, value in trainer.state.model.state_dict().items()}
 save_file(weights, folder / f"process{trainer.processes.rank}.safetensors")
 """
 

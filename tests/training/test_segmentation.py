@@ -13,9 +13,13 @@ from hpa_kit.data import PseudoLabels, write_cell_scores
 from hpa_kit.errors import InputError
 from hpa_kit.models import SegmentationNet, focal_loss
 from hpa_kit.training import load_member, train
-from hpa_kit.training.dataset import Batch
-from hpa_kit.training.objectives.segmentation import SegmentationObjective, pixel_focal_loss
-from hpa_kit.training.segmentation import FULL, CellMaps, load_segmentation_data
+from hpa_kit.training.data import Batch
+from hpa_kit.training.objectives.segmentation import (
+    FULL,
+    CellMaps,
+    SegmentationObjective,
+    load_segmentation_data,
+)
 
 CPU = torch.device("cpu")
 IDS = [f"00{number}e1" for number in range(13)]
@@ -147,21 +151,23 @@ def test_the_fingerprint_changes_where_a_pseudo_label_does(stage2, make_pseudo):
     assert one.fingerprint == again.fingerprint != other.fingerprint
 
 
+def pixel_loss(logits, targets):
+    return focal_loss(logits, targets, reduction="mean", soft=True)
+
+
 def test_the_loss_of_pixels_is_the_focal_loss_averaged_over_everything():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 20, 5, 5, generator=generator) * 5
     targets = (torch.rand(2, 20, 5, 5, generator=generator) > 0.5).float()
-    torch.testing.assert_close(
-        pixel_focal_loss(logits, targets), focal_loss(logits, targets, reduction="mean")
-    )
-    p, t = torch.tensor([0.3]), torch.tensor([0.6])
+    torch.testing.assert_close(pixel_loss(logits, targets), focal_loss(logits, targets, reduction="mean"))
+    p, t = torch.tensor([[0.3]]), torch.tensor([[0.6]])
     expected = -(t * p.log() + (1 - t) * (1 - p).log()) * (t - p) ** 2
-    torch.testing.assert_close(pixel_focal_loss(p.logit(), t), expected[0])
+    torch.testing.assert_close(pixel_loss(p.logit(), t), expected[0, 0])
 
 
 def test_the_loss_of_pixels_is_finite_in_half_precision():
-    logits = torch.tensor([100.0, -100.0, 0.0], dtype=torch.float16, requires_grad=True)
-    loss = pixel_focal_loss(logits, torch.tensor([0.0, 1.0, 0.5]))
+    logits = torch.tensor([[100.0, -100.0, 0.0]], dtype=torch.float16, requires_grad=True)
+    loss = pixel_loss(logits, torch.tensor([[0.0, 1.0, 0.5]]))
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
@@ -174,14 +180,14 @@ class _Drawn(torch.nn.Module):
         return fields
 
 
-def test_the_judge_says_how_well_each_class_that_is_shown_is_drawn(stage2):
+def test_an_evaluation_says_how_well_each_class_that_is_shown_is_drawn(stage2):
     targets = torch.zeros(1, 20, 4, 4, dtype=torch.uint8)
     targets[:, 0, :2], targets[:, 5, 2:], targets[:, 19, 0] = FULL, FULL, FULL
     logits = torch.full((1, 20, 4, 4), -9.0)
     logits[:, 0, :2], logits[:, 5, 3:], logits[:, 8] = 9.0, 9.0, 9.0  # all, half, and one that is not there
-    metrics = SegmentationObjective(_Drawn()).judge(_Drawn(), [Batch(logits, targets, torch.zeros(1))])
+    metrics = SegmentationObjective(_Drawn()).evaluate(_Drawn(), [Batch(logits, targets, torch.zeros(1))])
     assert metrics["macro_f1"] == pytest.approx((1 + 2 / 3) / 2)
-    assert metrics["val_loss"] == pytest.approx(float(pixel_focal_loss(logits, targets / 255)))
+    assert metrics["val_loss"] == pytest.approx(float(pixel_loss(logits, targets / 255)))
 
 
 def test_a_run_of_stage_2_learns_and_comes_back_as_a_member(stage2):

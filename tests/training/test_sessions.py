@@ -190,7 +190,7 @@ class Seconds:
 
 def wound(settings, **changes):
     seconds = Seconds()
-    return seconds, Clock(settings(**changes), now=seconds)
+    return seconds, Clock(settings(**changes).limits, now=seconds)
 
 
 def tick(seconds, clock, duration):

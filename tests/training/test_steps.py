@@ -8,8 +8,9 @@ from torch import nn
 from hpa_kit.config import TrainSettings
 from hpa_kit.errors import InputError
 from hpa_kit.training import Trainer, load_member, read_checkpoint, train
-from hpa_kit.training.checkpoint import random_state, restore_random_state, write_checkpoint
-from hpa_kit.training.optimisation import make_optimiser, make_scheduler, optimiser_state, restore_optimiser
+from hpa_kit.training.checkpoint import write_checkpoint
+from hpa_kit.training.optimisation import Schedule, make_optimiser, optimiser_state, restore_optimiser
+from hpa_kit.training.run_state import random_state, restore_random_state
 
 WITHOUT_BATCH_NORM = {"backbone": "test_convnext", "stride": 32, "ema": 0.0, "optimiser": "sgd", "lr": 0.05}
 
@@ -33,7 +34,7 @@ class Watched(Trainer):
     """Keeps the head's weights after each update."""
 
     def after_update(self):
-        self.__dict__.setdefault("seen", []).append(self.model.head.weight.detach().clone())
+        self.__dict__.setdefault("seen", []).append(self.state.model.head.weight.detach().clone())
         return super().after_update()
 
 
@@ -52,8 +53,8 @@ def test_weights_are_averaged_evenly_over_the_last_part_of_the_steps(settings):
 def test_evenly_averaged_weights_are_validated_with_batch_norm_statistics_of_their_own(settings):
     trainer = Trainer(settings(swa=0.1, epochs=1))
     run = trainer.fit()
-    averaged = trainer.averages.best_of(trainer.model)
-    assert averaged is not trainer.model
+    averaged = trainer.state.averages.best_of(trainer.state.model)
+    assert averaged is not trainer.state.model
     name, norm = next(
         (name, part) for name, part in averaged.named_modules() if isinstance(part, nn.BatchNorm2d)
     )
@@ -65,7 +66,7 @@ def test_evenly_averaged_weights_are_validated_with_batch_norm_statistics_of_the
         for batch in trainer.load_data().train.epoch(1):
             averaged(batch.fields)
     torch.testing.assert_close(kept, torch.stack(means).mean(dim=0))
-    assert not torch.allclose(kept, trainer.model.state_dict()[f"{name}.running_mean"])
+    assert not torch.allclose(kept, trainer.state.model.state_dict()[f"{name}.running_mean"])
     best = read_checkpoint(run / "best.safetensors").state
     assert best["averaged"] and torch.equal(best["model"][f"{name}.running_mean"], kept)
 
@@ -74,7 +75,7 @@ def test_while_weights_are_averaged_the_learning_rate_may_be_its_own(settings):
     made = settings(swa=0.75, swa_lr=0.25, lr=0.5, warmup=0.1)
     optimiser = make_optimiser(nn.Linear(2, 2), made)
     rates = []
-    schedule = make_scheduler(optimiser, made, total_steps=40)
+    schedule = Schedule(optimiser, made, total_steps=40)
     for step in range(40):
         schedule.step_update(step)
         rates.append(optimiser.param_groups[0]["lr"])
@@ -143,7 +144,7 @@ def test_how_many_processes_read_changes_nothing(settings, tmp_path):
 
 
 def test_readers_compute_with_one_thread_each():
-    from hpa_kit.training.dataset import Loader
+    from hpa_kit.training.data import Loader
 
     loader = Loader(Threads(), OneBatch(), workers=1, device=torch.device("cpu"))
     (batch,) = loader.epoch(1)

@@ -8,7 +8,7 @@ from hpa_kit.classes import CLASSES
 from hpa_kit.config import SubcategoriesSettings
 from hpa_kit.errors import InputError
 from hpa_kit.training.features_file import Features, read_features, write_features
-from hpa_kit.training.subcategory_table import make_subcategories, read_subcategories, write_subcategories
+from hpa_kit.training.subcategories import make_subcategories, read_subcategories, write_subcategories
 
 
 def fields(**labels):

@@ -1,11 +1,13 @@
 """An ArcFace network's objective: classes told apart by angles, with a margin."""
 
-from typing import Literal
+from typing import Any, Self
 
+import pandas as pd
 from torch import Tensor
 
+from hpa_kit.config import ArcFaceSettings, TrainSettings
 from hpa_kit.models import ArcFaceNet, add_margin, bce_loss, ce_loss, focal_loss
-from hpa_kit.training.dataset import Batch
+from hpa_kit.training.data import Batch
 from hpa_kit.training.objectives.base import Losses, Objective
 
 LOSSES = {"bce": bce_loss, "ce": ce_loss, "focal": focal_loss}
@@ -16,22 +18,22 @@ class ArcFaceObjective(Objective):
 
     Args:
         model: the network.
-        margin: angle added to the classes that a field shows, in radians.
-        loss: ``bce``, ``ce`` or ``focal``; all are summed over classes and averaged over fields.
-        plain_weight: weight of the same loss without margin; 0 leaves it out.
+        settings: ``margin``, the angle added to the classes that a field shows, in radians; ``loss``, all of
+            which are summed over classes and averaged over fields; ``plain_weight`` of the same loss without
+            margin, 0 leaving it out.
     """
 
     model: ArcFaceNet
 
-    def __init__(
-        self,
-        model: ArcFaceNet,
-        margin: float = 0.5,
-        loss: Literal["bce", "ce", "focal"] = "bce",
-        plain_weight: float = 0.0,
-    ) -> None:
+    def __init__(self, model: ArcFaceNet, settings: ArcFaceSettings) -> None:
         super().__init__(model)
-        self.margin, self.loss, self.plain_weight = margin, LOSSES[loss], plain_weight
+        self.margin, self.plain_weight = settings.margin, settings.plain_weight
+        self.loss = LOSSES[settings.loss]
+
+    @classmethod
+    def of(cls, settings: TrainSettings, model: Any, fields: pd.DataFrame) -> Self:
+        """The objective of a run; labels of fields stand in its batches."""
+        return cls(model, settings.arcface)
 
     def losses(self, batch: Batch, progress: float) -> Losses:
         """The loss with the margin and, where it has a weight, the one without."""
@@ -42,6 +44,6 @@ class ArcFaceObjective(Objective):
             losses["plain"] = self.plain_weight * self.loss(scale * cosines, batch.targets)
         return losses
 
-    def held_out_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def validation_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss without margin."""
         return self.loss(logits, targets)

@@ -1,20 +1,22 @@
-"""A CAM classifier's objective: a list of terms that share one pass of the whole fields."""
+"""A CAM classifier's objective: the sum of loss terms that share one forward pass of the whole fields."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, Self, cast
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hpa_kit.config import TrainSettings
 from hpa_kit.models import CamClassifier, CamHeads, focal_loss, mean_logits
-from hpa_kit.training.dataset import Batch
+from hpa_kit.training.data import Batch
 from hpa_kit.training.log import Metrics
 from hpa_kit.training.objectives.base import Losses, Objective
 
 
-class Pass(NamedTuple):
-    """The pass of whole fields that all terms share.
+class ForwardOutputs(NamedTuple):
+    """The forward pass of whole fields that all loss terms share.
 
     Attributes:
         model: the network, to look at parts of fields with.
@@ -31,40 +33,61 @@ class Pass(NamedTuple):
     heads: CamHeads
 
 
-class Term(Protocol):
-    """Part of a loss: looks at the shared pass, gives named losses that are weighted already."""
+class LossTerm(Protocol):
+    """Part of a loss: takes the shared forward outputs, gives named losses that are weighted already."""
 
-    def __call__(self, seen: Pass) -> Losses: ...
+    def __call__(self, outputs: ForwardOutputs) -> Losses: ...
 
 
 class CamObjective(Objective):
-    """The sum of terms over one pass.
+    """The focal loss of the image labels, and what further terms add, over one forward pass.
 
     Args:
         model: the classifier.
-        terms: at least one; their losses have different names.
+        terms: further ones; their losses have different names, and none is called ``focal``.
     """
 
     model: CamClassifier
 
-    def __init__(self, model: CamClassifier, terms: Sequence[Term]) -> None:
+    def __init__(self, model: CamClassifier, terms: Sequence[LossTerm] = ()) -> None:
         super().__init__(model)
         self.terms = tuple(terms)
+
+    @classmethod
+    def of(cls, settings: TrainSettings, model: Any, fields: pd.DataFrame) -> Self:
+        """Sub-categories from round 1 on, then the puzzle where it is asked for."""
+        terms: list[LossTerm] = []
+        subcategories = None
+        if settings.sc_cam.subcategories is not None:
+            from hpa_kit.training.subcategories import read_subcategories
+
+            table = read_subcategories(settings.sc_cam.subcategories)
+            numbers = torch.from_numpy(table.of_fields(fields)).to(model.head.weight.device)
+            subcategories = Subcategories(numbers, table.k, settings.sc_cam.weight)
+            terms.append(subcategories)
+        if settings.puzzle_cam.source != "off":
+            from hpa_kit.training.objectives.puzzle import Puzzle
+
+            terms.append(
+                Puzzle(settings.puzzle_cam, subcategories if settings.puzzle_cam.subcategories else None)
+            )
+        return cls(model, terms)
 
     def losses(self, batch: Batch, progress: float) -> Losses:
         """All terms' losses by name."""
         normalised = self.model.input(batch.fields)
-        seen = Pass(self.model, batch, progress, normalised, self.model.forward_heads(normalised))
-        found: Losses = {}
+        heads = self.model.forward_heads(normalised)
+        outputs = ForwardOutputs(self.model, batch, progress, normalised, heads)
+        found = {"focal": focal_loss(mean_logits(heads.maps), batch.targets)}
         for term in self.terms:
-            found |= term(seen)
+            found |= term(outputs)
         return found
 
-    def judge(self, model: nn.Module, batches: Iterable[Batch]) -> Metrics:
+    def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Metrics:
         """As of any objective, by the location classes; the sub-categories' own loss is told beside."""
         term = next((term for term in self.terms if isinstance(term, Subcategories)), None)
         if term is None:
-            return super().judge(model, batches)
+            return super().evaluate(model, batches)
         classifier = cast(CamClassifier, model)
         logits, targets, losses = [], [], []
         for batch in batches:
@@ -74,11 +97,6 @@ class CamObjective(Objective):
             losses.append(term.loss(heads, batch) * len(batch.targets))
         mean = float(torch.stack(losses).sum()) / sum(map(len, targets))
         return self.metrics(torch.cat(logits), torch.cat(targets)) | {"val_subcategories": mean}
-
-
-def classification(seen: Pass) -> Losses:
-    """The term that every classifier has: the focal loss of its logits against the image labels."""
-    return {"focal": focal_loss(mean_logits(seen.heads.maps), seen.batch.targets)}
 
 
 class Subcategories:
@@ -100,9 +118,9 @@ class Subcategories:
         return functional.one_hot(rows + 1, self.k + 1)[..., 1:].flatten(1).to(torch.float32)
 
     def loss(self, heads: CamHeads, batch: Batch) -> Tensor:
-        """The loss of a pass, not weighted."""
+        """The loss of a batch's heads, not weighted."""
         assert heads.subcategory_maps is not None
         return focal_loss(mean_logits(heads.subcategory_maps), self.targets(batch.numbers))
 
-    def __call__(self, seen: Pass) -> Losses:
-        return {"subcategories": self.weight * self.loss(seen.heads, seen.batch)}
+    def __call__(self, outputs: ForwardOutputs) -> Losses:
+        return {"subcategories": self.weight * self.loss(outputs.heads, outputs.batch)}

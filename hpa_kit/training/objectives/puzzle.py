@@ -1,19 +1,17 @@
 """Puzzle-CAM: the tiles of a field, looked at one by one, are to show what the whole field shows."""
 
-import math
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hpa_kit.config import PuzzleCamSettings
 from hpa_kit.errors import InputError
 from hpa_kit.models import focal_loss, mean_logits
 from hpa_kit.training.objectives.base import Losses
-from hpa_kit.training.objectives.cam import Pass, Subcategories
+from hpa_kit.training.objectives.cam import ForwardOutputs, Subcategories
 
 _RISING = 0.5  # the part of training over which the difference gets its full weight
-_LEAST_MAXIMUM = 1e-5
+_MIN_MAXIMUM = 1e-5
 
 
 class Puzzle:
@@ -24,52 +22,38 @@ class Puzzle:
     weight rises linearly from 0 over the first half of training. Gradients flow through both.
 
     Args:
-        tiles: 4, 9 or 16.
-        source: ``cam`` compares class maps, ``features`` the feature maps under them.
-        weight: largest weight of the difference.
-        tile_weight: weight of the focal loss of each tile's own logits against the image label.
-        masked: only maps of classes that the field shows count; the mean still goes over all.
+        settings: ``tiles``; the ``source`` of what is compared, class maps or the feature maps under them;
+            weights. ``masked`` leaves out maps of classes that the field lacks; the mean still goes over all.
         subcategories: do all of this for their maps too, against these targets.
 
     Source: Jo and Yu, Puzzle-CAM (2021, arXiv 2101.11253), in the form of the 15th-place solution: the paper
     takes the mean logits of the merged map instead of each tile's.
     """
 
-    def __init__(
-        self,
-        tiles: int = 4,
-        source: Literal["cam", "features"] = "cam",
-        weight: float = 4.0,
-        tile_weight: float = 1.0,
-        masked: bool = False,
-        subcategories: Subcategories | None = None,
-    ) -> None:
-        self.per_side = math.isqrt(tiles)
-        if self.per_side**2 != tiles or tiles < 4:
-            raise InputError(f"puzzle: {tiles} tiles make no square of 2 or more a side; expected 4, 9 or 16")
-        self.source, self.weight, self.tile_weight = source, weight, tile_weight
-        self.masked, self.subcategories = masked, subcategories
+    def __init__(self, settings: PuzzleCamSettings, subcategories: Subcategories | None = None) -> None:
+        self.settings, self.subcategories = settings, subcategories
+        self.per_side = settings.per_side
 
     def ramp(self, progress: float) -> float:
         """The weight of the difference when that part of all steps is done."""
-        return self.weight * min(1.0, progress / _RISING)
+        return self.settings.weight * min(1.0, progress / _RISING)
 
-    def __call__(self, seen: Pass) -> Losses:
-        whole, targets = seen.heads, seen.batch.targets
-        parts = seen.model.forward_heads(cut_tiles(seen.normalised, self.per_side))
-        alpha = self.ramp(seen.progress)
-        losses = {"tiles": self.tile_weight * self._classified(parts.maps, targets)}
-        if self.source == "features":
+    def __call__(self, outputs: ForwardOutputs) -> Losses:
+        settings, whole, targets = self.settings, outputs.heads, outputs.batch.targets
+        parts = outputs.model.forward_heads(cut_tiles(outputs.normalised, self.per_side))
+        alpha = self.ramp(outputs.progress)
+        losses = {"tiles": settings.tile_weight * self._classified(parts.maps, targets)}
+        if settings.source == "features":
             losses["puzzle"] = alpha * self._difference(parts.features, whole.features, None)
         else:
             losses["puzzle"] = alpha * self._difference(parts.maps, whole.maps, targets)
         if self.subcategories is None:
             return losses
         assert parts.subcategory_maps is not None and whole.subcategory_maps is not None
-        sub_targets = self.subcategories.targets(seen.batch.numbers)
+        sub_targets = self.subcategories.targets(outputs.batch.numbers)
         loss = self._classified(parts.subcategory_maps, sub_targets)
-        losses["subcategory_tiles"] = self.subcategories.weight * self.tile_weight * loss
-        if self.source == "cam":
+        losses["subcategory_tiles"] = self.subcategories.weight * settings.tile_weight * loss
+        if settings.source == "cam":
             difference = self._difference(parts.subcategory_maps, whole.subcategory_maps, sub_targets)
             losses["subcategory_puzzle"] = alpha * difference
         return losses
@@ -86,7 +70,7 @@ class Puzzle:
                 "stride"
             )
         difference = (scaled_cam(merged) - scaled_cam(whole)).abs()
-        if self.masked and targets is not None:
+        if self.settings.masked and targets is not None:
             difference = difference * targets[:, :, None, None]
         return difference.mean()
 
@@ -121,4 +105,4 @@ def merge_tiles(maps: Tensor, per_side: int) -> Tensor:
 def scaled_cam(maps: Tensor) -> Tensor:
     """Raw maps (B, C, h, w) -> CAM, float32: cut at 0, each map divided by its own maximum (+1e-5)."""
     cam = functional.relu(maps.float())
-    return cam / (cam.amax(dim=(-2, -1), keepdim=True) + _LEAST_MAXIMUM)
+    return cam / (cam.amax(dim=(-2, -1), keepdim=True) + _MIN_MAXIMUM)

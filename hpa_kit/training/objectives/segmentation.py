@@ -1,66 +1,195 @@
-"""Stage 2's objective: maps of the classes, pixel by pixel."""
+"""Stage 2: a segmentation network that learns pseudo labels of cells, drawn into maps after augmentation."""
 
-from collections.abc import Iterable
+import warnings
+import zlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.utils.data import Dataset
+from tqdm import tqdm
 
+from hpa_kit.cells import MaskFolder, resized
 from hpa_kit.classes import N_CLASSES
-from hpa_kit.training.dataset import Batch
+from hpa_kit.config import TrainSettings
+from hpa_kit.data import FieldStore, PseudoLabels, read_pseudo_labels
+from hpa_kit.devices import cpus
+from hpa_kit.errors import InputError
+from hpa_kit.flow import Failure, attempt, run_ahead
+from hpa_kit.models import focal_loss
+from hpa_kit.training.augmentation import Augmentation
+from hpa_kit.training.data import Batch, Draw, Row, RunFields, TrainingData, load_batches, read_run_fields
 from hpa_kit.training.log import Metrics
-from hpa_kit.training.objectives.base import Losses, Objective
-from hpa_kit.training.targets import FULL
+from hpa_kit.training.objectives.base import Losses, Objective, class_counts, macro_f1
+from hpa_kit.training.processes import Processes
+from hpa_kit.training.targets import FULL, make_soft_target, make_target
+
+
+def load_segmentation_data(
+    settings: TrainSettings, device: torch.device, processes: Processes | None = None
+) -> TrainingData:
+    """The batches of a run that learns from pseudo labels.
+
+    Fields without pseudo labels are left out, with a warning. Targets are uint8 (B, 20, S, S), a target of 1
+    being 255.
+
+    Args:
+        settings: of the run; ``pseudo_labels`` is set.
+        device: where batches go.
+        processes: that train together.
+
+    Raises:
+        InputError: as :func:`~hpa_kit.training.data.read_run_fields`; or pseudo labels or label maps are
+            missing, damaged, or do not belong together.
+    """
+    if settings.pseudo_labels is None:
+        raise InputError("train: network unet needs pseudo_labels, a folder of hpa-kit pseudo-labels")
+    # Before the fields are read, which takes longer.
+    pseudo = read_pseudo_labels(settings.pseudo_labels, settings.masks)
+    fields = _with_pseudo_labels(read_run_fields(settings), pseudo, settings.pseudo_labels)
+    cells = CellMaps(pseudo, fields.folds["ID"].tolist(), settings.size)
+
+    def dataset(augmentation: Augmentation) -> SegmentationDataset:
+        return SegmentationDataset(fields.store, cells, pseudo, augmentation, settings.threshold)
+
+    data = load_batches(settings, fields, dataset, device, processes or Processes())
+    # The fingerprint is to change where a pseudo label does.
+    sums = [zlib.crc32(pseudo.scores[id].tobytes()) if id in pseudo.scores else 0 for id in cells.ids]
+    return data._replace(folds=data.folds.assign(PseudoLabels=sums))
 
 
 class SegmentationObjective(Objective):
     """A segmentation network that learns maps uint8 (B, 20, S, S), a target of 1 being 255.
 
-    Judged by the loss, and by the macro F1 of pixels: how well each class is drawn that any cell shows.
+    It is judged by the loss, and by the macro F1 of pixels: how well each class is drawn that any cell shows.
     """
+
+    load_data = staticmethod(load_segmentation_data)
 
     def losses(self, batch: Batch, progress: float) -> Losses:
         """The focal loss of pixels."""
-        return {"focal": pixel_focal_loss(self.model(batch.fields), batch.targets / FULL)}
+        return {"focal": _pixel_loss(self.model(batch.fields), batch.targets / FULL)}
 
-    def judge(self, model: nn.Module, batches: Iterable[Batch]) -> Metrics:
-        """The mean loss of held-out fields, and the macro F1 of their pixels."""
-        counts = torch.zeros(3, N_CLASSES, dtype=torch.float64)
+    def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Metrics:
+        """The mean loss of validation fields, and the macro F1 of their pixels."""
+        counts = np.zeros((3, N_CLASSES), np.int64)
         total, fields = 0.0, 0
         for batch in batches:
             logits, targets = model(batch.fields).float(), batch.targets / FULL
-            total += float(pixel_focal_loss(logits, targets)) * len(targets)
+            total += float(_pixel_loss(logits, targets)) * len(targets)
             fields += len(targets)
-            counts += _pixel_counts(logits[:, :N_CLASSES] > 0, targets[:, :N_CLASSES] > 0.5).cpu()
-        return {"val_loss": total / fields, "macro_f1": _macro_f1(counts)}
+            counts += class_counts(logits[:, :N_CLASSES] > 0, targets[:, :N_CLASSES] > 0.5)
+        return {"val_loss": total / fields, "macro_f1": macro_f1(counts)}
 
 
-def pixel_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Focal loss with γ 2, averaged over everything: BCE × (target − p)².
+def _pixel_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return focal_loss(logits, targets, reduction="mean", soft=True)
 
-    Of targets 0 and 1 it is the focal loss of the 15th place's segmentation; for those between it is the
-    quality focal loss of Li et al., Generalized Focal Loss (2020). In float32, whatever the logits are.
+
+class SegmentationDataset(Dataset[Row]):
+    """Fields, and targets drawn from their augmented label maps, by :class:`~hpa_kit.training.dataset.Draw`.
 
     Args:
-        logits: float, any shape.
-        targets: float in [0, 1], the same shape.
-
-    Returns:
-        float32 scalar.
+        store: all fields.
+        cells: their label maps.
+        pseudo: the cells' scores.
+        augmentation: how field and label map are changed.
+        threshold: confidence from which a cell is drawn in a class; soft pseudo labels know none.
     """
-    logits, targets = logits.float(), targets.float()
-    bce = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return (bce * (targets - logits.sigmoid()).square()).mean()
+
+    def __init__(
+        self,
+        store: FieldStore,
+        cells: "CellMaps",
+        pseudo: PseudoLabels,
+        augmentation: Augmentation,
+        threshold: float,
+    ) -> None:
+        self.store, self.cells, self.pseudo = store, cells, pseudo
+        self.augmentation, self.threshold = augmentation, threshold
+
+    def __getitem__(self, draw: Draw) -> Row:
+        number = draw.number
+        image, labels = self.augmentation(self.store[number], draw.seed, mask=self.cells[number])
+        scores = self.pseudo.scores[self.cells.ids[number]]
+        if self.pseudo.soft:
+            return image, make_soft_target(labels, scores), number
+        return image, make_target(labels, scores, self.threshold) * np.uint8(FULL), number
 
 
-def _pixel_counts(given: Tensor, true: Tensor) -> Tensor:
-    """Pixels of each class that are both, given, and true: (3, classes)."""
-    parts = [(given & true), given, true]
-    return torch.stack([part.sum(dim=(0, 2, 3)) for part in parts]).double()
+class CellMaps:
+    """Label maps of cells at their training size, by the number of their field; kept in memory, packed.
+
+    A packed map of 512² takes some 10 kB, so those of all the competition's fields take 0.2 GB.
+
+    Args:
+        pseudo: tells where they are; fields that it lacks have none.
+        ids: the fields by their number.
+        size: side in pixels.
+
+    Raises:
+        InputError: label maps are missing, damaged, or hold other numbers of cells than the pseudo labels.
+    """
+
+    def __init__(self, pseudo: PseudoLabels, ids: Sequence[str], size: int) -> None:
+        self.ids, self.size = list(ids), size
+        folders = [MaskFolder(folder) for folder in pseudo.masks]
+
+        def packed(id: str) -> bytes | Failure:
+            return attempt(self._packed, folders, pseudo, id) if id in pseudo.scores else b""
+
+        threads = cpus()
+        with ThreadPoolExecutor(threads, "label maps") as pool:
+            maps = run_ahead(pool, packed, self.ids, 2 * threads)
+            read = list(tqdm(maps, "read label maps", len(self.ids), unit="field", leave=False))
+        for folder in folders:
+            folder.report()
+        failed = [found.reason for found in read if isinstance(found, Failure)]
+        if failed:
+            raise InputError(f"train: label maps of {len(failed)} of {len(self.ids)} fields: {failed[0]}")
+        self._maps = [found for found in read if not isinstance(found, Failure)]
+
+    def __getitem__(self, number: int) -> NDArray[np.int32]:
+        """The label map of a field, int32 (size, size)."""
+        data = zlib.decompress(self._maps[number])
+        flat = np.frombuffer(data, f"u{len(data) // self.size**2}")
+        return flat.reshape(self.size, self.size).astype(np.int32)
+
+    def _packed(self, folders: Sequence[MaskFolder], pseudo: PseudoLabels, id: str) -> bytes:
+        folder = next((folder for folder in folders if folder.has(id)), folders[-1])
+        cells = folder.read_cells(id)
+        _check_count(folder.folder, id, int(cells.max(initial=0)), len(pseudo.scores[id]))
+        small = resized(cells, (self.size, self.size))
+        # In the smallest type that holds the numbers, which the length tells again.
+        return zlib.compress(small.astype(np.min_scalar_type(int(small.max()))).tobytes(), 1)
 
 
-def _macro_f1(counts: Tensor) -> float:
-    """The mean F1 over classes that any pixel shows; NaN where none does."""
-    hits, given, true = counts
-    shown = true > 0
-    return float((2 * hits / (given + true).clamp_min(1))[shown].mean())
+def _check_count(folder: Path, id: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise InputError(
+            f"label maps: {folder}, ID {id}: {found} cells, the pseudo labels have {expected}; give as masks "
+            "the label maps that they were made with"
+        )
+
+
+def _with_pseudo_labels(fields: RunFields, pseudo: PseudoLabels, folder: Path) -> RunFields:
+    """The fields without those that have no pseudo labels, which neither part gets."""
+    there = fields.folds["ID"].isin(pseudo.scores.keys()).to_numpy()
+    train, validation = fields.train[there[fields.train]], fields.validation[there[fields.validation]]
+    if len(train) < 2 or len(validation) < 1:
+        raise InputError(
+            f"train: {folder} has pseudo labels of {len(train)} fields to learn from and of "
+            f"{len(validation)} to validate on; expected 2 and 1 at least"
+        )
+    if not there.all():
+        example = fields.folds["ID"][~there].iloc[0]
+        warnings.warn(
+            f"train: {(~there).sum()} of {len(there)} fields have no pseudo labels in {folder}, such as ID "
+            f"{example}; left out",
+            stacklevel=3,
+        )
+    return fields._replace(train=train, validation=validation)
