@@ -62,7 +62,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("picture s.csv data --out p.png", "picture: p.png", IMAGES),
         ("report s.csv --data data --out r.html", "1 of 1 fields shown", IMAGES),
         ("simulate new --train 0 --test 1 --size 64 --workers 1", "competition: new", IMAGES | {"skimage"}),
-        ("infer data --members runs/nothing --out o.csv", "", IMAGES | {"timm", "torch", "torchvision"}),
+        ("infer data --members runs/nothing --out o.csv", "", IMAGES | {"torch"}),
         ("segment nothing --out maps", "", IMAGES),
         ("store nothing --out store", "", IMAGES),
     ],
