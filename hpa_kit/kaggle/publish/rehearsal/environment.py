@@ -119,7 +119,10 @@ def shared_files(projects: Iterable[str]) -> set[str]:
         if name in seen or name in ("numpy", "pillow"):
             continue
         seen.add(name)
-        distribution = importlib.metadata.distribution(name)
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # torch works without it here
         found |= {file.parts[0] for file in distribution.files or ()}
         for requirement in map(Requirement, distribution.requires or ()):
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
