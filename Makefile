@@ -46,7 +46,8 @@ format: $(VENV)/ready  ## ruff, with changes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-sync: $(VENV)/ready  ## bring each notebook's .ipynb in step with its .py
+sync: $(VENV)/ready  ## the bootstrap cell into both notebooks' .py, and each .ipynb in step with its .py
+	$(BIN)/python -m hpa_kit.kaggle.publish.notebooks
 	$(BIN)/jupytext --sync notebooks/*.py
 
 bench: $(VENV)/ready  ## benchmarks against the usual way

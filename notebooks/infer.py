@@ -44,6 +44,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -51,7 +52,7 @@ started = time.time()
 MARK = "hpa_kit/kaggle/"
 
 
-def places(inputs):
+def places(inputs: str) -> Iterator[Path]:
     """Every folder and zip under inputs, the shallowest first; folders of images are not opened."""
     level = [Path(inputs)]
     for _ in range(8):
@@ -61,7 +62,7 @@ def places(inputs):
         level = sorted(Path(e.path) for e in entries if e.is_dir() or e.name.lower().endswith(".zip"))
 
 
-def kit_in(place):
+def kit_in(place: Path) -> Path | None:
     """The folder of the kit that a folder, or a zip, holds; None where it holds none."""
     if not place.is_file():
         return place if (place / MARK).is_dir() else None
@@ -76,7 +77,7 @@ def kit_in(place):
         return unpacked / min(inside, key=len).partition(MARK)[0]
 
 
-def build_of(kit):
+def build_of(kit: Path) -> str:
     """The build of a kit; an error where a file is not as its manifest says."""
     files = json.loads((kit / "manifest.json").read_text(encoding="utf-8"))["files"]
     for name, expected in files.items():
@@ -87,9 +88,10 @@ def build_of(kit):
     return sha256("".join(f"{files[name]}  {name}\n" for name in sorted(files)).encode()).hexdigest()[:12]
 
 
-def find_kit(inputs):
+def find_kit(inputs: str) -> Path:
     """The kit under inputs that is as it was built; where none is attached, the checkout around here."""
-    builds, kits, said = {}, [], ""
+    builds: dict[str, tuple[Path, Path]] = {}
+    kits, said = list[Path](), ""
     for place in places(inputs):
         try:
             kit = kit_in(place)
@@ -111,10 +113,11 @@ def find_kit(inputs):
     return kits[0]
 
 
-sys.path.insert(0, str(find_kit(inputs)))
-from hpa_kit import kaggle
+if __name__ == "__main__":  # as in a notebook
+    sys.path.insert(0, str(find_kit(inputs)))
+    from hpa_kit import kaggle
 
-kaggle.bootstrap()
+    kaggle.bootstrap()
 
 # %% [markdown]
 # What this machine has. Each GPU is tried with a tiny operation, because a card that today's torch no longer

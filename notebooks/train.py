@@ -46,6 +46,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -53,7 +54,7 @@ started = time.time()
 MARK = "hpa_kit/kaggle/"
 
 
-def places(inputs):
+def places(inputs: str) -> Iterator[Path]:
     """Every folder and zip under inputs, the shallowest first; folders of images are not opened."""
     level = [Path(inputs)]
     for _ in range(8):
@@ -63,7 +64,7 @@ def places(inputs):
         level = sorted(Path(e.path) for e in entries if e.is_dir() or e.name.lower().endswith(".zip"))
 
 
-def kit_in(place):
+def kit_in(place: Path) -> Path | None:
     """The folder of the kit that a folder, or a zip, holds; None where it holds none."""
     if not place.is_file():
         return place if (place / MARK).is_dir() else None
@@ -78,7 +79,7 @@ def kit_in(place):
         return unpacked / min(inside, key=len).partition(MARK)[0]
 
 
-def build_of(kit):
+def build_of(kit: Path) -> str:
     """The build of a kit; an error where a file is not as its manifest says."""
     files = json.loads((kit / "manifest.json").read_text(encoding="utf-8"))["files"]
     for name, expected in files.items():
@@ -89,9 +90,10 @@ def build_of(kit):
     return sha256("".join(f"{files[name]}  {name}\n" for name in sorted(files)).encode()).hexdigest()[:12]
 
 
-def find_kit(inputs):
+def find_kit(inputs: str) -> Path:
     """The kit under inputs that is as it was built; where none is attached, the checkout around here."""
-    builds, kits, said = {}, [], ""
+    builds: dict[str, tuple[Path, Path]] = {}
+    kits, said = list[Path](), ""
     for place in places(inputs):
         try:
             kit = kit_in(place)
@@ -113,10 +115,11 @@ def find_kit(inputs):
     return kits[0]
 
 
-sys.path.insert(0, str(find_kit(inputs)))
-from hpa_kit import kaggle
+if __name__ == "__main__":  # as in a notebook
+    sys.path.insert(0, str(find_kit(inputs)))
+    from hpa_kit import kaggle
 
-kaggle.bootstrap()
+    kaggle.bootstrap()
 
 # %% [markdown]
 # What this machine has. Each GPU is tried with a tiny operation, because a card that today's torch no longer
@@ -137,14 +140,15 @@ from hpa_kit.classes import CLASSES, multi_hot, parse_label
 from hpa_kit.config import TrainSettings
 from hpa_kit.training import find_start, run_folds
 
+attached_for_more = [pretrained, *settings.values()]  # such as folds_of: no run to go on from
 chosen = kaggle.notebook_settings(
     TrainSettings,
     globals(),
     data=kaggle.find_competition(data, [inputs]),
     out=kaggle.output_path("run", out, working),
-    resume_from=None if resume_from is False else kaggle.find_run(resume_from, [inputs]),
+    resume_from=None if resume_from is False else kaggle.find_run(resume_from, [inputs], attached_for_more),
     time_limit=time_limit or kaggle.session_hours(time.time() - started),
-    device=environment.device(device),
+    device=environment.device(device, several=False),
 )
 divided = run_folds(chosen)
 print(f"{len(divided)} fields of {chosen.data}, {chosen.folds} folds; fold {chosen.fold} is validated on")

@@ -4,16 +4,21 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hpa_kit.kaggle import bundle
 
-
-def add_kaggle(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Add these commands to the parser; ``prints`` says of which the text is the result."""
-    actions = commands.add_parser(
-        "kaggle", help="datasets, notebooks and a rehearsal for Kaggle"
-    ).add_subparsers(dest="action", required=True, metavar="ACTION")
+def add_kaggle(parser: argparse.ArgumentParser) -> None:
+    """Add its commands to the parser of ``kaggle``; ``prints`` says of which the text is the result."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     sub = _add(actions, "bundle", "zip hpa_kit and its wheels into a Kaggle dataset", _bundle)
-    bundle.add_arguments(sub)
+    sub.add_argument(
+        "out", nargs="?", type=Path, default=Path("dist"), help="folder to write (default: dist)"
+    )
+    sub.add_argument("--owner", help="Kaggle user (default: the one in kernel-metadata.json)")
+    sub.add_argument(
+        "--hpacellseg",
+        type=Path,
+        metavar="PATH",
+        help="wheel or checkout of HPA-Cell-Segmentation, to put its wheel in too; later builds keep it",
+    )
 
     sub = _add(actions, "weights", "members, or published cell networks, as a Kaggle dataset", _weights)
     sub.add_argument(
@@ -88,14 +93,16 @@ def _add(actions: Any, name: str, text: str, function: Any, prints: bool = False
 
 
 def _bundle(arguments: argparse.Namespace) -> int:
-    bundle.build_bundle(arguments.out, arguments.owner, hpacellseg=arguments.hpacellseg)
+    from hpa_kit.kaggle.publish.bundle import build_bundle
+    from hpa_kit.kaggle.publish.dataset import find_checkout
+
+    build_bundle(arguments.out, arguments.owner, find_checkout(), arguments.hpacellseg)
     return 0
 
 
 def _weights(arguments: argparse.Namespace) -> int:
-    from hpa_kit.kaggle.checkout import find_checkout
-    from hpa_kit.kaggle.dataset import find_owner
-    from hpa_kit.kaggle.weights import weights_dataset
+    from hpa_kit.kaggle.publish.dataset import find_checkout, find_owner
+    from hpa_kit.kaggle.publish.weights import weights_dataset
 
     owner = arguments.owner or find_owner(find_checkout())
     weights_dataset(arguments.sources, arguments.out, owner, arguments.licence)
@@ -103,52 +110,47 @@ def _weights(arguments: argparse.Namespace) -> int:
 
 
 def _metadata(arguments: argparse.Namespace) -> int:
-    from hpa_kit.kaggle.checkout import find_checkout
-    from hpa_kit.kaggle.mends import metadata_mend
-    from hpa_kit.kaggle.metadata import check_metadata, find_placeholders
-    from hpa_kit.kaggle.notebooks import NOTEBOOKS, write_metadata
+    from hpa_kit.kaggle.publish.dataset import find_checkout
+    from hpa_kit.kaggle.publish.metadata import NOTEBOOKS, check_metadata, find_placeholders
+    from hpa_kit.kaggle.publish.notebooks import write_metadata
 
     if arguments.file is not None:
         paths = [arguments.file]
-        faults = check_metadata(arguments.file)
+        lines = [str(fault) for fault in check_metadata(arguments.file)]
     else:
         chosen = (arguments.owner, arguments.add, arguments.to, arguments.remove)
         written = write_metadata(find_checkout(), *chosen)
         for path, changed in written.items():
             print(f"{path}: {'written' if changed else 'as it should be'}")
         paths = list(written)
-        faults = [
-            f"{fault} -> {metadata_mend(fault, notebook, path)}"
-            for notebook, path in zip(NOTEBOOKS.values(), paths, strict=True)
-            for fault in check_metadata(path)
-        ]
-    for line in faults or [line for path in paths for line in find_placeholders(path)]:
+        checked = zip(paths, NOTEBOOKS.values(), strict=True)
+        faults = [fault for path, notebook in checked for fault in check_metadata(path, notebook)]
+        lines = [f"{fault} -> {fault.fix}" for fault in faults]
+    for line in lines or [line for path in paths for line in find_placeholders(path)]:
         print(line)
-    return 1 if faults else 0
+    return 1 if lines else 0
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from hpa_kit.kaggle.checkout import find_checkout
-    from hpa_kit.kaggle.notebooks import NOTEBOOKS
-    from hpa_kit.kaggle.status import off_path, status, unseen
+    from hpa_kit.kaggle.publish.dataset import Fault, find_checkout
+    from hpa_kit.kaggle.publish.metadata import NOTEBOOKS
+    from hpa_kit.kaggle.publish.status import off_path, status, unseen
 
     source = find_checkout()
-    steps = status(source, arguments.dist, arguments.members)
-    print(*steps, sep="\n")
-    for line in [*off_path(source), *(f"not seen from here: {line}" for line in unseen(source))]:
-        print(f"      {line}")
-    open_ones = sum(step.mend is not None for step in steps)
-    print(
-        f"{open_ones} {'thing' if open_ones == 1 else 'things'} to do"
-        if open_ones
-        else f"ready: {NOTEBOOKS['infer'].push()}"
-    )
-    return 1 if open_ones else 0
+    lines = status(source, arguments.dist, arguments.members)
+    for line in lines:
+        print(f"to do {line} -> {line.fix}" if isinstance(line, Fault) else f"ok    {line}")
+    for hint in [*off_path(source), *(f"not seen from here: {line}" for line in unseen(source))]:
+        print(f"      {hint}")
+    number = sum(isinstance(line, Fault) for line in lines)
+    things = f"{number} {'thing' if number == 1 else 'things'} to do"
+    print(things if number else f"ready: {NOTEBOOKS['infer'].push()}")
+    return 1 if number else 0
 
 
 def _rehearse(arguments: argparse.Namespace) -> int:
-    from hpa_kit.kaggle.checkout import find_checkout
-    from hpa_kit.kaggle.rehearsal import Own, Plan, rehearse
+    from hpa_kit.kaggle.publish.dataset import find_checkout
+    from hpa_kit.kaggle.publish.rehearsal import Own, Plan, rehearse
 
     own = Own(arguments.members_dataset, arguments.cells_dataset, arguments.data, arguments.hpacellseg)
     plan = Plan(arguments.out, arguments.environment, arguments.train, arguments.test, arguments.size, own)

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpa_kit import __version__
 from hpa_kit.cli.commands import COMMANDS, Command
-from hpa_kit.cli.kaggle import add_kaggle
-from hpa_kit.cli.others import add_others
+from hpa_kit.cli.others import OTHERS
 from hpa_kit.cli.streams import all_printed, dropped_output, plain_output, silence_stdout
 from hpa_kit.errors import InputError
 from hpa_kit.files import ReaderGone, disk_full, is_full
@@ -73,21 +72,22 @@ def _path(text: str) -> Path:
 
 
 def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """A parser of the command that words begin with; of all commands where that is none with settings."""
+    """Make the parser, with the options of the command that is asked for; the others are names and texts."""
     parser = _Parser(prog="hpa-kit", description="Where in each single cell a protein sits.")
     parser.add_argument("--version", action="version", version=f"hpa-kit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    asked = [command for command in COMMANDS if words[:1] == [command.name]]
-    if words[:1] != ["kaggle"]:  # which starts before anything is installed, so without pydantic
-        for command in asked or COMMANDS:
-            sub = commands.add_parser(
-                command.name, help=command.help, description=command.help, allow_abbrev=False
-            )
+    asked = next((word for word in words if not word.startswith("-")), None)
+    for command in COMMANDS:
+        sub = commands.add_parser(
+            command.name, help=command.help, description=command.help, allow_abbrev=False
+        )
+        sub.set_defaults(settings_command=command)
+        if command.name == asked:
             _add_settings(sub, command)
-            sub.set_defaults(settings_command=command)
-    if not asked:
-        add_others(commands)
-        add_kaggle(commands)
+    for other in OTHERS:
+        sub = commands.add_parser(other.name, help=other.help, description=other.help)
+        if other.name == asked:
+            other.add(sub)
     return parser
 
 
@@ -104,6 +104,19 @@ def settings_of(command: Command, arguments: argparse.Namespace) -> "Settings":
     if arguments.config is None:
         return make_settings(command.settings, given, source=f"hpa-kit {command.name}")
     return make_settings(command.settings, read_yaml(arguments.config), given, source=str(arguments.config))
+
+
+def _not_installed(error: ModuleNotFoundError) -> InputError:
+    """What to do about a package that is missing, or a part of the kit that its dataset on Kaggle lacks."""
+    name = error.name or "hpa_kit"
+    if name.startswith("hpa_kit.kaggle.publish."):
+        return InputError("kaggle: this runs in a checkout of hpa-kit; its dataset has only what Kaggle runs")
+    if name.partition(".")[0] == "hpa_kit":
+        raise error
+    return InputError(
+        f"{name} is missing; `make .venv` installs it, then .venv/bin/hpa-kit finds it; only "
+        "`kaggle metadata` and `kaggle status` need nothing but Python"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -152,14 +165,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _refuse(error)
     except ModuleNotFoundError as error:
-        if (error.name or "hpa_kit").partition(".")[0] == "hpa_kit":
-            raise
-        return _refuse(
-            InputError(
-                f"{error.name} is missing; `make .venv` installs it, then .venv/bin/hpa-kit finds it; only "
-                "`kaggle metadata` and `kaggle status` need nothing but Python"
-            )
-        )
+        return _refuse(_not_installed(error))
     except OSError as error:  # of a file that something else writes, such as a journal or TensorBoard's
         if is_full(error):
             return _refuse(disk_full(error.filename or "a file", error))

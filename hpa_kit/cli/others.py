@@ -1,54 +1,69 @@
-"""Commands with a parser of their own: evaluate, check, picture, runs, weights."""
+"""Commands with options of their own: evaluate, check, picture, runs, weights, kaggle."""
 
 import argparse
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+from hpa_kit.cli.kaggle import add_kaggle
 from hpa_kit.cli.streams import takes_unicode, tell
 
 log = logging.getLogger(__name__)
 
 
-def add_others(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Add these commands to the parser; ``prints`` says of which the text is the result."""
-    sub = commands.add_parser("evaluate", help="score a submission against the truth of every cell")
-    sub.add_argument("truth", type=Path, help="truth CSV: class and mask pairs")
-    sub.add_argument("submission", type=Path, help="submission CSV")
-    sub.add_argument("--verified", choices=("all", "present"), default="all", help="which detections count")
-    sub.add_argument("--iou", type=float, default=0.6, help="mask IoU of a match (default: 0.6)")
-    sub.add_argument("--json", action="store_true", help="print JSON: mean_ap and ap per class")
-    sub.set_defaults(function=_evaluate, prints=True)
+class Other(NamedTuple):
+    """A command that has no settings class; its parser's ``prints`` says whether the text is its result."""
 
-    sub = commands.add_parser("check", help="find every way in which Kaggle would reject a submission")
-    sub.add_argument("submission", type=Path, help="submission CSV")
-    sub.add_argument("--sample", type=Path, required=True, help="sample_submission.csv")
-    sub.set_defaults(function=_check, prints=True)
+    name: str
+    help: str
+    add: Callable[[argparse.ArgumentParser], None]  # its options to its parser
 
-    sub = commands.add_parser("picture", help="draw a submission's cells and classes over its fields")
-    sub.add_argument("submission", type=Path, help="submission CSV")
-    sub.add_argument("data", type=Path, help="competition folder, or a folder of images")
-    sub.add_argument("--out", type=Path, required=True, help="PNG to write")
-    sub.add_argument(
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("truth", type=Path, help="truth CSV: class and mask pairs")
+    parser.add_argument("submission", type=Path, help="submission CSV")
+    parser.add_argument(
+        "--verified", choices=("all", "present"), default="all", help="which detections count"
+    )
+    parser.add_argument("--iou", type=float, default=0.6, help="mask IoU of a match (default: 0.6)")
+    parser.add_argument("--json", action="store_true", help="print JSON: mean_ap and ap per class")
+    parser.set_defaults(function=_evaluate, prints=True)
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("submission", type=Path, help="submission CSV")
+    parser.add_argument("--sample", type=Path, required=True, help="sample_submission.csv")
+    parser.set_defaults(function=_check, prints=True)
+
+
+def _add_picture(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("submission", type=Path, help="submission CSV")
+    parser.add_argument("data", type=Path, help="competition folder, or a folder of images")
+    parser.add_argument("--out", type=Path, required=True, help="PNG to write")
+    parser.add_argument(
         "--split", choices=("train", "test"), default="test", help="which images (default: test)"
     )
-    sub.add_argument("--fields", type=int, default=4, help="how many fields (default: 4)")
-    sub.add_argument("--side", type=int, default=384, help="panel side in pixels (default: 384)")
-    sub.set_defaults(function=_picture, prints=False)
+    parser.add_argument("--fields", type=int, default=4, help="how many fields (default: 4)")
+    parser.add_argument("--side", type=int, default=384, help="panel side in pixels (default: 384)")
+    parser.set_defaults(function=_picture, prints=False)
 
-    sub = commands.add_parser("runs", help="all runs and checkpoints below a folder, settings and scores")
-    sub.add_argument("path", type=Path, help="folder to look through, or with --yaml a checkpoint or run")
-    sub.add_argument("--csv", type=Path, help="CSV to write, with every setting")
-    sub.add_argument("--all", action="store_true", help="show every setting, also where the runs agree")
-    sub.add_argument("--yaml", action="store_true", help="print one checkpoint's settings for train --config")
-    sub.set_defaults(function=_runs, prints=True)
 
-    weights = commands.add_parser("weights", help="published cell networks").add_subparsers(
-        dest="action", required=True, metavar="ACTION"
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, help="folder to look through, or with --yaml a checkpoint or run")
+    parser.add_argument("--csv", type=Path, help="CSV to write, with every setting")
+    parser.add_argument("--all", action="store_true", help="show every setting, also where the runs agree")
+    parser.add_argument(
+        "--yaml", action="store_true", help="print one checkpoint's settings for train --config"
     )
-    sub = weights.add_parser("convert", help="published pickle -> safetensors, running nothing of it")
+    parser.set_defaults(function=_runs, prints=True)
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    sub = actions.add_parser("convert", help="published pickle -> safetensors, running nothing of it")
     sub.add_argument("file", type=Path, help="published .pth file, or a state dict")
     sub.add_argument("out", type=Path, help=".safetensors file to write")
     sub.set_defaults(function=_convert, prints=False)
@@ -111,3 +126,13 @@ def _convert(arguments: argparse.Namespace) -> int:
 
     tell("weights", convert_weights(arguments.file, arguments.out))
     return 0
+
+
+OTHERS = (
+    Other("evaluate", "score a submission against the truth of every cell", _add_evaluate),
+    Other("check", "find every way in which Kaggle would reject a submission", _add_check),
+    Other("picture", "draw a submission's cells and classes over its fields", _add_picture),
+    Other("runs", "all runs and checkpoints below a folder, settings and scores", _add_runs),
+    Other("weights", "published cell networks", _add_weights),
+    Other("kaggle", "datasets, notebooks and a rehearsal for Kaggle", add_kaggle),
+)

@@ -1,18 +1,25 @@
-"""Kaggle: finding what is mounted, installing offline, bundling the kit. Standard library only at import."""
+"""What runs on Kaggle: finding what is attached, installing offline, the session and its parameters.
+
+Standard library only at import. What makes datasets and notebooks and sends them is in ``kaggle/publish/``.
+"""
 
 from hpa_kit.kaggle.bootstrap import bootstrap, install_wheels
-from hpa_kit.kaggle.environment import Environment, environment_report, run_kind, session_hours
+from hpa_kit.kaggle.environment import (
+    Environment,
+    environment_report,
+    notebook_settings,
+    run_kind,
+    session_hours,
+)
 from hpa_kit.kaggle.mounts import (
     find_cell_weights,
     find_competition,
     find_ensemble,
     find_members,
-    find_mount,
     find_mounts,
     find_run,
     output_path,
 )
-from hpa_kit.kaggle.parameters import notebook_settings
 
 __all__ = [
     "Environment",
@@ -22,7 +29,6 @@ __all__ = [
     "find_competition",
     "find_ensemble",
     "find_members",
-    "find_mount",
     "find_mounts",
     "find_run",
     "install_wheels",

@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -14,12 +15,18 @@ from pathlib import Path, PurePosixPath
 
 import hpa_kit
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.manifest import check_manifest, describe_build, read_manifest
-from hpa_kit.kaggle.versions import not_older
-from hpa_kit.kaggle.wheels import BROKEN_ZIP, Wheel, find_unpacked, parse_wheel, pip_reason, wheel_fault
+from hpa_kit.kaggle.manifest import (
+    BROKEN_ZIP,
+    Wheel,
+    check_manifest,
+    describe_build,
+    find_unpacked,
+    parse_wheel,
+    read_manifest,
+)
 
 # Bytes that a wheel may unpack to: the largest there are, with all of a GPU's libraries, take less.
-MOST_UNPACKED = 4 * 2**30
+MAX_UNPACKED = 4 * 2**30
 
 
 def bootstrap(root: str | Path | None = None) -> None:
@@ -79,6 +86,13 @@ def install_wheels(folder: str | Path, target: str | Path | None = None) -> list
     return lines
 
 
+def pip_reason(stderr: str) -> str:
+    """Find the last line in which pip says what went wrong."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")]
+    return (errors or lines or ["pip said nothing"])[-1].removeprefix("ERROR: ")
+
+
 def _install_file(path: Path, target: str | Path | None) -> str:
     try:
         wheel, modules = _open(path)
@@ -87,12 +101,12 @@ def _install_file(path: Path, target: str | Path | None) -> str:
     already = _already(wheel, modules)
     if already:
         return already
-    fault = wheel_fault(wheel, sys.version_info[:2])
-    reason = fault or _pip_install(path, target)
+    reason = _pip_install(path, target)
     if reason is None:
         importlib.invalidate_caches()
         return f"{wheel.project} {wheel.version} installed"
-    if fault or wheel.platforms != ("any",):
+    python, _, platform = wheel.tags.split("-")
+    if "py3" not in python.split(".") or platform != "any":
         return f"{wheel.project} {wheel.version} left out: {reason}"
     unpacked = Path(tempfile.mkdtemp(prefix="hpa-kit-wheel-"))
     try:
@@ -105,7 +119,7 @@ def _install_file(path: Path, target: str | Path | None) -> str:
 
 
 def _open(path: Path) -> tuple[Wheel, list[str]]:
-    """What a wheel file is, and its top-level modules."""
+    """What a wheel file is, and its top-level modules; nothing that is damaged, or would harm."""
     wheel = parse_wheel(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -113,8 +127,8 @@ def _open(path: Path) -> tuple[Wheel, list[str]]:
     except BROKEN_ZIP:
         raise InputError(f"{path} is damaged; upload the bundle again") from None
     size = sum(member.file_size for member in members)
-    if size > MOST_UNPACKED:
-        raise InputError(f"{path} unpacks to {size} bytes; expected {MOST_UNPACKED} at most")
+    if size > MAX_UNPACKED:
+        raise InputError(f"{path} unpacks to {size} bytes; expected {MAX_UNPACKED} at most")
     outside = [member.filename for member in members if not _stays_inside(member.filename)]
     if outside:
         raise InputError(f"{path} would write outside of its folder: {outside[0]!r}; nothing was written")
@@ -135,7 +149,13 @@ def _already(wheel: Wheel, modules: Iterable[str]) -> str | None:
         modules = list(modules)
         found = modules and all(importlib.util.find_spec(module) is not None for module in modules)
         return f"{name} not needed: it can be imported" if found else None
-    return f"{name} not needed: {have} is there" if not_older(have, wheel.version) else None
+    return f"{name} not needed: {have} is there" if _numbers(have) >= _numbers(wheel.version) else None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version's release, to be compared: 2.10.0+cu128 is (2, 10)."""
+    release = re.match(r"v?(?:\d+!)?(\d+(?:\.\d+)*)", version)
+    return tuple(map(int, re.sub(r"(\.0+)+$", "", release[1]).split("."))) if release else ()
 
 
 def _pip_install(path: Path, target: str | Path | None) -> str | None:

@@ -1,42 +1,66 @@
-"""What a bundle holds, by sha256, and of which build it is: damaged and old uploads are noticed on Kaggle."""
+"""What a bundle holds: files by sha256, of which build; wheels, as files or unpacked.
+
+Kaggle unpacks what is uploaded as it likes, and an upload may be damaged or old: the manifest lets a notebook
+notice. Standard library only.
+"""
 
 import hashlib
 import json
-import os
-import subprocess
-from collections.abc import Collection, Iterator, Mapping
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from hpa_kit import __version__
-from hpa_kit.kaggle.wheels import TARGET_PYTHON, find_unpacked, parse_wheel
+from hpa_kit.errors import InputError
 
 MANIFEST = "manifest.json"
+# What zipfile raises for a file that is damaged, or is no zip that anybody needs to read.
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError)
 
 
-def make_manifest(files: Mapping[str, bytes], origin: Mapping[str, Any] | None = None) -> str:
-    """The manifest of a bundle as JSON text: version, build, origin, target Python and each file's sha256.
+class Wheel(NamedTuple):
+    """What a wheel's file name, or an unpacked wheel's ``.dist-info`` folder, says."""
 
-    Args:
-        files: relative paths and contents.
-        origin: what :func:`git_origin` says of them.
+    project: str  # normalised, such as iterative-stratification
+    version: str
+    tags: str  # PYTHON-ABI-PLATFORM, such as py3-none-any; empty when unpacked
+    path: Path
+
+
+def parse_wheel(path: str | Path) -> Wheel:
+    """Read a wheel's file name.
+
+    Raises:
+        InputError: it is not a wheel's name.
     """
-    wheels = sorted(Path(name).name for name in files if name.endswith(".whl"))
-    hashes = {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)}
-    content = {
-        "name": "hpa-kit",
-        "version": __version__,
-        "build": build_id(hashes),
-        **(origin or {}),
-        "target_python": ".".join(map(str, TARGET_PYTHON)),
-        "wheels": {wheel.project: wheel.version for wheel in map(parse_wheel, wheels)},
-        "files": hashes,
-    }
-    return json.dumps(content, indent=1) + "\n"
+    path = Path(path)
+    found = re.fullmatch(r"([^-]+)-([^-]+)(?:-\d[^-]*)?-([^-]+-[^-]+-[^-]+)\.whl", path.name)
+    if not found:
+        raise InputError(
+            f"wheels: {path} is not named as a wheel; expected NAME-VERSION-PYTHON-ABI-PLATFORM.whl"
+        )
+    return Wheel(normalised(found[1]), found[2], found[3], path)
+
+
+def find_unpacked(folder: str | Path) -> list[Wheel]:
+    """Find wheels that an upload has unpacked: each ``.dist-info``, two folders down at most."""
+    found = []
+    for depth in ("", "*/", "*/*/"):
+        for info in sorted(Path(folder).glob(f"{depth}*.dist-info")):
+            project, _, version = info.name.removesuffix(".dist-info").partition("-")
+            found.append(Wheel(normalised(project), version, "", info.parent))
+    return found
+
+
+def normalised(name: str) -> str:
+    """Write a project's name as package indexes compare it: lower case, single hyphens."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def build_id(hashes: Mapping[str, str]) -> str:
-    """The name of a build: 12 digits of the sha256 over the lines that ``sha256sum`` prints of its files.
+    """Name a build: 12 digits of the sha256 over the lines that ``sha256sum`` prints of its files.
 
     Args:
         hashes: sha256 by relative path.
@@ -45,54 +69,16 @@ def build_id(hashes: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()[:12]
 
 
-def git_origin(source: Path, names: Collection[str]) -> dict[str, Any]:
-    """The commit that a checkout's files come from, and whether they are as it has them.
-
-    Args:
-        source: the checkout.
-        names: relative paths in it; the first is one that the commit has to know.
-
-    Returns:
-        ``commit``, 40 digits, and ``clean``; nothing where git is missing or does not know the files.
-    """
-    # Without variables of a git that may have called this, as a hook does.
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(source), *words],
-            env=variables, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return done.stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "--", next(iter(names)))
-        commit = git("rev-parse", "--verify", "HEAD")
-        return {"commit": commit, "clean": not git("status", "--porcelain", "--", *names)}
-    except (OSError, subprocess.CalledProcessError):
-        return {}
-
-
 def describe_build(manifest: Mapping[str, Any]) -> str:
-    """A build in words, such as ``build 0123456789ab, commit 0123456789ab, clean``."""
+    """Say a build in words, such as ``build 0123456789ab, commit 0123456789ab, clean``."""
     words = [f"build {manifest['build']}"]
     if "commit" in manifest:
         words += [f"commit {manifest['commit'][:12]}", "clean" if manifest.get("clean") else "with changes"]
     return ", ".join(words)
 
 
-def read_manifest(root: str | Path) -> dict[str, Any] | None:
-    """The manifest of a mounted bundle; None where there is none.
-
-    Raises:
-        ValueError: as for :func:`parse_manifest`.
-    """
-    path = Path(root) / MANIFEST
-    return parse_manifest(path.read_bytes()) if path.is_file() else None
-
-
 def parse_manifest(content: bytes) -> dict[str, Any]:
-    """A manifest's values; its build is worked out where an older kit did not write it.
+    """Read a manifest's values; its build is worked out where an older kit did not write it.
 
     Raises:
         ValueError: it cannot be read, or does not name the files.
@@ -106,8 +92,18 @@ def parse_manifest(content: bytes) -> dict[str, Any]:
         raise ValueError(f"{MANIFEST}: cannot be read ({' '.join(str(error).split())})") from None
 
 
+def read_manifest(root: str | Path) -> dict[str, Any] | None:
+    """Read the manifest of a mounted bundle; None where there is none.
+
+    Raises:
+        ValueError: as for :func:`parse_manifest`.
+    """
+    path = Path(root) / MANIFEST
+    return parse_manifest(path.read_bytes()) if path.is_file() else None
+
+
 def check_manifest(root: str | Path) -> list[str] | None:
-    """What of a mounted bundle is not as it was built, one line each; None where there is no manifest.
+    """Say what of a mounted bundle is not as it was built, one line each; None where there is no manifest.
 
     A wheel that Kaggle has unpacked is as good as the file. Files that the manifest does not list are
     nobody's business.

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from hpa_kit.errors import InputError
 
@@ -23,7 +24,7 @@ ENTRIES = 2000  # a folder of more entries holds images; nothing is looked for i
 
 
 def find_mounts(sentinel: str, roots: Iterable[str | Path] = INPUTS) -> list[Path]:
-    """All folders under ``roots`` that hold a file, the shallowest first, then by name.
+    """Find all folders under ``roots`` that hold a file, the shallowest first, then by name.
 
     Args:
         sentinel: relative path of the file that gives a folder away, such as ``train.csv``.
@@ -40,13 +41,8 @@ def find_mounts(sentinel: str, roots: Iterable[str | Path] = INPUTS) -> list[Pat
     return found
 
 
-def find_mount(sentinel: str, roots: Iterable[str | Path] = INPUTS) -> Path | None:
-    """The first of :func:`find_mounts`, or None."""
-    return next(iter(find_mounts(sentinel, roots)), None)
-
-
 def find_competition(override: str | Path | None = None, roots: Sequence[str | Path] = INPUTS) -> Path:
-    """The competition's folder: a table (``sample_submission.csv`` or ``train.csv``) beside images.
+    """Find the competition's folder: a table (``sample_submission.csv`` or ``train.csv``) beside images.
 
     Args:
         override: the folder, where it is known; nothing is looked for then.
@@ -77,7 +73,7 @@ def find_competition(override: str | Path | None = None, roots: Sequence[str | P
 def find_members(
     override: str | Path | Iterable[str | Path] | None = None, roots: Sequence[str | Path] = INPUTS
 ) -> tuple[Path, ...]:
-    """The run folders of an ensemble's members: all folders that hold ``best.safetensors``.
+    """Find the run folders of an ensemble's members: all folders that hold ``best.safetensors``.
 
     Args:
         override: run folders or checkpoints, or one of them; nothing is looked for then.
@@ -99,7 +95,7 @@ def find_members(
 
 
 def find_ensemble(override: str | Path | None = None, roots: Sequence[str | Path] = INPUTS) -> Path | None:
-    """The ensemble's YAML: the one given, else the one attached, or None.
+    """Find the ensemble's YAML: the one given, else the one attached, or None.
 
     Raises:
         InputError: ``override`` is missing; several are attached.
@@ -109,17 +105,31 @@ def find_ensemble(override: str | Path | None = None, roots: Sequence[str | Path
     return _only([folder / ENSEMBLE for folder in find_mounts(ENSEMBLE, roots)], "ensemble")
 
 
-def find_run(override: str | Path | None = None, roots: Sequence[str | Path] = INPUTS) -> Path | None:
-    """The run folder of an earlier session to go on from: the one given, else the one attached, or None.
+def find_run(
+    override: str | Path | None = None, roots: Sequence[str | Path] = INPUTS, used: Iterable[Any] = ()
+) -> Path | None:
+    """Find the run folder of an earlier session to go on from: the one given, else the one attached, or None.
 
     It is known by ``last.safetensors``, which members as they are uploaded do not have.
+
+    Args:
+        override: the folder, where it is known; nothing is looked for then.
+        roots: folders to look in.
+        used: values of other settings; a run that one of them names, or a file of it, such as the one whose
+            folds are taken over (``folds_of``), is attached for that.
 
     Raises:
         InputError: ``override`` is missing; several are attached.
     """
     if override:
         return _existing(Path(override), "resume_from")
-    return _only(find_mounts(LAST, roots), "resume_from")
+    named = [Path(value).resolve() for value in used if isinstance(value, str | Path)]
+    found = [
+        run
+        for run in find_mounts(LAST, roots)
+        if not any(path.is_relative_to(run.resolve()) for path in named)
+    ]
+    return _only(found, "resume_from")
 
 
 def find_cell_weights(
@@ -127,7 +137,7 @@ def find_cell_weights(
     roots: Sequence[str | Path] = INPUTS,
     ensemble: str | Path | None = None,
 ) -> Path | None:
-    """The folder of the two published cell networks: the one given, else the one attached, or None.
+    """Find the folder of the two published cell networks: the one given, else the one attached, or None.
 
     Args:
         override: the folder, where it is known; nothing is looked for then.
@@ -155,7 +165,7 @@ def find_cell_weights(
 
 
 def output_path(name: str, override: str | Path | None = None, working: str | Path = WORKING) -> Path:
-    """Where a result goes: ``override``, else ``name`` in Kaggle's working folder.
+    """Say where a result goes: ``override``, else ``name`` in Kaggle's working folder.
 
     Raises:
         InputError: there is neither.

@@ -1,10 +1,12 @@
-"""What comes before any set-up, metadata and status, runs on a Python that has nothing but itself."""
+"""What comes before any set-up, metadata, status and bundle, runs on a Python that has nothing but itself."""
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -52,7 +54,26 @@ def test_metadata_are_written_and_status_says_which_command_comes_first(checkout
     assert "python3 -m hpa_kit.cli" in hint
 
 
-@pytest.mark.parametrize("words", [("train", "data"), ("--help",), ("check", "x.csv", "--sample", "y.csv"),
+def test_a_bundle_is_built_and_says_that_its_wheels_were_held_against_their_pins_only(checkout):
+    wheel = checkout / "wheels" / "tiny-1.0-cp27-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("tiny-1.0.dist-info/METADATA", "Name: tiny\n\n")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (checkout / "wheels" / "requirements.txt").write_text(f"tiny==1.0 --hash=sha256:{digest}\n")
+    done = bare(checkout, "kaggle", "bundle", "--owner", "jane-doe")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (checkout / "dist" / "hpa-kit.zip").is_file()
+    assert "not compared with Kaggle's image, as packaging is missing here: make .venv" in done.stdout
+
+
+def test_what_there_is_can_be_read_at_once(checkout):
+    done = bare(checkout, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"train", "infer", "check", "kaggle"} <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize("words", [("train", "data"), ("train", "--help"),
+                                   ("check", "x.csv", "--sample", "y.csv"),
                                    ("kaggle", "weights", "run", "out", "--owner", "me")])  # fmt: skip
 def test_every_other_command_names_the_one_that_comes_first(checkout, words):
     done = bare(checkout, *words)

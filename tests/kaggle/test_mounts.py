@@ -10,7 +10,6 @@ from hpa_kit.kaggle import (
     find_competition,
     find_ensemble,
     find_members,
-    find_mount,
     find_mounts,
     find_run,
     output_path,
@@ -30,7 +29,7 @@ def competition(folder: Path) -> Path:
 def test_the_competition_is_found_in_every_form_of_mount(tmp_path, mount):
     folder = competition(tmp_path / mount)
     assert find_competition(None, [tmp_path]) == folder
-    assert find_mount("sample_submission.csv", [tmp_path]) == folder
+    assert find_mounts("sample_submission.csv", [tmp_path]) == [folder]
 
 
 def test_tables_without_images_beside_them_are_not_the_competition(tmp_path):
@@ -132,6 +131,16 @@ def test_of_several_attached_none_is_guessed_and_one_can_be_given(tmp_path, find
     assert find(tmp_path / "two", [tmp_path]) == tmp_path / "two"
     with pytest.raises(InputError, match="gone"):
         find(tmp_path / "gone", [tmp_path])
+
+
+@pytest.mark.parametrize("named", ["stage1", "stage1/folds.csv", "stage1/best.safetensors"])
+def test_a_run_that_another_setting_names_is_not_gone_on_from(tmp_path, named):
+    for name in ("stage1", "earlier"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "last.safetensors").touch()
+    assert find_run(None, [tmp_path], [None, 5, "fixed", str(tmp_path / named)]) == tmp_path / "earlier"
+    (tmp_path / "earlier" / "last.safetensors").unlink()
+    assert find_run(None, [tmp_path], [tmp_path / named]) is None
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from hpa_kit.cli import main
 from hpa_kit.config import EnsembleSettings, SimulateSettings
 from hpa_kit.data.simulate import simulate
 from hpa_kit.inference import summary_line
-from hpa_kit.kaggle.bundle import build_bundle
-from hpa_kit.kaggle.dataset import check_dataset
 from hpa_kit.kaggle.mounts import COMPETITION
+from hpa_kit.kaggle.publish.bundle import build_bundle
+from hpa_kit.kaggle.publish.dataset import check_dataset
 
 ROOT = NOTEBOOKS.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

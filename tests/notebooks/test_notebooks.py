@@ -18,7 +18,9 @@ import pytest
 from played import NOTEBOOKS
 
 from hpa_kit.config import InferSettings, SimulateSettings, TrainSettings
-from hpa_kit.kaggle.bundle import build_bundle
+from hpa_kit.errors import InputError
+from hpa_kit.kaggle.publish.bundle import build_bundle
+from hpa_kit.kaggle.publish.notebooks import CELL, bootstrap_cell, write_bootstrap_cell
 
 jupytext = pytest.importorskip("jupytext")
 nbformat = pytest.importorskip("nbformat")
@@ -76,9 +78,25 @@ def test_no_later_cell_reuses_a_settings_name_so_cells_can_be_run_again(name, ki
             assert not stored & kind.options().keys()
 
 
-def test_both_notebooks_find_the_kit_with_the_same_cell():
-    cells = [{source for _, source, _ in content(jupytext.read(NOTEBOOKS / f"{name}.py"))} for name in NAMES]
-    assert [source for source in cells[0] & cells[1] if "def find_kit" in source]
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_cell_is_the_one_that_stands_in_the_kit(name):
+    (cell,) = [cell for cell in content(jupytext.read(NOTEBOOKS / f"{name}.py")) if "def find_kit" in cell[1]]
+    assert cell == ("code", bootstrap_cell(NOTEBOOKS.parent), []), "run `make sync`"
+
+
+def test_syncing_puts_the_first_cell_into_both_scripts_and_changes_nothing_else(tmp_path):
+    before = {name: (NOTEBOOKS / f"{name}.py").read_text() for name in NAMES}
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "hpa_kit" / "kaggle").mkdir(parents=True)
+    for name, text in before.items():
+        (tmp_path / "notebooks" / f"{name}.py").write_text(text.replace("range(8)", "range(3)"))
+    shutil.copy(NOTEBOOKS.parent / CELL, tmp_path / CELL)
+    assert len(write_bootstrap_cell(tmp_path)) == 2
+    assert {name: (tmp_path / "notebooks" / f"{name}.py").read_text() for name in NAMES} == before
+    assert write_bootstrap_cell(tmp_path) == []
+    (tmp_path / "notebooks" / "train.py").write_text("# %%\n1 + 1\n")
+    with pytest.raises(InputError, match=r"train\.py has 0 cells .* expected one"):
+        write_bootstrap_cell(tmp_path)
 
 
 def make_bundle(root: Path, note: str = "") -> Path:
@@ -332,7 +350,7 @@ def folds_cell_of(data: Path, out: Path, **settings: Any) -> dict[str, Any]:
     (source,) = [
         source for _, source, _ in content(jupytext.read(NOTEBOOKS / "train.py")) if "run_folds" in source
     ]
-    environment = hpa_kit.kaggle.Environment("3", {}, (), None)
+    environment = hpa_kit.kaggle.Environment("3", {}, (), {})
     names = parameters_of("train") | {
         "kaggle": hpa_kit.kaggle, "time": time, "started": time.time(), "environment": environment,
         "inputs": str(out.parent / "none"), "data": data, "out": out, "settings": settings,
@@ -391,7 +409,6 @@ def test_the_notebook_says_what_it_goes_on_from_in_its_own_folder_too(competitio
 
 
 def test_a_misspelt_setting_stops_the_notebook_and_names_the_nearest(tmp_path):
-    from hpa_kit.errors import InputError
     from hpa_kit.kaggle import notebook_settings
 
     variables = {"epochs": 3, "unrelated": 1, "settings": {"epochz": 1}}

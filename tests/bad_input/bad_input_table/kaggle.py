@@ -81,8 +81,8 @@ CASES = (
         "a wheel for another Python",
         _wheel("hpacellseg-1-cp39-cp39-any.whl"),
         _bundle("hpacellseg-1-cp39-cp39-any.whl"),
-        "hpacellseg: hpacellseg-1-cp39-cp39-any.whl is for Python cp39, ABI cp39; expected Python 3.12; "
-        "give another wheel or checkout",
+        "hpacellseg: hpacellseg-1-cp39-cp39-any.whl is for cp39-cp39-any; expected py3-none-any, or "
+        "Python 3.12 on manylinux_2_28_x86_64; give another wheel or checkout",
     ),
     Case(
         GROUP,

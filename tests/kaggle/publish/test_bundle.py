@@ -1,5 +1,6 @@
 """One command makes the Kaggle dataset, the same bytes each time."""
 
+import ast
 import hashlib
 import json
 import os
@@ -12,9 +13,13 @@ from pathlib import Path
 import pytest
 
 from hpa_kit import __version__
+from hpa_kit.cli import main
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.bundle import Bundle, build_bundle, dataset_faults, main
 from hpa_kit.kaggle.manifest import check_manifest
+from hpa_kit.kaggle.publish.bundle import Bundle, build_bundle
+from hpa_kit.kaggle.publish.dataset import dataset_faults
+
+KIT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -103,6 +108,11 @@ def test_the_manifest_tells_the_commit_and_whether_the_bundles_files_are_as_it_h
     again = build_bundle(tmp_path / "two", source=checkout)
     assert again.path.read_bytes() == first.path.read_bytes()
     (checkout / "hpa_kit" / "new.py").touch()
+    home = checkout / "hpa_kit" / "kaggle" / "publish" / "status.py"
+    home.parent.mkdir(parents=True)
+    (checkout / "hpa_kit" / "new.py").rename(home)  # neither is this
+    assert manifest_of(build_bundle(tmp_path / "two", source=checkout))["clean"] is True
+    home.rename(checkout / "hpa_kit" / "new.py")
     changed = manifest_of(build_bundle(tmp_path / "three", source=checkout))
     assert (changed["commit"], changed["clean"]) == (committed, False)
 
@@ -195,6 +205,79 @@ def test_dataset_metadata_that_the_client_refuses_is_a_fault(change):
     assert len(dataset_faults({**good, **change})) == 1
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of this checkout, without wheels, unpacked."""
+    root = tmp_path_factory.mktemp("whole")
+    for name in ("hpa_kit", "constraints"):
+        shutil.copytree(KIT / name, root / "kit" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "kit" / "wheels").mkdir()
+    (root / "kit" / "wheels" / "requirements.txt").touch()
+    shutil.copy(KIT / "LICENSE", root / "kit")
+    with zipfile.ZipFile(build_bundle(root / "dist", source=root / "kit").path) as archive:
+        archive.extractall(root / "unpacked")
+    return root / "unpacked"
+
+
+def modules_of(name: str, tree: ast.AST) -> set[str]:
+    """The modules of the kit that a file's code names in its imports, wherever they stand."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {one.name for one in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: a relative import"
+            found.add(str(node.module))
+    return {one for one in found if one.partition(".")[0] == "hpa_kit"}
+
+
+def test_of_what_makes_and_sends_only_the_packing_of_members_goes_in_and_all_else_of_the_kit(whole):
+    def files(root: Path) -> set[str]:
+        found = (
+            path.relative_to(root).as_posix() for path in (root / "hpa_kit").rglob("*") if path.is_file()
+        )
+        return {name for name in found if "__pycache__" not in name}
+
+    left_out = files(KIT) - files(whole)
+    assert {name.rpartition("/")[0] for name in left_out} == {
+        "hpa_kit/kaggle/publish",
+        "hpa_kit/kaggle/publish/rehearsal",
+    }
+    publish = whole / "hpa_kit" / "kaggle" / "publish"
+    assert {path.name for path in publish.iterdir()} == {"__init__.py", "dataset.py", "weights.py"}
+    assert (whole / "hpa_kit" / "ablation" / "plan.py").is_file()
+
+
+def test_nothing_in_the_bundle_imports_what_is_not_in_it_but_for_the_commands_that_say_so(whole):
+    lacking = set()
+    for path in (whole / "hpa_kit").rglob("*.py"):
+        name = path.relative_to(whole).as_posix()
+        for module in modules_of(name, ast.parse(path.read_text(encoding="utf-8"))):
+            place = whole / module.replace(".", "/")
+            if not (place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()):
+                lacking.add((name, module.rpartition(".")[0]))
+    assert lacking == {("hpa_kit/cli/kaggle.py", "hpa_kit.kaggle.publish")}
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ("weights --help", 0, "members, or published cell networks, as a Kaggle dataset"),
+        ("status", 2, "runs in a checkout of hpa-kit; its dataset has only what Kaggle runs"),
+        ("metadata x.json", 2, "runs in a checkout of hpa-kit; its dataset has only what Kaggle runs"),
+    ],
+)
+def test_from_the_bundle_members_can_be_packed_and_what_needs_a_checkout_says_so(
+    whole, tmp_path, words, status, said
+):
+    command = [sys.executable, "-P", "-m", "hpa_kit.cli", "kaggle", *words.split()]
+    environment = {**os.environ, "PYTHONPATH": str(whole), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert said in done.stdout + done.stderr
+    assert done.stderr.count("\n") == (status == 2)
+
+
 def test_a_changed_or_lost_file_of_a_mounted_bundle_is_noticed(checkout, tmp_path):
     mount = tmp_path / "mount"
     assert check_manifest(checkout) is None
@@ -225,9 +308,9 @@ def test_a_wheel_that_kaggle_has_unpacked_still_counts_as_there(checkout, tmp_pa
 
 
 def test_the_script_builds_from_any_folder_and_says_when_its_python_is_too_old(checkout, tmp_path):
-    kit = Path(__file__).resolve().parents[2]
-    shutil.copy(kit / "build_dataset.sh", checkout)
-    shutil.copytree(kit / "hpa_kit", checkout / "hpa_kit", dirs_exist_ok=True)
+    shutil.copy(KIT / "build_dataset.sh", checkout)
+    shutil.copytree(KIT / "hpa_kit", checkout / "hpa_kit", dirs_exist_ok=True)
+    (checkout / "notebooks").mkdir()
     old = tmp_path / "bin" / "python3"
     old.parent.mkdir()
     environment = {**os.environ, "PATH": f"{old.parent}{os.pathsep}{os.environ['PATH']}"}
@@ -250,5 +333,5 @@ def test_the_script_builds_from_any_folder_and_says_when_its_python_is_too_old(c
 
 
 def test_the_command_prints_one_line_for_bad_input(tmp_path, capsys):
-    assert main([str(tmp_path / "dist"), "--owner", "Jane@x"]) == 1
+    assert main(["kaggle", "bundle", str(tmp_path / "dist"), "--owner", "Jane@x"]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -1,21 +1,31 @@
-"""The two notebooks' ``kernel-metadata.json``, written from one place."""
+"""The two notebooks as they are to be pushed: their metadata written, their files in step.
+
+``python -m hpa_kit.kaggle.publish.notebooks`` puts the bootstrap cell into both, as ``make sync`` does.
+"""
 
 import json
 import re
-import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
-from hpa_kit.kaggle.bundle import DATASET
-from hpa_kit.kaggle.dataset import find_owner
-from hpa_kit.kaggle.metadata import METADATA, SOURCES, source_fault
 from hpa_kit.kaggle.mounts import COMPETITION
-from hpa_kit.kaggle.names import OWNER_PLACEHOLDER, owner_fault, slug_fault, slugify
+from hpa_kit.kaggle.publish.dataset import (
+    OWNER_PLACEHOLDER,
+    Fault,
+    find_checkout,
+    find_owner,
+    owner_fault,
+    slug_fault,
+    slugify,
+)
+from hpa_kit.kaggle.publish.metadata import NOTEBOOKS, SOURCES, Notebook, sort_source, source_fault
 
-MEMBERS = "hpa-kit-members"
+CELL = Path("hpa_kit/kaggle/bootstrap_cell.py")
+CELL_MARK = "def find_kit("  # stands in no other cell of a notebook
+SYNC = "make sync"
 # What is left to the user, as long as Kaggle takes it.
 CHOSEN: dict[str, Callable[[Any], bool]] = {
     "id_no": lambda value: isinstance(value, int),
@@ -23,35 +33,6 @@ CHOSEN: dict[str, Callable[[Any], bool]] = {
     "docker_image": lambda value: isinstance(value, str),
     "docker_image_pinning_type": lambda value: value in ("original", "latest"),
     "keywords": lambda value: isinstance(value, list) and all(isinstance(word, str) for word in value),
-}
-
-
-class Notebook(NamedTuple):
-    """A notebook as it is pushed. The client reads one metadata file per folder, so each has its folder."""
-
-    name: str
-    folder: str  # of kernel-metadata.json, in the checkout
-    slug: str
-    title: str
-    code_file: str
-    datasets: tuple[str, ...]  # slugs of the owner's datasets that it starts with
-
-    def push(self) -> str:
-        """The command that uploads the notebook and runs it."""
-        return f"kaggle kernels push -p {shlex.quote(self.folder)}"
-
-    def path(self, source: Path) -> Path:
-        """Its metadata file in a checkout."""
-        return source / self.folder / METADATA
-
-
-NOTEBOOKS = {
-    "infer": Notebook(
-        "infer", ".", "hpa-kit-infer", "HPA kit infer", "notebooks/infer.ipynb", (DATASET, MEMBERS)
-    ),
-    "train": Notebook(
-        "train", "notebooks/train", "hpa-kit-train", "HPA kit train", "../train.ipynb", (DATASET,)
-    ),
 }
 
 
@@ -88,7 +69,7 @@ def write_metadata(
 
 
 def metadata_differences(source: Path) -> dict[str, list[str]]:
-    """By notebook the keys in which its metadata are other than :func:`write_metadata` would write them.
+    """List by notebook the keys in which its metadata are other than :func:`write_metadata` would write them.
 
     Raises:
         InputError: as for :func:`write_metadata`.
@@ -98,6 +79,74 @@ def metadata_differences(source: Path) -> dict[str, list[str]]:
         one.name: [key for key in {**(found or {}), **content} if (found or {}).get(key) != content.get(key)]
         for one, (found, content) in zip(NOTEBOOKS.values(), planned.values(), strict=True)
     }
+
+
+def check_pair(script: Path) -> Fault | None:
+    """Find how both files of a notebook differ in their cells, or which is missing; their times say nothing.
+
+    Args:
+        script: the ``.py``, beside the ``.ipynb``.
+    """
+    try:
+        import jupytext
+    except ImportError:
+        said = f"{script.name}: not compared, jupytext is missing here"
+        return Fault(said, "make .venv && .venv/bin/hpa-kit kaggle status")
+    notebook = script.with_suffix(".ipynb")
+    if not script.is_file():
+        both = f"git checkout -- notebooks/{script.name} notebooks/{notebook.name}"
+        fix = f"jupytext --sync notebooks/{notebook.name}" if notebook.is_file() else both
+        return Fault(f"{script}: missing", fix)
+    if not notebook.is_file():
+        return Fault(f"{notebook}: missing", SYNC)
+    try:
+        cells, others = (
+            [
+                (cell.cell_type, cell.source, cell.metadata.get("tags", []))
+                for cell in jupytext.read(path).cells
+            ]
+            for path in (script, notebook)
+        )
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        return Fault(f"{notebook}: no notebook", f"jupytext --to ipynb notebooks/{script.name}")
+    if cells != others:
+        return Fault(f"notebooks/{notebook.name}: other cells than {script.name}", SYNC)
+    return None
+
+
+def write_bootstrap_cell(source: Path) -> list[Path]:
+    """Put the bootstrap cell, as it stands in its file, into the scripts of both notebooks.
+
+    Args:
+        source: the checkout.
+
+    Returns:
+        The scripts that this changed.
+
+    Raises:
+        InputError: a script has no such cell, or more than one.
+    """
+    text = bootstrap_cell(source)
+    changed = []
+    for notebook in NOTEBOOKS.values():
+        path = source / "notebooks" / f"{notebook.name}.py"
+        before = path.read_text(encoding="utf-8")
+        cells = re.split(r"^(?=# %%)", before, flags=re.MULTILINE)
+        places = [place for place, cell in enumerate(cells) if CELL_MARK in cell]
+        if len(places) != 1:
+            raise InputError(f"sync: {path} has {len(places)} cells with {CELL_MARK!r}; expected one")
+        cells[places[0]] = f"# %%\n{text}\n\n"
+        after = "".join(cells)
+        if after != before:
+            atomic_text(path, after)
+            changed.append(path)
+    return changed
+
+
+def bootstrap_cell(source: Path) -> str:
+    """Read the bootstrap cell of a checkout: what its file holds below its first ``# %%``."""
+    text = (source / CELL).read_text(encoding="utf-8")
+    return text.partition("# %%\n")[2].strip()
 
 
 def _planned(
@@ -130,22 +179,6 @@ def _add_fault(name: str) -> str | None:
     fault = source_fault(key, source)
     form = "owner/slug for a dataset, code/owner/slug for a notebook's output, or a model's address"
     return f"--add {name!r}: {fault}; give {form}" if fault else None
-
-
-def sort_source(name: str, otherwise: str = "dataset_sources") -> tuple[str, str]:
-    """Which list of ``kernel-metadata.json`` a source belongs to, and its name without its address's parts.
-
-    Args:
-        name: ``owner/slug``, perhaps with ``datasets/``, ``code/`` or ``models/``, or as an address.
-        otherwise: the list where the name does not tell.
-    """
-    found = re.fullmatch(
-        r"(?:https?://(?:www\.)?kaggle\.com/)?(?:(datasets|code|notebooks|kernels|models)/)?(.+?)/?", name
-    )
-    kind, rest = (found[1], found[2]) if found else (None, name)
-    if kind is None:
-        return ("model_sources" if rest.count("/") == 4 else otherwise), rest
-    return {"datasets": "dataset_sources", "models": "model_sources"}.get(kind, "kernel_sources"), rest
 
 
 def _metadata(
@@ -203,7 +236,12 @@ def _read(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: no JSON: {error}; mend it, or delete it to have it written anew") from None
+        raise InputError(f"{path}: no JSON: {error}; delete it to have it written anew") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; delete it to have it written anew")
     return content
+
+
+if __name__ == "__main__":
+    for changed in write_bootstrap_cell(find_checkout()):
+        print(f"{changed}: has the bootstrap cell of {CELL} now")

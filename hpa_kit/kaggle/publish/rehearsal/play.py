@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 from hpa_kit.data import DataFolder, read_sample
 from hpa_kit.errors import InputError
 from hpa_kit.files import make_folder
-from hpa_kit.kaggle.bundle import build_bundle
-from hpa_kit.kaggle.rehearsal.environment import make_environment, own_wheel, take_out_wheels
-from hpa_kit.kaggle.rehearsal.network import Offline, Played, offline, play
-from hpa_kit.kaggle.rehearsal.own import Own, own_competition
-from hpa_kit.kaggle.rehearsal.tree import OWNER, Tree, damage, simulated
-from hpa_kit.kaggle.weights import weights_dataset
+from hpa_kit.kaggle.publish.bundle import build_bundle
+from hpa_kit.kaggle.publish.rehearsal.environment import make_environment, own_wheel, take_out_wheels
+from hpa_kit.kaggle.publish.rehearsal.network import Offline, Played, offline, play
+from hpa_kit.kaggle.publish.rehearsal.own import Own, own_competition
+from hpa_kit.kaggle.publish.rehearsal.tree import OWNER, Tree, damage, simulated
+from hpa_kit.kaggle.publish.weights import weights_dataset
 from hpa_kit.submission import check_submission, evaluate
 from hpa_kit.submission.table import read_submission
 

@@ -1,14 +1,27 @@
-"""``kernel-metadata.json``, checked before the push: the Kaggle client lets almost everything through."""
+"""The two notebooks' ``kernel-metadata.json``, checked before the push.
+
+The Kaggle client lets almost everything through, and a run then starts without what was misspelt.
+"""
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpa_kit.errors import nearest
 from hpa_kit.kaggle.mounts import COMPETITION
-from hpa_kit.kaggle.names import OWNER_PLACEHOLDER, owner_fault, slug_fault, slugify
+from hpa_kit.kaggle.publish.dataset import (
+    KIT_SLUG,
+    MEMBERS_SLUG,
+    OWNER_PLACEHOLDER,
+    WRITE,
+    Fault,
+    owner_fault,
+    slug_fault,
+    slugify,
+)
 
 METADATA = "kernel-metadata.json"
 FLAGS = ("is_private", "enable_gpu", "enable_tpu", "enable_internet")
@@ -17,33 +30,70 @@ REQUIRED = ("id", "title", "code_file", "language", "kernel_type", "is_private",
             "enable_internet")  # fmt: skip
 KNOWN = (*REQUIRED, "id_no", "enable_tpu", "machine_shape", *SOURCES, "docker_image",
          "docker_image_pinning_type", "keywords")  # fmt: skip
+FIXED = ("competition_sources", "keywords")  # lists that no command adds to or takes from
 
 
-def check_metadata(path: str | Path) -> list[str]:
-    """Everything that would keep a notebook from running as a submission, one line each; empty is good.
+class Notebook(NamedTuple):
+    """A notebook as it is pushed. The client reads one metadata file per folder, so each has its folder."""
+
+    name: str
+    folder: str  # of kernel-metadata.json, in the checkout
+    slug: str
+    title: str
+    code_file: str
+    datasets: tuple[str, ...]  # slugs of the owner's datasets that it starts with
+
+    def push(self) -> str:
+        """The command that uploads the notebook and runs it."""
+        return f"kaggle kernels push -p {shlex.quote(self.folder)}"
+
+    def path(self, source: Path) -> Path:
+        """Its metadata file in a checkout."""
+        return source / self.folder / METADATA
+
+
+NOTEBOOKS = {
+    "infer": Notebook(
+        "infer", ".", "hpa-kit-infer", "HPA kit infer", "notebooks/infer.ipynb", (KIT_SLUG, MEMBERS_SLUG)
+    ),
+    "train": Notebook(
+        "train", "notebooks/train", "hpa-kit-train", "HPA kit train", "../train.ipynb", (KIT_SLUG,)
+    ),
+}
+
+
+def check_metadata(path: str | Path, notebook: Notebook | None = None) -> list[Fault]:
+    """List everything that would keep a notebook from running as a submission; empty is good.
 
     The fields are those of the client's ``kernels push``. A push with a misspelt key or source goes through
-    and the run starts without it, so each is an error here.
+    and the run starts without it, so each is an error here. What the kit knows itself its fix writes; what
+    only the user knows, a source, is taken out; a notebook that is broken, run or missing is made of its
+    script.
 
     Args:
         path: ``kernel-metadata.json``, or the folder that holds it.
+        notebook: whose it is, as far as known.
     """
     path = _file(path)
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return [f"{path}: missing; the Kaggle client pushes the folder that holds it"]
+        return [Fault(f"{path}: missing; the Kaggle client pushes the folder that holds it", WRITE)]
     except (ValueError, RecursionError) as error:
-        return [f"{path}: no JSON: {error}"]
+        return [Fault(f"{path}: no JSON: {error}", f"rm {shlex.quote(str(path))} && {WRITE}")]
     if not isinstance(metadata, dict):
-        return [f"{path}: holds a {type(metadata).__name__}; expected names and values"]
-    checks: tuple[Callable[[Mapping[str, Any]], Iterator[str]], ...] = (_keys, _identity, _flags, _sources)
-    faults = [fault for check in checks for fault in check(metadata)]
-    return [f"{path}: {fault}" for fault in [*faults, *_code(metadata, path.parent)]]
+        said = f"{path}: holds a {type(metadata).__name__}; expected names and values"
+        return [Fault(said, f"rm {shlex.quote(str(path))} && {WRITE}")]
+    faults = [(said, WRITE) for check in (_keys, _identity, _flags) for said in check(metadata)]
+    faults += _sources(metadata, "" if notebook is None else f" --to {notebook.name}")
+    made_of = None if notebook is None else f"jupytext --to ipynb notebooks/{notebook.name}.py"
+    is_own = notebook is not None and metadata.get("code_file") == notebook.code_file
+    faults += [(said, made_of if is_own and made_of else WRITE) for said in _code(metadata, path.parent)]
+    return [Fault(f"{path}: {said}", fix) for said, fix in faults]
 
 
 def find_placeholders(path: str | Path) -> list[str]:
-    """The names in ``kernel-metadata.json`` whose owner is still to be set, one line each.
+    """List the names in ``kernel-metadata.json`` whose owner is still to be set, one line each.
 
     Args:
         path: a file that :func:`check_metadata` finds no fault in, or its folder.
@@ -57,6 +107,27 @@ def find_placeholders(path: str | Path) -> list[str]:
         for key, name in named
         if name.partition("/")[0] == OWNER_PLACEHOLDER
     ]
+
+
+def source_fault(key: str, source: Any) -> str | None:
+    """Say what keeps a source, or a keyword, out of a list of ``kernel-metadata.json``, or None."""
+    return _LISTS[key](source)
+
+
+def sort_source(name: str, otherwise: str = "dataset_sources") -> tuple[str, str]:
+    """Tell which list of ``kernel-metadata.json`` a source belongs to, and its name without its address.
+
+    Args:
+        name: ``owner/slug``, perhaps with ``datasets/``, ``code/`` or ``models/``, or as an address.
+        otherwise: the list where the name does not tell.
+    """
+    found = re.fullmatch(
+        r"(?:https?://(?:www\.)?kaggle\.com/)?(?:(datasets|code|notebooks|kernels|models)/)?(.+?)/?", name
+    )
+    kind, rest = (found[1], found[2]) if found else (None, name)
+    if kind is None:
+        return ("model_sources" if rest.count("/") == 4 else otherwise), rest
+    return {"datasets": "dataset_sources", "models": "model_sources"}.get(kind, "kernel_sources"), rest
 
 
 def _file(path: str | Path) -> Path:
@@ -105,26 +176,24 @@ def _flags(metadata: Mapping[str, Any]) -> Iterator[str]:
         yield "enable_tpu is true; the kit runs on GPUs"
 
 
-def source_fault(key: str, source: Any) -> str | None:
-    """What keeps a source, or a keyword, out of a list of ``kernel-metadata.json``, or None."""
-    return _LISTS[key](source)
-
-
-def _sources(metadata: Mapping[str, Any]) -> Iterator[str]:
+def _sources(metadata: Mapping[str, Any], to: str) -> Iterator[tuple[str, str]]:
+    """Faults of the lists, each with its fix."""
     for key, check in _LISTS.items():
         listed = metadata.get(key, [])
         if not isinstance(listed, list):
-            yield f"{key} is {listed!r}; expected a list"
+            yield f"{key} is {listed!r}; expected a list", WRITE
             continue
         for source in listed:
             fault = check(source)
             if fault:
-                yield f"{key}: {source!r}: {fault}"
+                put_right = key in FIXED or source_fault(*sort_source(str(source), key)) is None
+                take_out = f"{WRITE}{to} --remove {shlex.quote(str(source))}"
+                yield f"{key}: {source!r}: {fault}", WRITE if put_right else take_out
         if len({str(source) for source in listed}) < len(listed):
-            yield f"{key} names something twice"
+            yield f"{key} names something twice", WRITE
     competitions = metadata.get("competition_sources", [])
     if isinstance(competitions, list) and COMPETITION not in competitions:
-        yield f"competition_sources lacks {COMPETITION!r}; without it no data is mounted"
+        yield f"competition_sources lacks {COMPETITION!r}; without it no data is mounted", WRITE
 
 
 def _owner_slug_fault(name: Any, shortest: int, version: bool = False) -> str | None:

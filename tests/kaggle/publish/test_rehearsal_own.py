@@ -15,15 +15,15 @@ from hpa_kit.config import SimulateSettings
 from hpa_kit.data import DataFolder, read_labels
 from hpa_kit.data.simulate import simulate
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.dataset import write_dataset
 from hpa_kit.kaggle.mounts import find_competition
-from hpa_kit.kaggle.rehearsal import environment, play
-from hpa_kit.kaggle.rehearsal.network import Played
-from hpa_kit.kaggle.rehearsal.own import own_competition
+from hpa_kit.kaggle.publish.dataset import write_dataset
+from hpa_kit.kaggle.publish.rehearsal import environment, play
+from hpa_kit.kaggle.publish.rehearsal.network import Played
+from hpa_kit.kaggle.publish.rehearsal.own import own_competition
 from hpa_kit.submission import read_submission, write_submission
 from hpa_kit.submission.table import parse_truth
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PUBLIC, SCORED = "Batch", "1"
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.bundle import build_bundle
-from hpa_kit.kaggle.client import dry_run, find_client
-from hpa_kit.kaggle.dataset import METADATA, Dataset, check_dataset, write_dataset
-from hpa_kit.kaggle.metadata import check_metadata
-from hpa_kit.kaggle.notebooks import NOTEBOOKS, write_metadata
+from hpa_kit.kaggle.publish.bundle import build_bundle
+from hpa_kit.kaggle.publish.client import dry_run, find_client
+from hpa_kit.kaggle.publish.dataset import METADATA, Dataset, check_dataset, write_dataset
+from hpa_kit.kaggle.publish.metadata import NOTEBOOKS, check_metadata
+from hpa_kit.kaggle.publish.notebooks import write_metadata
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -3,33 +3,51 @@
 Needs the standard library only, so that ``build_dataset.sh`` runs before anything is installed.
 """
 
-import argparse
+import hashlib
 import json
-import sys
+import os
+import subprocess
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from hpa_kit import __version__
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, atomic_text
-from hpa_kit.kaggle.dataset import dataset_faults, find_owner, notes, write_dataset
-from hpa_kit.kaggle.manifest import MANIFEST, describe_build, git_origin, make_manifest
-from hpa_kit.kaggle.names import file_fault, owner_fault
-from hpa_kit.kaggle.own_wheel import NOT_NEEDED, PROJECT, hpacellseg_wheel, take_from_bundle
-from hpa_kit.kaggle.requirements import unmet_requirements
-from hpa_kit.kaggle.versions import read_image
-from hpa_kit.kaggle.wheels import PINS, TARGET_PYTHON, fetch_wheels, parse_wheel, verified_wheels
+from hpa_kit.kaggle.manifest import MANIFEST, build_id, describe_build, parse_wheel
+from hpa_kit.kaggle.publish.dataset import (
+    BUILD,
+    KIT_SLUG,
+    Fault,
+    find_owner,
+    name_faults,
+    notes,
+    owner_fault,
+    write_dataset,
+)
+from hpa_kit.kaggle.publish.wheels import (
+    NOT_NEEDED,
+    PINS,
+    PROJECT,
+    TARGET_PYTHON,
+    comparison_missing,
+    fetch_wheels,
+    find_unmet,
+    hpacellseg_wheel,
+    read_image,
+    take_from_bundle,
+    verified_wheels,
+)
 
-__all__ = ["Bundle", "build_bundle", "bundle_files", "dataset_faults", "main"]
-
-DATASET = "hpa-kit"
 TITLE = "hpa-kit for HPA single cell classification"
 LICENCE = "apache-2.0"
 ZIP = "hpa-kit.zip"
 NEEDED = ("hpa_kit/__init__.py", "LICENSE", f"wheels/{PINS}", "constraints/kaggle.txt")
+# Of this room, which needs a checkout around it, only what packs members is of use on Kaggle.
+AT_HOME = ("hpa_kit", "kaggle", "publish")
+TRAVELS = (("__init__.py",), ("dataset.py",), ("weights.py",))
 # Beside the zip under another name than in it: where Kaggle unpacks the zip, both would be one file.
 OUTER_MANIFEST = "hpa-kit-manifest.json"
 
@@ -80,7 +98,7 @@ def build_bundle(
         _write_zip(temporary, files)
     atomic_text(out / OUTER_MANIFEST, files[MANIFEST].decode())
     manifest = json.loads(files[MANIFEST])
-    dataset = write_dataset(out, owner, DATASET, TITLE, LICENCE, _card(manifest))
+    dataset = write_dataset(out, owner, KIT_SLUG, TITLE, LICENCE, _card(manifest))
     size = (out / ZIP).stat().st_size
     create = dataset.create()
     update = dataset.update(f"hpa-kit {__version__} build {manifest['build']}")
@@ -101,72 +119,99 @@ def build_bundle(
 def bundle_files(
     source: str | Path | None = None, hpacellseg: str | Path | None = None, fetch: bool = True
 ) -> dict[str, bytes]:
-    """What goes into the zip, by relative path: the package as it lies there, licence, wheels, manifest.
+    """Collect what goes into the zip, by relative path: the package, licence, wheels, manifest.
 
     Args:
         source, hpacellseg: as for :func:`build_bundle`.
         fetch: download the pinned wheels that are not there.
 
     Raises:
-        InputError: a wheel is missing or does not fit, or a name is one that Kaggle refuses.
+        Fault: the checkout lacks something, a wheel is missing or does not fit, or Kaggle refuses a name.
+        InputError: a wheel cannot be fetched; the one of hpacellseg cannot be used.
     """
     source = _checkout(source)
-    package = source / "hpa_kit"
     missing = next((name for name in NEEDED if not (source / name).is_file()), None)
     if missing:
-        raise InputError(
-            f"bundle: {source} is no checkout: {missing} is missing; run it in one, or fetch the file again"
+        raise Fault(
+            f"bundle: {source} is no checkout: {missing} is missing; run it in one, or fetch the file again",
+            f"git checkout -- {missing}",
         )
     image = source / "constraints" / "kaggle.txt"
     if fetch:
         fetch_wheels(source / "wheels")
     wheels = verified_wheels(source / "wheels", image)
-    code = [path for path in package.rglob("*") if path.is_file() and _belongs(path.relative_to(package))]
-    paths = [*code, source / "LICENSE", source / "wheels" / PINS, *wheels]
-    files = {path.relative_to(source).as_posix(): path.read_bytes() for path in paths}
+    code = (path.relative_to(source).as_posix() for path in (source / "hpa_kit").rglob("*") if path.is_file())
+    others = [f"wheels/{PINS}", *(f"wheels/{path.name}" for path in wheels)]
+    names = [*filter(_belongs, code), "LICENSE", *others]
+    files = {name: (source / name).read_bytes() for name in names}
     if hpacellseg is not None:
         name, content = hpacellseg_wheel(hpacellseg, image)
         files[f"wheels/{name}"] = content
-    faults = list(filter(None, map(file_fault, sorted(files))))
-    if faults:
-        raise InputError(f"bundle: {faults[0]}")
-    origin = git_origin(source, ("hpa_kit/__init__.py", "hpa_kit", "LICENSE", f"wheels/{PINS}"))
-    return {**files, MANIFEST: make_manifest(files, origin).encode()}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of building a bundle."""
-    parser.add_argument(
-        "out", nargs="?", type=Path, default=Path("dist"), help="folder to write (default: dist)"
-    )
-    parser.add_argument("--owner", help="Kaggle user (default: the one in kernel-metadata.json)")
-    parser.add_argument(
-        "--hpacellseg",
-        type=Path,
-        metavar="PATH",
-        help="wheel or checkout of HPA-Cell-Segmentation, to put its wheel in too; later builds keep it",
-    )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m hpa_kit.kaggle.bundle``: what ``build_dataset.sh`` runs."""
-    parser = argparse.ArgumentParser(prog="build_dataset.sh", description="Build the Kaggle dataset.")
-    add_arguments(parser)
-    options = parser.parse_args(arguments)
-    try:
-        build_bundle(options.out, options.owner, hpacellseg=options.hpacellseg)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    for fault in name_faults(source, sorted(files), "bundle", then=f" && {BUILD}"):
+        raise fault
+    return {**files, MANIFEST: make_manifest(files, git_origin(source)).encode()}
 
 
 def _checkout(source: str | Path | None) -> Path:
-    return Path(source) if source is not None else Path(__file__).resolve().parents[2]
+    return Path(source) if source is not None else Path(__file__).resolve().parents[3]
 
 
-def _belongs(path: Path) -> bool:
-    """Whether a file of the package is part of it: not compiled, cached, or an editor's leftover."""
+def make_manifest(files: Mapping[str, bytes], origin: Mapping[str, Any] | None = None) -> str:
+    """Write the manifest of a bundle as JSON text: version, build, origin, target Python, each file's sha256.
+
+    Args:
+        files: relative paths and contents.
+        origin: what :func:`git_origin` says of them.
+    """
+    wheels = sorted(Path(name).name for name in files if name.endswith(".whl"))
+    hashes = {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)}
+    content = {
+        "name": "hpa-kit",
+        "version": __version__,
+        "build": build_id(hashes),
+        **(origin or {}),
+        "target_python": ".".join(map(str, TARGET_PYTHON)),
+        "wheels": {wheel.project: wheel.version for wheel in map(parse_wheel, wheels)},
+        "files": hashes,
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def git_origin(source: Path) -> dict[str, Any]:
+    """Tell the commit that a checkout comes from, and whether what goes into a bundle is as it has it.
+
+    Args:
+        source: the checkout.
+
+    Returns:
+        ``commit``, 40 digits, and ``clean``; nothing where git is missing or does not know the files.
+    """
+    # Without variables of a git that may have called this, as a hook does.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(source), *words],
+            env=variables, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout
+
+    names = ("hpa_kit", "LICENSE", f"wheels/{PINS}")
+    try:
+        git("ls-files", "--error-unmatch", "--", "hpa_kit/__init__.py")
+        commit = git("rev-parse", "--verify", "HEAD").strip()
+        changed = git("diff", "--name-only", "--relative", "--no-renames", "-z", "HEAD", "--", *names)
+        changed += git("ls-files", "--others", "--exclude-standard", "-z", "--", *names)
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"commit": commit, "clean": not any(map(_belongs, filter(None, changed.split("\0"))))}
+
+
+def _belongs(name: str) -> bool:
+    """Whether a file of the checkout goes in: nothing compiled, of an editor, or for home only."""
+    path = PurePosixPath(name)
+    if path.parts[:3] == AT_HOME:
+        return path.parts[3:] in TRAVELS
     leftover = path.name.endswith(("~", ".pyc", ".orig", ".rej"))
     return not leftover and not any(part == "__pycache__" or part.startswith(".") for part in path.parts)
 
@@ -206,10 +251,12 @@ Apache-2.0, see `LICENSE`. The wheels come under licences of their own, which th
 def _unmet(files: Mapping[str, bytes], image: Path) -> list[str]:
     """What wheels ask for that neither the image nor another wheel is known to bring, one line each."""
     wheels = [Path(name) for name in files if name.endswith(".whl")]
+    if wheels and comparison_missing():
+        return ["wheels are not compared with Kaggle's image, as packaging is missing here: make .venv"]
     there = {*read_image(image), *(parse_wheel(path).project for path in wheels)}
     lines = []
     for path in wheels:
-        unmet = unmet_requirements(path, files[path.as_posix()], TARGET_PYTHON, there)
+        unmet = find_unmet(path, files[path.as_posix()], there)
         own = parse_wheel(path).project == PROJECT
         for name in sorted(NOT_NEEDED.keys() & set(unmet)) if own else ():
             lines.append(f"{path.name} asks for {name}, but works without: {NOT_NEEDED[name]}")
@@ -220,7 +267,3 @@ def _unmet(files: Mapping[str, bytes], image: Path) -> list[str]:
                 "names: pin it in wheels/, unless it works without"
             )
     return lines
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,8 @@
-"""What stands between a folder and a submission is said line by line, each with what mends it."""
+"""What stands between a folder and a submission is said line by line, each with what puts it right."""
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,12 +15,13 @@ from typing import Any
 import pytest
 
 from hpa_kit.cli import main
-from hpa_kit.kaggle.bundle import build_bundle
-from hpa_kit.kaggle.dataset import write_dataset
-from hpa_kit.kaggle.notebooks import write_metadata
-from hpa_kit.kaggle.status import Step, status, unseen
+from hpa_kit.kaggle.publish.bundle import build_bundle
+from hpa_kit.kaggle.publish.client import Outcome
+from hpa_kit.kaggle.publish.dataset import Fault, write_dataset
+from hpa_kit.kaggle.publish.notebooks import write_metadata
+from hpa_kit.kaggle.publish.status import status, unseen
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +47,9 @@ def checkout(ready: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(ready, tmp_path / "checkout"))
 
 
-def to_do(checkout: Path) -> list[Step]:
-    steps = status(checkout, checkout / "dist", checkout / "dist-members", client=False)
-    return [step for step in steps if step.mend is not None]
+def to_do(checkout: Path) -> list[Fault]:
+    lines = status(checkout, checkout / "dist", checkout / "dist-members", client=False)
+    return [line for line in lines if isinstance(line, Fault)]
 
 
 def test_a_folder_with_everything_in_its_place_has_nothing_to_do(checkout):
@@ -59,14 +61,14 @@ def test_an_owner_still_to_be_set_is_flagged(checkout):
     for path in (checkout, checkout / "notebooks" / "train"):
         file = path / "kernel-metadata.json"
         file.write_text(file.read_text().replace("jane-doe", "your-name"))
-    assert to_do(checkout)[0].mend == "hpa-kit kaggle metadata --owner NAME"
+    assert to_do(checkout)[0].fix == "hpa-kit kaggle metadata --owner NAME"
 
 
 def test_code_changed_after_the_bundle_was_built_asks_for_another(checkout):
     (checkout / "hpa_kit" / "__init__.py").write_text("# newer\n")
-    (step,) = to_do(checkout)
-    assert "hpa_kit/__init__.py" in step.what
-    assert step.mend == "./build_dataset.sh"
+    (fault,) = to_do(checkout)
+    assert "hpa_kit/__init__.py" in str(fault)
+    assert fault.fix == "./build_dataset.sh"
 
 
 @pytest.mark.parametrize("damage", ["missing", "half"])
@@ -76,14 +78,14 @@ def test_a_bundle_that_is_not_there_or_damaged_asks_for_another(checkout, damage
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:100])
-    assert [step.mend for step in to_do(checkout)] == ["./build_dataset.sh"]
+    assert [fault.fix for fault in to_do(checkout)] == ["./build_dataset.sh"]
 
 
 def test_without_members_the_training_notebook_and_the_packing_are_named(checkout):
     shutil.rmtree(checkout / "dist-members")
-    (step,) = to_do(checkout)
-    assert "kaggle kernels push -p notebooks/train" in step.what
-    assert step.mend.startswith("hpa-kit kaggle weights RUN")
+    (fault,) = to_do(checkout)
+    assert "kaggle kernels push -p notebooks/train" in str(fault)
+    assert fault.fix.startswith("hpa-kit kaggle weights RUN")
 
 
 def test_a_dataset_that_the_notebook_does_not_attach_is_named(checkout):
@@ -91,14 +93,14 @@ def test_a_dataset_that_the_notebook_does_not_attach_is_named(checkout):
     metadata = json.loads(path.read_text())
     metadata["dataset_sources"].remove("jane-doe/hpa-kit-members")
     path.write_text(json.dumps(metadata))
-    (step,) = to_do(checkout)
-    assert step.mend == "hpa-kit kaggle metadata --add jane-doe/hpa-kit-members"
+    (fault,) = to_do(checkout)
+    assert fault.fix == "hpa-kit kaggle metadata --add jane-doe/hpa-kit-members"
 
 
 def test_a_dataset_of_another_owner_is_named(checkout):
     write_dataset(checkout / "dist-members", "someone", "hpa-kit-members", "my members", "apache-2.0")
-    (step,) = to_do(checkout)
-    assert "someone/hpa-kit-members is not jane-doe's" in step.what
+    (fault,) = to_do(checkout)
+    assert "someone/hpa-kit-members is not jane-doe's" in str(fault)
 
 
 def test_a_notebook_with_outputs_and_one_out_of_step_each_have_their_command(checkout):
@@ -109,15 +111,15 @@ def test_a_notebook_with_outputs_and_one_out_of_step_each_have_their_command(che
     code = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
     code["execution_count"] = 1
     path.write_text(json.dumps(notebook))
-    assert [step.mend for step in to_do(checkout)] == ["jupytext --to ipynb notebooks/infer.py", "make sync"]
+    assert [fault.fix for fault in to_do(checkout)] == ["jupytext --to ipynb notebooks/infer.py", "make sync"]
 
 
 def test_a_missing_wheel_is_a_line_and_not_a_crash(checkout):
     pins = checkout / "wheels" / "requirements.txt"
     pins.write_text(f"tiny==1.0 --hash=sha256:{'0' * 64}\n")
-    steps = to_do(checkout)
-    assert [step.mend for step in steps] == ["./build_dataset.sh"]
-    assert "tiny" in steps[0].what
+    faults = to_do(checkout)
+    assert [fault.fix for fault in faults] == ["./build_dataset.sh"]
+    assert "tiny" in str(faults[0])
 
 
 def metadata(folder: str, **changed: Any) -> Callable[[Path], object]:
@@ -131,7 +133,11 @@ def metadata(folder: str, **changed: Any) -> Callable[[Path], object]:
 
 
 def written(name: str, text: str = "") -> Callable[[Path], object]:
-    return lambda checkout: (checkout / name).write_text(text)
+    def write(checkout: Path) -> None:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).write_text(text)
+
+    return write
 
 
 def gone(name: str) -> Callable[[Path], object]:
@@ -166,6 +172,8 @@ FAULTS = {
     "dot file in the dataset": written("dist/.DS_Store"),
     "odd name in the kit": written("hpa_kit/a@b.py"),
     "odd name in the members": written("dist-members/a&b.yaml"),
+    "odd name of a folder in the members": written("dist-members/a b/c/d.yaml"),
+    "dot folder in the members": written("dist-members/.cache/d.yaml"),
 }
 
 
@@ -185,14 +193,14 @@ def carry_out(command: str, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> 
             subprocess.run(shell, shell=True, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_the_command_beside_a_line_mends_it(checkout, monkeypatch, fault):
+@pytest.mark.parametrize("case", FAULTS)
+def test_the_command_beside_a_line_puts_it_right(checkout, monkeypatch, case):
     pytest.importorskip("jupytext")
-    FAULTS[fault](checkout)
-    steps = to_do(checkout)
-    assert steps
-    for step in steps:
-        carry_out(step.mend, checkout, monkeypatch)
+    FAULTS[case](checkout)
+    faults = to_do(checkout)
+    assert faults
+    for fault in faults:
+        carry_out(fault.fix, checkout, monkeypatch)
     assert to_do(checkout) == []
 
 
@@ -201,11 +209,11 @@ def test_the_command_beside_a_line_mends_it(checkout, monkeypatch, fault):
 )
 def test_metadata_without_an_owner_are_a_line_whose_command_sets_it(checkout, monkeypatch, text):
     (checkout / "kernel-metadata.json").write_text(text)
-    steps = to_do(checkout)
-    assert steps[0].mend.endswith("--owner NAME")
-    carry_out(steps[0].mend.replace("NAME", "jane-doe"), checkout, monkeypatch)
-    for step in to_do(checkout):  # the sources are gone with the rest
-        carry_out(step.mend, checkout, monkeypatch)
+    faults = to_do(checkout)
+    assert faults[0].fix.endswith("--owner NAME")
+    carry_out(faults[0].fix.replace("NAME", "jane-doe"), checkout, monkeypatch)
+    for fault in to_do(checkout):  # the sources are gone with the rest
+        carry_out(fault.fix, checkout, monkeypatch)
     assert to_do(checkout) == []
     assert unseen(checkout)[-1].endswith("kaggle datasets status jane-doe/hpa-kit-members")
 
@@ -213,7 +221,7 @@ def test_metadata_without_an_owner_are_a_line_whose_command_sets_it(checkout, mo
 @pytest.mark.parametrize("name", ["LICENSE", "constraints/kaggle.txt", "wheels/requirements.txt"])
 def test_a_file_of_the_checkout_that_is_gone_is_fetched_again(checkout, name):
     (checkout / name).unlink()
-    assert [step.mend for step in to_do(checkout)] == [f"git checkout -- {name}"]
+    assert [fault.fix for fault in to_do(checkout)] == [f"git checkout -- {name}"]
 
 
 def test_a_changed_wheel_is_fetched_again_and_one_that_does_not_fit_needs_another_pin(checkout):
@@ -221,10 +229,10 @@ def test_a_changed_wheel_is_fetched_again_and_one_that_does_not_fit_needs_anothe
     wheel.write_bytes(b"wheel")
     pins = checkout / "wheels" / "requirements.txt"
     pins.write_text(f"tiny==1.0 --hash=sha256:{'0' * 64}\n")
-    assert [step.mend for step in to_do(checkout)] == [f"rm {wheel} && ./build_dataset.sh"]
+    assert [fault.fix for fault in to_do(checkout)] == [f"rm {wheel} && ./build_dataset.sh"]
     pins.write_text(f"tiny==1.0 --hash=sha256:{hashlib.sha256(b'wheel').hexdigest()}\n")
-    (step,) = to_do(checkout)
-    assert step.mend == f"pin another in wheels/requirements.txt, rm {wheel} && ./build_dataset.sh"
+    (fault,) = to_do(checkout)
+    assert fault.fix == f"pin another in wheels/requirements.txt, rm {wheel} && ./build_dataset.sh"
 
 
 def test_a_bundle_with_the_users_own_wheel_is_built_again_with_it(checkout):
@@ -233,16 +241,32 @@ def test_a_bundle_with_the_users_own_wheel_is_built_again_with_it(checkout):
     build_bundle(checkout / "dist", source=checkout, hpacellseg=wheel.filename)
     assert to_do(checkout) == []
     (checkout / "hpa_kit" / "__init__.py").write_text("# newer\n")
-    (step,) = to_do(checkout)
-    assert step.mend == "./build_dataset.sh"
+    (fault,) = to_do(checkout)
+    assert fault.fix == "./build_dataset.sh"
     build_bundle(checkout / "dist", source=checkout)
     with zipfile.ZipFile(checkout / "dist" / "hpa-kit.zip") as bundle:
         assert "wheels/hpacellseg-1.0-py3-none-any.whl" in bundle.namelist()
 
 
-def test_every_line_is_one_line_with_its_command(checkout):
+def test_what_the_client_refuses_has_the_command_that_makes_it_anew(checkout, monkeypatch):
+    def refuse(python, commands, folder):
+        return [Outcome(command, "2.2.5", "no", [], []) for command in commands]
+
+    monkeypatch.setattr("hpa_kit.kaggle.publish.status.find_client", lambda _: Path(sys.executable))
+    monkeypatch.setattr("hpa_kit.kaggle.publish.status.dry_run", refuse)
+    dist, members = checkout / "dist", checkout / "dist-members"
+    faults = [line for line in status(checkout, dist, members) if isinstance(line, Fault)]
+    pack = f"hpa-kit kaggle weights RUN… {members}"
+    assert [fault.fix for fault in faults] == ["hpa-kit kaggle metadata"] * 2 + ["./build_dataset.sh", pack]
+
+
+def test_every_line_is_one_line_and_one_that_is_to_do_has_its_command(checkout, monkeypatch, capsys):
     shutil.rmtree(checkout / "dist")
-    for step in status(checkout, checkout / "dist", checkout / "nothing", client=False):
-        assert "\n" not in str(step)
-        assert str(step).startswith("ok" if step.mend is None else "to do")
+    monkeypatch.chdir(checkout)
+    monkeypatch.setattr("hpa_kit.kaggle.publish.status.find_client", lambda _: None)
+    assert main(["kaggle", "status", "--members", "nothing"]) == 1
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last == "3 things to do"  # the bundle, the members, the client
+    assert all(re.match("ok    [^>]+$|to do .* -> .|      ", line) for line in lines)
+    assert sum(line.startswith("to do") for line in lines) == 3
     assert all("kaggle" in line for line in unseen(checkout))

@@ -20,8 +20,8 @@ from hpa_kit.config import (
 )
 from hpa_kit.errors import InputError
 from hpa_kit.kaggle import find_ensemble
-from hpa_kit.kaggle.dataset import check_dataset
-from hpa_kit.kaggle.weights import weights_dataset
+from hpa_kit.kaggle.publish.dataset import check_dataset
+from hpa_kit.kaggle.publish.weights import weights_dataset
 from hpa_kit.training import load_member
 from hpa_kit.training.checkpoint import write_checkpoint
 

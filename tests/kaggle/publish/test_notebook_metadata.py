@@ -9,12 +9,12 @@ import pytest
 
 from hpa_kit.cli import main
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.checkout import find_checkout
-from hpa_kit.kaggle.metadata import check_metadata
 from hpa_kit.kaggle.mounts import COMPETITION
-from hpa_kit.kaggle.notebooks import NOTEBOOKS, sort_source, write_metadata
+from hpa_kit.kaggle.publish.dataset import find_checkout
+from hpa_kit.kaggle.publish.metadata import NOTEBOOKS, check_metadata, sort_source
+from hpa_kit.kaggle.publish.notebooks import write_metadata
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

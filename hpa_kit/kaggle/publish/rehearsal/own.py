@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from hpa_kit.data import DataFolder, read_labels
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.dataset import METADATA, check_dataset
 from hpa_kit.kaggle.mounts import find_cell_weights, find_ensemble, find_members
+from hpa_kit.kaggle.publish.dataset import METADATA, check_dataset
 from hpa_kit.submission import read_submission, write_submission
 
-LEAST_LABELLED, LEAST_TESTED = 3, 2  # fewer give no training run; one field is damaged
+MIN_LABELLED, MIN_TESTED = 3, 2  # fewer give no training run; one field is damaged
 
 
 class Own(NamedTuple):
@@ -87,9 +87,9 @@ def own_competition(data: Path, out: Path, train: int, test: int) -> tuple[Path,
             f"rehearse: {data / 'sample_submission.csv'} is missing; expected a folder as the competition's"
         )
     ids = folder.fields("test").ids
-    if len(ids) < LEAST_TESTED:
+    if len(ids) < MIN_TESTED:
         raise InputError(
-            f"rehearse: {folder.sample()} has {len(ids)} rows; expected {LEAST_TESTED} or more, as one field "
+            f"rehearse: {folder.sample()} has {len(ids)} rows; expected {MIN_TESTED} or more, as one field "
             "is damaged"
         )
     shutil.rmtree(out, ignore_errors=True)  # links, and tables of them
@@ -113,10 +113,10 @@ def _write_train(folder: DataFolder, out: Path, most: int) -> None:
     labels = read_labels(folder.labels())
     there = set(folder.fields("train").ids)
     labels = labels[labels["ID"].isin(there)]
-    if len(labels) < LEAST_LABELLED:
+    if len(labels) < MIN_LABELLED:
         raise InputError(
             f"rehearse: {folder.labels()} labels {len(labels)} fields of {folder.images('train')}; expected "
-            f"{LEAST_LABELLED} or more, or --members-dataset, with which nothing is trained"
+            f"{MIN_LABELLED} or more, or --members-dataset, with which nothing is trained"
         )
     chosen = labels.iloc[[k * len(labels) // most for k in range(most)]] if len(labels) > most else labels
     _link(folder.images("train"), chosen["ID"].tolist(), out / "train")

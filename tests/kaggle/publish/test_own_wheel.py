@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.bundle import build_bundle
-from hpa_kit.kaggle.own_wheel import hpacellseg_wheel
+from hpa_kit.kaggle.publish.bundle import build_bundle
+from hpa_kit.kaggle.publish.wheels import hpacellseg_wheel
 
 SETUP = """from setuptools import find_packages, setup
 setup(name="hpacellseg", version="0.1.8", packages=find_packages(), install_requires=[{requires}])
@@ -72,7 +72,7 @@ def test_a_wheel_is_taken_as_it_is(tmp_path, image):
     ("name", "metadata", "said"),
     [
         ("other-1.0-py3-none-any.whl", "", "wheel of other"),
-        ("hpacellseg-1.0-cp27-none-any.whl", "", "Python cp27"),
+        ("hpacellseg-1.0-cp27-none-any.whl", "", "is for cp27-none-any"),
         ("hpacellseg-1.0-py3-none-any.whl", "Requires-Dist: numpy<2", "needs numpy<2"),
     ],
 )

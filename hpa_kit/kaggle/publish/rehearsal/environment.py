@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.metadata
-import re
 import shutil
 import subprocess
 import sys
@@ -12,12 +11,13 @@ import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
-from hpa_kit.kaggle.own_wheel import PROJECT, hpacellseg_wheel
-from hpa_kit.kaggle.requirements import unmet_requirements
-from hpa_kit.kaggle.versions import normalised, read_image
-from hpa_kit.kaggle.wheels import PINS, TARGET_PYTHON, pip_reason, read_pins
+from hpa_kit.kaggle.bootstrap import pip_reason
+from hpa_kit.kaggle.manifest import normalised
+from hpa_kit.kaggle.publish.wheels import PINS, PROJECT, find_unmet, hpacellseg_wheel, read_image, read_pins
 from hpa_kit.progress import progress_bar, say
 
 # Gigabytes, and the same whoever installs them, so those of the Python that runs this are looked at instead.
@@ -82,7 +82,7 @@ def own_wheel(path: Path | None, out: Path, source: Path) -> Path | None:
     """Write the wheel of HPA-Cell-Segmentation, of a wheel or checkout, to ``out``; None where none is given.
 
     Raises:
-        InputError: as :func:`~hpa_kit.kaggle.own_wheel.hpacellseg_wheel`.
+        InputError: as :func:`~hpa_kit.kaggle.publish.own_wheel.hpacellseg_wheel`.
     """
     if path is None:
         return None
@@ -96,7 +96,7 @@ def _needs(wheel: Path | None, source: Path) -> list[str]:
     """What a wheel asks for and the image is known to have, but for what is shared."""
     if wheel is None:
         return []
-    asked = unmet_requirements(wheel, wheel.read_bytes(), TARGET_PYTHON, SHARED)
+    asked = find_unmet(wheel, wheel.read_bytes(), SHARED)
     image = read_image(source / "constraints" / "kaggle.txt")
     return [name for name in asked if name in image]
 
@@ -111,7 +111,7 @@ def image_packages(source: Path) -> list[str]:
     wanted = [*project["dependencies"], *project["optional-dependencies"]["notebooks"]]
     image = read_image(source / "constraints" / "kaggle.txt")
     wheels = read_pins(source / "wheels" / PINS)
-    names = [normalised(re.match(r"[\w.-]+", one)[0]) for one in wanted]  # type: ignore[index]
+    names = [normalised(Requirement(one).name) for one in wanted]
     lacking = [name for name in names if name not in image and name not in wheels]
     if lacking:
         raise InputError(
@@ -132,11 +132,11 @@ def shared_files(projects: Iterable[str]) -> set[str]:
         try:
             distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
-            continue  # for another system than this one
+            continue  # torch works without it here
         found |= {file.parts[0] for file in distribution.files or ()}
-        for requirement in distribution.requires or ():
-            if "extra ==" not in requirement:
-                waiting.append(normalised(re.match(r"[\w.-]+", requirement)[0]))  # type: ignore[index]
+        for requirement in map(Requirement, distribution.requires or ()):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                waiting.append(normalised(requirement.name))
     return {name for name in found if name not in ("..", "__pycache__") and not name.endswith(".pth")}
 
 

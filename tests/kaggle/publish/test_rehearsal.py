@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.rehearsal.environment import environment_key, image_packages, shared_files
-from hpa_kit.kaggle.rehearsal.network import NAMESPACES, Offline, offline, play
-from hpa_kit.kaggle.rehearsal.tree import Tree, damage, simulated
+from hpa_kit.kaggle.publish.rehearsal.environment import environment_key, image_packages, shared_files
+from hpa_kit.kaggle.publish.rehearsal.network import NAMESPACES, Offline, offline, play
+from hpa_kit.kaggle.publish.rehearsal.tree import Tree, damage, simulated
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 BLOCKED = """
 import socket
 from no_network import block  # as it lies in the rehearsal's environment, beside nothing of the kit
@@ -111,7 +111,7 @@ def test_inputs_that_can_be_written_to_are_noticed(tree, tmp_path):
 
 
 def test_sockets_are_blocked_where_there_is_no_namespace(monkeypatch):
-    folder = ROOT / "hpa_kit" / "kaggle" / "rehearsal"
+    folder = ROOT / "hpa_kit" / "kaggle" / "publish" / "rehearsal"
     code = f"import sys; sys.path.insert(0, {str(folder)!r})\n{BLOCKED}"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
