@@ -52,8 +52,8 @@ TEXTS = st.one_of(
 
 
 @cache
-def parser():
-    return make_parser()
+def parser(command: str):
+    return make_parser([command])
 
 
 def value_of(make) -> object:
@@ -70,7 +70,7 @@ def on_the_command_line(command: Command, name: str, text: str) -> Settings:
     positional = [text if other == name else NEEDED[other] for other in command.positional]
     option = [] if name in command.positional else [f"--{name.replace('_', '-')}={text}"]
     words = [command.name, *needed, *option, *(["--", *positional] if positional else [])]
-    return settings_of(command, parser().parse_args(words))
+    return settings_of(command, parser(command.name).parse_args(words))
 
 
 def in_yaml(command: Command, name: str, content: str, folder) -> Settings:
