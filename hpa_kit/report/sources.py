@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,9 +11,11 @@ from hpa_kit.config import ReportSettings, read_ensemble
 from hpa_kit.data import DataFolder, read_labels
 from hpa_kit.errors import InputError
 from hpa_kit.inference.unseen import learnt_from
-from hpa_kit.report.looking import KeepMaps, Looker, look_settings
 from hpa_kit.submission import read_submission, write_submission
 from hpa_kit.training.checkpoint import BEST, LAST
+
+if TYPE_CHECKING:
+    from hpa_kit.report.looking import KeepMaps
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class Source(NamedTuple):
     seconds: dict[str, float]
 
 
-def find_source(settings: ReportSettings, scratch: Path, keep: KeepMaps) -> Source:
+def find_source(settings: ReportSettings, scratch: Path, keep: "KeepMaps") -> Source:
     """Read the table to show, or have the run make one.
 
     Args:
@@ -69,6 +71,8 @@ def find_source(settings: ReportSettings, scratch: Path, keep: KeepMaps) -> Sour
         table, seconds = read_submission(source), dict[str, float]()
         ids = spread(table["ID"].tolist(), settings.fields)
         if runs and images is not None:
+            from hpa_kit.report.looking import Looker, look_settings  # here: members need torch
+
             looker = Looker(look_settings(settings, settings.members), images, keep)
             looker.maps(ids)
             seconds = looker.seconds
@@ -85,6 +89,8 @@ def find_source(settings: ReportSettings, scratch: Path, keep: KeepMaps) -> Sour
             raise InputError(
                 f"report: {source} holds no {BEST} or {LAST}; to show fields, give one run or a submission"
             )
+        from hpa_kit.report.looking import Looker, look_settings
+
         all_ids = _fields_of_run(source, data, settings.split)
         looker = Looker(look_settings(settings, [source]), images, keep)
         rows = looker.rows(spread(all_ids, settings.fields))
