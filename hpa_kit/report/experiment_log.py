@@ -141,7 +141,7 @@ def _of_settings(path: Path) -> dict[str, Any] | None:
     values = read_yaml(path)
     if "labels" in values and values.keys() <= PseudoLabelSettings.model_fields.keys():
         return None
-    strange = next((name for name in values if name not in TrainSettings.model_fields), None)
+    strange = next((name for name in values if name not in TrainSettings.options()), None)
     if strange is not None:
         raise InputError(f"runs: {path} is of no training run, which has no setting {shown(strange)}")
     return {"checkpoint": "", **dict.fromkeys(SCORES), **_settings(values, path)}

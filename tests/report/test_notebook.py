@@ -80,7 +80,7 @@ def test_two_processes_train_as_the_notebook_starts_them_and_the_first_leaves_th
     two = train_on_all(quick, processes=2)
     heard = capsys.readouterr().out
     assert heard.count(f"from {copy / '__init__.py'}\n") == 2
-    assert "epoch 1/1: 100%" in heard
+    assert "epoch 1/1: 1 of 1 step" in heard
     assert len(read_checkpoint(two / LAST).state["processes"]) == 2
     assert (two / "metrics.csv").read_text().count("\n") == 2
     one = train_on_all(quick.model_copy(update={"out": tmp_path / "one"}))
