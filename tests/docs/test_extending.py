@@ -93,7 +93,8 @@ def test_a_backbone_of_ones_own_is_trained_and_looks_at_fields(place, run):
 def test_a_wrong_stride_of_it_is_one_line(place, run, capsys):
     assert run(commands("plain16")[0], "--stride 32") == 2
     assert re.search(
-        r"backbone: plain16 gives \(1, 256, 8, 8\) .*expected 4² maps for stride 32", capsys.readouterr().err
+        r"backbone: plain16 gives no maps for stride 32: gives \(1, 256, 8, 8\) .*expected 4² maps for stride 32",
+        capsys.readouterr().err,
     )
 
 

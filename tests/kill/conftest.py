@@ -160,7 +160,7 @@ def make_place(zygote, inputs, tmp_path_factory):
 
 # With one thread, one field in a batch and one device little is under way, so that lost work shows.
 WORKERS = BATCH = DEVICES = 1
-UPDATES = 2  # per epoch: eight fields, of which a fold of two is held out, two in a batch
+UPDATES = 2  # per epoch: of eight fields one of two folds is held out, two fields are in a batch
 PART = 1  # features are written by so many fields
 
 TRAIN = (

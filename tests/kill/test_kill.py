@@ -42,7 +42,8 @@ that came when all results stood is not counted, as it costs nothing.
 
 * *equal*: how many of the trials left the same bytes as an undisturbed run, in every file but TensorBoard's,
   the files of seconds (of an ablation's steps, of a table's fields) and the seconds in a report;
-* *work*: what an undisturbed run does; *lost*: what was begun again, per kill on average and at most;
+* *work*: what an undisturbed run does; *lost*: what was begun again, on average per kill and at most per
+  trial of up to three kills;
 * *allowed*: what a kill may cost at most, which is what is under way at one time; the tests hold it;
 * *left*: hidden files of interrupted writing that still lie there at the end, as a trial is over in seconds;
   a start that comes later removes them;
