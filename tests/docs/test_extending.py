@@ -95,6 +95,7 @@ def test_a_wrong_stride_of_it_is_one_line(place, run, capsys):
     assert re.search(
         r"backbone: plain16 gives no maps for stride 32: gives \(1, 256, 8, 8\) .*expected 4² maps for stride 32",
         capsys.readouterr().err,
+        capsys.readouterr().err,
     )
 
 
