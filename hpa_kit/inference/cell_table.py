@@ -19,8 +19,8 @@ from hpa_kit.inference.journal import Journal
 from hpa_kit.inference.pipeline import evidence, fill, journal_of
 from hpa_kit.inference.prepare import PreparedField
 from hpa_kit.inference.rows import CellRows
-from hpa_kit.inference.rules import CLASS_COLUMNS, ScoringRule, score_field
 from hpa_kit.inference.work import Filling, refuse_if_all_failed, report_fields
+from hpa_kit.scoring.functions import CLASS_COLUMNS, ScoringRule, score_field
 
 BOX = ("box_top", "box_left", "box_bottom", "box_right")
 COLUMNS = ("ID", "cell", "centroid_y", "centroid_x", *BOX, "area", "cut_by_border", *CLASS_COLUMNS)

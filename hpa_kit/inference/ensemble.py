@@ -29,7 +29,7 @@ LEAST_MAP_SIZE = 128  # cells of a few pixels tell nothing
 
 
 class FieldMaps(NamedTuple):
-    """What the members say of one field; see :class:`~hpa_kit.inference.rules.FieldEvidence`."""
+    """What the members say of one field; see :class:`~hpa_kit.scoring.functions.FieldEvidence`."""
 
     image_scores: NDArray[np.float32]
     class_maps: NDArray[np.float32]

@@ -10,13 +10,12 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from hpa_kit.cells import FieldCells, label_map_ids, segmenter
+from hpa_kit.cells import FieldCells, label_map_ids, resized, segmenter
 from hpa_kit.config import InferSettings
 from hpa_kit.data import DataFolder
 from hpa_kit.devices import pick_devices
 from hpa_kit.files import make_folder_of
 from hpa_kit.flow import Failure
-from hpa_kit.inference.arrays import resized
 from hpa_kit.inference.batching import Batches, batches_to_do
 from hpa_kit.inference.budget import Budget, Now, Pace
 from hpa_kit.inference.ensemble import Effort, Ensemble, FieldMaps, Saving, channels_needed
@@ -24,14 +23,6 @@ from hpa_kit.inference.journal import Journal
 from hpa_kit.inference.lanes import Lane, Shared, run_lanes
 from hpa_kit.inference.prepare import PreparedField, Preparer
 from hpa_kit.inference.rows import GrowingTable, SubmissionRows
-from hpa_kit.inference.rules import (
-    FieldEvidence,
-    ScoringRule,
-    code_of,
-    rule_of,
-    score_field,
-    scores_to_prediction,
-)
 from hpa_kit.inference.work import (
     Filling,
     Outcome,
@@ -42,6 +33,14 @@ from hpa_kit.inference.work import (
     submission_work,
 )
 from hpa_kit.resume import depends_on, field_stamps
+from hpa_kit.scoring.functions import (
+    FieldEvidence,
+    ScoringRule,
+    code_of,
+    rule_of,
+    score_field,
+    scores_to_prediction,
+)
 from hpa_kit.submission import encode_label_map
 from hpa_kit.timing import Forecast, duration
 

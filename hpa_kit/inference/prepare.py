@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.cells import FieldCells
-from hpa_kit.inference.arrays import resized
-from hpa_kit.inference.places import CellPlaces, cell_places
+from hpa_kit.cells import FieldCells, resized
+from hpa_kit.scoring.inputs import CellPlaces, cell_places
 
 Field = NDArray[np.uint8]
 Size = tuple[int, int]

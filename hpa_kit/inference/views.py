@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from hpa_kit.config import MemberSettings
-from hpa_kit.inference.logits import LEAST_PROBABILITY
-from hpa_kit.inference.scoring import FLOOR_SCORE
+from hpa_kit.scoring.cam_share import FLOOR_SCORE
+from hpa_kit.scoring.mean_logit import MIN_PROBABILITY
 from hpa_kit.training import load_member
 
 # Axes that a view is flipped along: as it is, horizontally, vertically.
@@ -91,7 +91,7 @@ class LoadedMember:
         )
         if self.segments:
             shown = (maps > SHOWN).any(-1).any(-1).float()
-            return Seen(shown, maps, maps.logit(LEAST_PROBABILITY))
+            return Seen(shown, maps, maps.logit(MIN_PROBABILITY))
         return Seen(scores, scaled_cams(scores, maps), raw)
 
     def _view(self, batch: Tensor, flip: tuple[int, ...], amp: bool) -> _Views:

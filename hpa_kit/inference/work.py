@@ -15,7 +15,7 @@ from hpa_kit.inference.budget import Budget
 from hpa_kit.inference.ensemble import FieldMaps
 from hpa_kit.inference.journal import Journal
 from hpa_kit.inference.prepare import PreparedField, Size
-from hpa_kit.inference.rules import ScoringRule
+from hpa_kit.scoring.functions import ScoringRule
 from hpa_kit.submission import check_submission
 from hpa_kit.timing import Forecast
 

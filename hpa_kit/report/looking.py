@@ -14,10 +14,11 @@ from hpa_kit.config import LookSettings, PredictSettings, ReportSettings, make_s
 from hpa_kit.data import read_field
 from hpa_kit.devices import pick_devices
 from hpa_kit.flow import Failure, attempt, batches
-from hpa_kit.inference import Ensemble, FieldMaps, rule_of, score_field, scores_to_prediction
+from hpa_kit.inference import Ensemble, FieldMaps
 from hpa_kit.inference.ensemble import channels_needed
 from hpa_kit.inference.pipeline import evidence
 from hpa_kit.inference.prepare import PreparedField, Preparer
+from hpa_kit.scoring import rule_of, score_field, scores_to_prediction
 from hpa_kit.submission import encode_label_map
 from hpa_kit.timing import Stopwatch
 

@@ -9,10 +9,10 @@ import pandas as pd
 from hpa_kit.config import ReportSettings, read_ensemble
 from hpa_kit.data import DataFolder, read_labels
 from hpa_kit.errors import InputError
-from hpa_kit.inference.unseen import learnt_from
 from hpa_kit.report.looking import KeepMaps, Looker, look_settings
 from hpa_kit.submission import read_submission, write_submission
 from hpa_kit.training.checkpoint import BEST, LAST
+from hpa_kit.training.learnt_fields import learnt_from
 
 log = logging.getLogger(__name__)
 

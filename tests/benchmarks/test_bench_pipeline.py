@@ -13,20 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from hpa_kit.cells import FieldCells, LabelMaps, kept, kept_or_made, label_cells, write_label_maps
+from hpa_kit.cells import FieldCells, LabelMaps, kept, kept_or_made, label_cells, resized, write_label_maps
 from hpa_kit.cells.segmenters import segmenter
 from hpa_kit.config import InferSettings, TrainSettings
 from hpa_kit.data import CHANNELS, read_field, resize_field
-from hpa_kit.inference import (
-    RULES,
-    Ensemble,
-    FieldEvidence,
-    FieldMaps,
-    infer,
-    score_field,
-    scores_to_prediction,
-)
-from hpa_kit.inference.arrays import resized
+from hpa_kit.inference import Ensemble, FieldMaps, infer
+from hpa_kit.scoring import RULES, FieldEvidence, score_field, scores_to_prediction
 from hpa_kit.submission import encode_label_map, read_submission
 from hpa_kit.training.checkpoint import BEST, write_checkpoint
 from hpa_kit.training.member import build_network

@@ -14,7 +14,7 @@ from hpa_kit.cli import main
 from hpa_kit.config import SimulateSettings
 from hpa_kit.config.kinds import RULE_NAMES
 from hpa_kit.data.simulate import simulate
-from hpa_kit.inference import RULES
+from hpa_kit.scoring import RULES
 from hpa_kit.submission import check_submission
 from hpa_kit.training.augment import Augmentation
 

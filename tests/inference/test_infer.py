@@ -10,8 +10,9 @@ import pytest
 
 from hpa_kit.config import InferSettings
 from hpa_kit.errors import InputError
-from hpa_kit.inference import RULES, FieldEvidence, infer, pipeline, score_field, scores_to_prediction
-from hpa_kit.inference.rules import CLASS_COLUMNS
+from hpa_kit.inference import infer, pipeline
+from hpa_kit.scoring import RULES, FieldEvidence, score_field, scores_to_prediction
+from hpa_kit.scoring.functions import CLASS_COLUMNS
 from hpa_kit.submission import check_submission, decode_mask, read_submission
 from hpa_kit.submission.table import parse_prediction
 
