@@ -1,9 +1,11 @@
-"""Which device to run on, or which devices; how many processors there are."""
+"""Which device to run on, or which devices; whether its memory ran out; how many processors there are."""
 
 import os
 from contextlib import suppress
 
 from hpa_kit.errors import InputError
+
+_MEMORY_SIGNS = ("DefaultCPUAllocator", "can't allocate memory", "CUDA error: out of memory")
 
 
 def pick_device(name: str) -> str:
@@ -53,6 +55,15 @@ def pick_devices(names: str) -> list[str]:
         with suppress(InputError):
             working.append(pick_device(f"cuda:{index}"))
     return working or ["cpu"]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: a GPU's has an error of its own, the CPU's allocator only a text."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return any(sign in str(error) for sign in _MEMORY_SIGNS)
 
 
 def cpus() -> int:

@@ -19,6 +19,8 @@ from hpa_kit.cells.dpn_unet import STRIDE
 from hpa_kit.cells.label_step import SMALLEST_FULL_SIDE, label_cells
 from hpa_kit.cells.one_or_many import Field, OneOrMany, Pair
 from hpa_kit.cells.weights import find_weights, load_published_network
+from hpa_kit.devices import is_out_of_memory
+from hpa_kit.errors import InputError
 
 Maps = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -121,14 +123,21 @@ class PublishedSegmenter(OneOrMany):
         try:
             nuclei = self._run(self.nuclei_network, inputs[:, [2, 2, 2]])
             cells = self._run(self.cell_network, inputs)
-        except torch.OutOfMemoryError:
-            if len(inputs) == 1:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
+            if len(inputs) == 1:
+                raise InputError(
+                    f"segmenter: {self.device} has too little memory for one field of {inputs.shape[3]} x "
+                    f"{inputs.shape[2]} pixels at the networks' scale; use another device, or the segmenter "
+                    "classical"
+                ) from None
             self.batch = len(inputs) // 2
         else:
             return list(zip(nuclei, cells, strict=True))
         # Outside of the handler: what failed is free only once its traceback is.
-        torch.cuda.empty_cache()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
         return [*self.maps(inputs[: self.batch]), *self.maps(inputs[self.batch :])]
 
     def _run(self, network: nn.Module, images: NDArray[np.float32]) -> NDArray[np.uint8]:

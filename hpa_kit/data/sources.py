@@ -106,7 +106,7 @@ def require_images(
     if missing:
         lacking = ", ".join(sources.lacking(missing[0])) or "in no folder all of them"
         raise InputError(
-            f"train: {len(missing)} of {len(found)} labelled fields lack images in {folder}, such as "
+            f"fields: {len(missing)} of {len(found)} labelled fields lack images in {folder}, such as "
             f"ID {missing[0]} ({lacking}); add them, or take their rows out of train.csv"
         )
     return {id: place for id, place in found.items() if place is not None}

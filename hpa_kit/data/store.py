@@ -199,7 +199,7 @@ class FieldStore:
             return True
         if self._kept is None:
             warnings.warn(
-                f"train: {len(self)} fields of {self.size}² need {needed / 1e9:.1f} of {free / 1e9:.1f} GB "
+                f"fields: {len(self)} of {self.size}² need {needed / 1e9:.1f} of {free / 1e9:.1f} GB "
                 "of free memory; they are decoded anew in each epoch; with --store they are decoded once",
                 stacklevel=3,
             )
@@ -234,7 +234,7 @@ class FieldStore:
         if failed:
             named = ", ".join(sorted(failed)[:_NAMED]) + (" and more" if len(failed) > _NAMED else "")
             raise InputError(
-                f"train: {len(failed)} of {len(self)} fields cannot be read: ID {named}; put them right or "
+                f"fields: {len(failed)} of {len(self)} fields cannot be read: ID {named}; put them right or "
                 f"take their rows out of train.csv; first: {failed[min(failed)]}"
             )
         return [result for result in results.values() if not isinstance(result, Failure)]

@@ -65,12 +65,43 @@ class BatchSeconds(NamedTuple):
         members: looking at it.
         scoring: making scores and strings.
         whole: from when it was asked for till the next one was.
+        scored: effort and number of the fields that were scored meanwhile, those of the batch before; None
+            where they are this batch's own.
     """
 
     ready: float
     members: float
     scoring: float
     whole: float
+    scored: tuple[int, int] | None = None
+
+
+class Part:
+    """What a part of the work takes for a field at each effort: as measured, else told from its cost.
+
+    Args:
+        costs: of the efforts: what its time grows with.
+    """
+
+    def __init__(self, costs: Sequence[float]) -> None:
+        self.costs = list(costs)
+        self._by_effort = [Mean() for _ in costs]
+        self._per_cost = Mean()
+
+    def add(self, effort: int, seconds: float) -> None:
+        """Take the seconds of a field at an effort into account."""
+        self._by_effort[effort].add(seconds)
+        self._per_cost.add(seconds / self.costs[effort])
+
+    def tried(self, effort: int | None = None) -> bool:
+        """Whether it was measured at an effort, or at any."""
+        return (self._per_cost if effort is None else self._by_effort[effort]).count > 0
+
+    def takes(self, effort: int) -> float:
+        """Seconds of a field at an effort; 0 before anything was measured."""
+        return (
+            self._by_effort[effort].value if self.tried(effort) else self._per_cost.value * self.costs[effort]
+        )
 
 
 class Pace:
@@ -78,27 +109,35 @@ class Pace:
 
     A lane (a device with threads of its own) takes for a field what the slowest of its parts takes, as they
     overlap: making the field ready, the members, the scores; and what was measured beyond that. What members
-    take at an effort that has not been tried is told from its cost. Chosen is the highest effort at which all
-    fields that are left are done in time. Where there is none, it is the highest that hardly takes longer
-    than the least does, and in the end some fields are left undone. Nothing stands in the way of going up
-    again, but more time must be left for that. Methods may be called by several threads.
+    and scores take at an effort that has not been tried is told from its cost. Chosen is the highest effort
+    at which all fields that are left are done in time. Where there is none, it is the highest that hardly
+    takes longer than the least does, and in the end some fields are left undone; but before that each lower
+    effort is tried for a batch, as costs may be wrong. Nothing stands in the way of going up again, but more
+    time must be left for that. Methods may be called by several threads.
 
     Args:
         budget: the time to end by.
         fields: number of fields to do.
         costs: of the efforts, from full to least: what the members' time grows with.
         lanes: devices that share the fields.
+        scoring_costs: what the time of scoring grows with; by default it is the same at all efforts.
     """
 
-    def __init__(self, budget: Budget, fields: int, costs: Sequence[float], lanes: int = 1) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        fields: int,
+        costs: Sequence[float],
+        lanes: int = 1,
+        scoring_costs: Sequence[float] | None = None,
+    ) -> None:
         self.budget, self.left, self.lanes = budget, fields, lanes
-        self.costs = list(costs)
         self.effort = 0
         self._lock = threading.Lock()
-        self._ready, self._scoring = Mean(), Mean()
-        self._members = [Mean() for _ in costs]
-        self._per_cost = Mean()
-        self._beyond = Mean()
+        self._ready, self._beyond = Mean(), Mean()
+        self._members = Part(costs)
+        self._scoring = Part([1.0] * len(costs) if scoring_costs is None else scoring_costs)
+        self._efforts = range(len(costs))
 
     def choose(self, fields: int) -> int | None:
         """The effort for the next batch, or None where there is no time for it.
@@ -110,15 +149,14 @@ class Pace:
             seconds_left = self.budget.left()
             if seconds_left <= 0:
                 return None
-            if self._per_cost.count == 0:
+            if not self._members.tried():
                 return self.effort
-            each = [self.per_field(effort) for effort in range(len(self.costs))]
-            self.effort = self._highest_in_time(each, seconds_left)
+            self.effort = self._highest_in_time(seconds_left)
             # This batch is ready; the last ones may be done with less where that still comes in time.
-            scoring = self._scoring.value
-            efforts = range(self.effort, len(self.costs))
-            in_time = (e for e in efforts if (self._members_take(e) + scoring) * fields <= seconds_left)
-            return next(in_time, None)
+            for effort in self._efforts[self.effort :]:
+                if (self._members.takes(effort) + self._scoring.takes(effort)) * fields <= seconds_left:
+                    return effort
+            return None
 
     def add(self, effort: int, fields: int, good: int, spent: BatchSeconds) -> None:
         """Take a batch's seconds into account.
@@ -133,9 +171,10 @@ class Pace:
             self.left -= fields
             self._ready.add(spent.ready / fields)
             if good:
-                self._scoring.add(spent.scoring / good)
-                self._members[effort].add(spent.members / good)
-                self._per_cost.add(spent.members / good / self.costs[effort])
+                self._members.add(effort, spent.members / good)
+            at, scored = spent.scored or (effort, good)
+            if scored:
+                self._scoring.add(at, spent.scoring / scored)
             self._beyond.add(max(0.0, spent.whole / fields - self._slowest(effort)))
 
     def per_field(self, effort: int) -> float:
@@ -148,18 +187,19 @@ class Pace:
 
     def parts(self) -> dict[str, float]:
         """Seconds per field of the members and of scoring, as measured."""
-        return {"members": self._members_take(self.effort), "scoring": self._scoring.value}
-
-    def _members_take(self, effort: int) -> float:
-        measured = self._members[effort]
-        return measured.value if measured.count else self._per_cost.value * self.costs[effort]
+        return {"members": self._members.takes(self.effort), "scoring": self._scoring.takes(self.effort)}
 
     def _slowest(self, effort: int) -> float:
-        return max(self._members_take(effort), self._ready.value, self._scoring.value)
+        return max(self._members.takes(effort), self._scoring.takes(effort), self._ready.value)
 
-    def _highest_in_time(self, each: list[float], seconds_left: float) -> int:
+    def _highest_in_time(self, seconds_left: float) -> int:
+        each = [self.per_field(effort) for effort in self._efforts]
         for effort, seconds in enumerate(each):
             margin = MARGIN_UP if effort < self.effort else MARGIN
             if seconds * self.left / self.lanes <= seconds_left * (1 - margin):
                 return effort
-        return next(effort for effort, seconds in enumerate(each) if seconds <= min(each) * (1 + SAVES))
+        best = next(effort for effort, seconds in enumerate(each) if seconds <= min(each) * (1 + SAVES))
+        if self._slowest(best) <= self._ready.value * (1 + SAVES):
+            return best  # it waits for the disk, which no effort makes faster
+        untried = (effort for effort in self._efforts[best + 1 :] if not self._members.tried(effort))
+        return next(untried, best)

@@ -14,6 +14,7 @@ from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import EnsembleSettings, MemberSettings, Views
 from hpa_kit.config.kinds import DEFAULT_MAP_SIZE, DEFAULT_VIEWS
 from hpa_kit.data import resize_field
+from hpa_kit.devices import is_out_of_memory
 from hpa_kit.errors import InputError
 from hpa_kit.inference.views import LoadedMember, load, resized_maps
 from hpa_kit.training.checkpoint import settings_of
@@ -26,6 +27,11 @@ Saving = Literal["views", "members", "map_size"]
 
 SAVINGS: tuple[Saving, ...] = ("views", "members", "map_size")
 LEAST_MAP_SIZE = 128  # cells of a few pixels tell nothing
+# What a pixel of one kind of maps costs, for each member that gives them, beside a pixel that a member reads:
+# 0.7 of it by resnet10t and efficientnet_b0, 0.3 by resnet50. What scoring takes however small the maps are,
+# in their pixels: 380² by the rule best, 330² by cam_share, hardly anything by quantile. All on a processor,
+# by tests/benchmarks/test_bench_maps.py; what is measured in a run counts more.
+MAP_PIXEL, SCORING_PIXELS = 0.5, 256**2
 
 
 class FieldMaps(NamedTuple):
@@ -48,6 +54,11 @@ class Effort(NamedTuple):
     views: int
     members: int
     map_size: int
+
+    @property
+    def scoring_cost(self) -> float:
+        """Pixels of a map, and what they do not change: what the time of scoring a field grows with."""
+        return SCORING_PIXELS + self.map_size**2
 
 
 def channels_needed(members: Sequence[MemberSettings]) -> int:
@@ -126,11 +137,16 @@ class Ensemble:
         return found
 
     def cost(self, effort: Effort) -> float:
-        """Pixels of a field that the members read over all views: what their time grows with."""
+        """What the members' time grows with: pixels that they read over all views, and those of their maps.
+
+        The maps' are weighed by :data:`MAP_PIXEL`.
+        """
         pixels = 0.0
         for member in self._staying(effort):
             scales, flips = member.plan(effort.views)
             pixels += sum((member.size * scale) ** 2 for scale in scales) * len(flips)
+            kinds = member.settings.gives_maps * (self.class_maps + self.logit_maps)
+            pixels += MAP_PIXEL * kinds * effort.map_size**2
         return pixels
 
     def inputs(self, field: NDArray[np.uint8]) -> dict[int, NDArray[np.uint8]]:
@@ -154,16 +170,18 @@ class Ensemble:
                 found += self._together(some)
                 continue
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
             # Outside the except block, where the error no longer holds on to the tensors.
             if len(some) == 1:
                 raise InputError(
-                    f"infer: {self.device} has too little memory for one field at "
+                    f"members: {self.device} has too little memory for one field at "
                     f"{max(some[0])} px; use fewer views or smaller members"
                 )
             self.batch = len(some) // 2
-            log.warning(f"infer: out of memory on {self.device}; going on with {self.batch} fields per step")
+            log.warning(
+                f"members: out of memory on {self.device}; going on with {self.batch} fields per step"
+            )
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         return found
@@ -213,27 +231,22 @@ class Ensemble:
 
 
 class _Sum:
-    """A weighted sum that is divided by the weight it was given."""
+    """A weighted sum that is divided by the weight it was given; zeros where it was given nothing."""
 
     def __init__(self, *shape: int) -> None:
-        self.total, self.weight = torch.zeros(shape), 0.0
+        self._shape, self._weight = shape, 0.0
+        self._total: Tensor | None = None
 
     def add(self, values: Tensor, weight: float) -> None:
-        self.total = self.total.to(values.device) + values * weight
-        self.weight += weight
+        weighted = values * weight
+        self._total = weighted if self._total is None else self._total + weighted
+        self._weight += weight
 
     def mean(self) -> Tensor:
-        return self.total / self.weight if self.weight else self.total
+        return torch.zeros(self._shape) if self._total is None else self._total / self._weight
 
 
 def _with_settings(member: Path | str | MemberSettings, views: Views) -> MemberSettings:
     if isinstance(member, MemberSettings):
         return member
     return MemberSettings(checkpoint=Path(member), views=views)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: a GPU's has an error of its own, the CPU's allocator only a text."""
-    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
-        return True
-    return any(sign in str(error) for sign in ("DefaultCPUAllocator", "can't allocate memory"))

@@ -102,6 +102,7 @@ class Lane(Generic[D, R]):
     def _batches(self, ready: Background[_Ready], scoring: ThreadPoolExecutor) -> None:
         job, now = self.job, self.job.pace.budget.now
         broken = 0
+        before: tuple[int, int] | None = None  # effort and fields of the batch that is scored meanwhile
         asked = now()
         while (batch := self._next(ready)) is not None:
             good = [field for _, field in batch.fields if not isinstance(field, Failure)]
@@ -120,7 +121,9 @@ class Lane(Generic[D, R]):
                 if not isinstance(maps, Failure):
                     self.waiting.append(scoring.submit(self._score, one, maps, each))
             whole, asked = now() - asked, now()
-            spent = BatchSeconds(sum(batch.seconds.values()), looked, scored, whole)
+            spent = BatchSeconds(sum(batch.seconds.values()), looked, scored, whole, before or (effort, 0))
+            # The first batch to be scored waits for compilers, and tells nothing of the others.
+            before = (effort, 0 if before is None else len(self.waiting))
             job.pace.add(effort, len(batch.fields), len(good), spent)
             with self.receiving:
                 job.after(len(batch.fields), parts | job.pace.parts())

@@ -171,7 +171,8 @@ def _run(
     ensembles = [_load(filling, rule, device) for device in devices]
     efforts = ensembles[0].efforts(give_up)
     total = sum(map(len, todo))
-    pace = Pace(budget, total, [ensembles[0].cost(effort) for effort in efforts], len(devices))
+    costs = [ensembles[0].cost(effort) for effort in efforts]
+    pace = Pace(budget, total, costs, len(devices), [effort.scoring_cost for effort in efforts])
     limit = f"; {duration(budget.seconds)} allowed" if budget.seconds < float("inf") else ""
     warmup = settings.batch * len(devices)
     forecast = filling.forecast or Forecast(filling.what, total, warmup, budget.now, note=limit)

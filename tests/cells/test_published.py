@@ -97,18 +97,45 @@ def test_many_fields_stream_without_piling_up(segmenter):
     assert len(list(stream)) == 39
 
 
-def test_out_of_memory_halves_the_batch(segmenter):
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["GPU", "CPU", "numpy"])
+def test_out_of_memory_halves_the_batch(segmenter, error):
     whole = segmenter.nuclei_network.forward
 
     def forward(x):
         if len(x) > 1:
-            raise torch.OutOfMemoryError
+            raise error
         return whole(x)
 
     segmenter.nuclei_network.forward = forward
     pairs = segmenter([field((256, 256), CENTRES)] * 3)
     assert [cells.max() for _, cells in pairs] == [4, 4, 4]
     assert segmenter.batch == 1
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["GPU", "CPU", "numpy"])
+def test_memory_too_small_for_one_field_is_said_in_one_line(segmenter, error):
+    def forward(x):
+        raise error
+
+    segmenter.nuclei_network.forward = forward
+    with pytest.raises(InputError, match="cpu has too little memory for one field of 512 x 512 pixels"):
+        segmenter(field((256, 256), CENTRES))
+
+
+def test_other_faults_of_a_network_are_not_taken_for_memory(segmenter):
+    def forward(x):
+        raise RuntimeError("shapes do not match")
+
+    segmenter.nuclei_network.forward = forward
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        segmenter(field((256, 256), CENTRES))
 
 
 def test_fields_are_reduced_as_the_original_package_reduces_them():

@@ -116,7 +116,9 @@ def test_a_competition_field_absent_from_train_is_looked_for_among_the_external(
     for path in (data / "train").glob("c2_*"):
         path.unlink()
     (data.parent / "extra").mkdir()
-    with pytest.raises(InputError, match=r"1 of 3 labelled fields lack images .*ID c2 \(red, green, blue"):
+    with pytest.raises(
+        InputError, match=r"^fields: 1 of 3 labelled fields lack images .*ID c2 \(red, green, blue"
+    ):
         labelled_fields(settings(data))
     write_images(data.parent / "extra" / "more", "c2")
     assert labelled_fields(settings(data)).folders["c2"] == data.parent / "extra" / "more"

@@ -198,7 +198,7 @@ def test_more_shards_than_fields_leave_some_with_nothing_to_do(images, kept):
 def test_all_fields_that_cannot_be_read_are_named_and_the_others_kept(images, kept):
     for id in IDS[:2]:
         (images / f"{id}_blue.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"2 of 3 fields cannot be read: ID 00123, 1e5;.*0 bytes"):
+    with pytest.raises(InputError, match=r"^fields: 2 of 3 fields cannot be read: ID 00123, 1e5;.*0 bytes"):
         opened(images, kept)
     assert file_of(kept, IDS[2]).is_file()
 

@@ -164,3 +164,54 @@ def test_a_batch_of_unreadable_fields_tells_nothing_of_the_members() -> None:
     pace.add(0, 8, 0, BatchSeconds(0.1, 0.0, 0.0, 0.1))
     assert pace.per_field(0) == pytest.approx(before)
     assert pace.left == 784
+
+
+SMALLER = (1.0, 0.999, 0.998)  # what little the members' time gets less by
+
+
+def scored_in(seconds, done: int = 64, budget: float = 400.0) -> Pace:
+    """A pace that has done some of 800 fields, of which scoring takes so long at each effort."""
+    clock = [0.0]
+    pace = Pace(Budget(budget, now=lambda: clock[0]), 800, SMALLER, scoring_costs=(4.0, 1.0, 0.25))
+    before = (0, 0)
+    for _ in range(done // BATCH):
+        effort = pace.choose(BATCH)
+        took = seconds[before[0]] * before[1]
+        clock[0] += max(took, 0.1 * BATCH)
+        pace.add(effort, BATCH, BATCH, BatchSeconds(0.08, 0.1 * BATCH, took, took, before))
+        before = (effort, BATCH)
+    return pace
+
+
+def test_where_scoring_is_slowest_smaller_maps_are_what_saves_time() -> None:
+    pace = scored_in((1.0, 0.3, 0.1))
+    assert pace.effort == 1
+    assert pace.expected() < pace.budget.left()
+
+
+def test_scores_are_counted_for_the_effort_that_they_were_made_at() -> None:
+    pace = Pace(Budget(1e9, now=lambda: 0.0), 800, SMALLER, scoring_costs=(4.0, 1.0, 0.25))
+    pace.add(0, 1, 1, BatchSeconds(0.1, 0.1, 0.0, 0.1, (0, 0)))
+    for _ in range(2):
+        pace.add(1, 2, 2, BatchSeconds(0.1, 0.1, 8.0, 8.0, (0, 1)))
+    assert pace.parts()["scoring"] == pytest.approx(8.0)  # at full, where the pace stands
+    pace.effort = 1
+    assert pace.parts()["scoring"] == pytest.approx(2.0)
+
+
+def test_what_costs_say_saves_nothing_is_tried_once_before_fields_are_left_undone() -> None:
+    machine = Machine(read=0.01, per_cost=1.0)
+    machine.member = lambda effort: (10.0, 9.0, 2.0)[effort]
+    pace = Pace(Budget(2000, now=lambda: machine.now), 800, SMALLER)
+    assert machine.run(pace, 800) == 800
+    assert machine.efforts[:4] == [0, 1, 2, 2]
+    assert machine.efforts.count(2) > 80
+
+
+def test_what_was_tried_in_vain_is_not_done_again() -> None:
+    machine = Machine(read=0.01, per_cost=1.0)
+    machine.member = lambda effort: 10.0
+    pace = Pace(Budget(1000, now=lambda: machine.now), 800, SMALLER)
+    assert 80 < machine.run(pace, 800) < 800
+    assert machine.efforts.count(1) == machine.efforts.count(2) == 1
+    assert machine.efforts[-1] == 0

@@ -10,7 +10,7 @@ import pytest
 
 from hpa_kit.config import InferSettings, make_settings, write_ensemble
 from hpa_kit.errors import InputError
-from hpa_kit.inference import Ensemble, infer, lanes
+from hpa_kit.inference import Ensemble, ensemble, infer, lanes
 from hpa_kit.inference.seconds import read_seconds, seconds_of
 from hpa_kit.submission import check_submission, read_submission
 
@@ -135,6 +135,29 @@ def test_members_of_least_weight_go_first_where_settings_say_so(
     assert {effort.members for effort in used} == {1, 2}
     assert {effort.views for effort in used} == {0}
     assert {effort.map_size for effort in used} == {128}
+
+
+def test_where_only_the_maps_can_get_smaller_they_do_and_every_field_is_done(
+    fields, member, clock, monkeypatch, caplog
+) -> None:
+    used = slow_members(monkeypatch, clock, lambda effort: 40 * (effort.map_size / 512) ** 2 + 1)
+    chosen = settings(fields, member, budget=240 / 3600, give_up="map_size", map_size=512, views="none")
+    with caplog.at_level(logging.INFO):
+        infer(chosen, now=clock)
+    assert found(fields) == 16
+    assert clock() <= 240
+    assert {effort.map_size for effort in used} == {512, 256}
+    assert "maps of 256 px" in caplog.text
+    assert "not reached" not in caplog.text
+
+
+def test_maps_get_as_small_as_they_may_before_fields_are_left_out(fields, member, clock, monkeypatch) -> None:
+    """However little their pixels cost beside those that the members read."""
+    monkeypatch.setattr(ensemble, "MAP_PIXEL", 1e-9)
+    used = slow_members(monkeypatch, clock, lambda effort: 40 * effort.map_size / 512)
+    infer(settings(fields, member, budget=300 / 3600, map_size=512, views="none"), now=clock)
+    assert found(fields) == 16
+    assert {effort.map_size for effort in used} == {512, 256, 128}
 
 
 @timed

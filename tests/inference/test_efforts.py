@@ -7,7 +7,7 @@ import pytest
 
 from hpa_kit.config import MemberSettings
 from hpa_kit.inference import Ensemble
-from hpa_kit.inference.ensemble import Effort
+from hpa_kit.inference.ensemble import MAP_PIXEL, Effort
 
 
 def field(seed: int = 0) -> np.ndarray:
@@ -45,11 +45,30 @@ def test_members_without_scales_or_views_have_fewer_efforts(runs) -> None:
     assert len(Ensemble(members(runs, views="none"), map_size=64).efforts()) == 3
 
 
-def test_every_effort_costs_less_pixels_or_smaller_maps(runs) -> None:
-    ensemble = Ensemble(members(runs), map_size=256)
-    efforts = ensemble.efforts()
-    for more, less in pairwise(efforts):
-        assert ensemble.cost(less) < ensemble.cost(more) or less.map_size < more.map_size
+@pytest.mark.parametrize(
+    "order", [("views", "members", "map_size"), ("map_size", "members", "views"), ("map_size",)]
+)
+@pytest.mark.parametrize("maps", [(True, True), (True, False), (False, True)])
+def test_every_effort_costs_less_than_the_one_before(runs, order, maps) -> None:
+    ensemble = Ensemble(members(runs), map_size=512, class_maps=maps[0], logit_maps=maps[1])
+    for more, less in pairwise(ensemble.efforts(order)):
+        assert ensemble.cost(less) < ensemble.cost(more)
+        smaller = less.map_size < more.map_size
+        assert (less.scoring_cost < more.scoring_cost) == smaller
+
+
+def test_maps_cost_for_each_member_that_gives_them_and_each_kind(runs) -> None:
+    read = 3 * 3 * 32**2  # pixels of three members in three views
+    for modes, maps, kinds in (
+        (("both", "both", "both"), (True, True), 6),
+        (("both", "both", "both"), (True, False), 3),
+        (("both", "pred", "pred"), (False, True), 1),
+        (("both", "cam", "pred"), (False, False), 0),
+    ):
+        ensemble = Ensemble(
+            members(runs, modes, views="flips"), map_size=256, class_maps=maps[0], logit_maps=maps[1]
+        )
+        assert ensemble.cost(ensemble.effort) == read + MAP_PIXEL * kinds * 256**2
 
 
 def test_fewer_views_are_those_of_an_ensemble_without_them(runs) -> None:

@@ -112,6 +112,18 @@ def test_the_size_of_the_batch_does_not_matter(member: Path) -> None:
             np.testing.assert_allclose(left, right, atol=1e-4)
 
 
+def test_sums_begin_with_what_the_first_member_says_not_with_zeros_from_elsewhere(
+    member, monkeypatch
+) -> None:
+    """Zeros of all maps would be made on the CPU and copied to the GPU for every batch."""
+    ensemble, without = (Ensemble([member], map_size=16, class_maps=wanted) for wanted in (True, False))
+    made, zeros = [], torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *shape, **kind: made.append(shape) or zeros(*shape, **kind))
+    ensemble([random_field()])
+    assert not made
+    assert without([random_field()])[0].class_maps.shape == (19, 0, 0)
+
+
 def test_memory_that_runs_out_halves_the_batch(member: Path, monkeypatch) -> None:
     ensemble = Ensemble([member], map_size=16, batch=4)
     fields = [random_field(seed=seed) for seed in range(6)]
@@ -135,7 +147,7 @@ def test_memory_too_small_for_one_field_is_said(member: Path, monkeypatch) -> No
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(LoadedMember, "look", greedy)
-    with pytest.raises(InputError, match="too little memory for one field at 64 px"):
+    with pytest.raises(InputError, match="^members: cpu has too little memory for one field at 64 px"):
         Ensemble([member], map_size=16, batch=2)([random_field()] * 2)
 
 

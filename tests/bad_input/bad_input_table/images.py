@@ -13,7 +13,7 @@ from bad_input_table.world import SIDE, World
 
 GROUP = "Images"
 LOST = (
-    "train: 1 of 4 fields cannot be read: ID f0; put them right or take their rows out of train.csv; first: "
+    "fields: 1 of 4 fields cannot be read: ID f0; put them right or take their rows out of train.csv; first: "
 )
 GREEN = "fields: …f0_green.png (green of ID f0) "
 AGAIN = "; download or copy it again"

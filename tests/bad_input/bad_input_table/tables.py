@@ -132,7 +132,7 @@ CASES = (
         "an ID that leads out of the folder",
         _edit("labels", "f1,", "../f1,"),
         STORE,
-        "train: 1 of 4 labelled fields lack images in …, such as ID ../f1 (red, green, blue, yellow); "
+        "fields: 1 of 4 labelled fields lack images in …, such as ID ../f1 (red, green, blue, yellow); "
         "add them, or take their rows out of train.csv",
     ),
     Case(
@@ -175,7 +175,7 @@ CASES = (
         "a row of image labels without images",
         _edit("labels", "f0,0", "f0,0\nf9,0"),
         TRAIN,
-        "train: 1 of 5 labelled fields lack images in …, such as ID f9 (red, green, blue, yellow); add "
+        "fields: 1 of 5 labelled fields lack images in …, such as ID f9 (red, green, blue, yellow); add "
         "them, or take their rows out of train.csv",
     ),
     Case(
