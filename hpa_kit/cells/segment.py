@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from hpa_kit.cells.kept import FieldCells, kept_or_made
 from hpa_kit.cells.label_maps import VERSION, label_map_info, write_label_maps
 from hpa_kit.cells.mask_folder import read_label_maps
-from hpa_kit.cells.segmenters import Segmenter, segmenter
+from hpa_kit.cells.segmenters import FieldCells, Segmenter, load_or_segment, segmenter
 from hpa_kit.config import SegmentSettings
 from hpa_kit.data import DataFolder, field_size
 from hpa_kit.errors import InputError
@@ -124,7 +123,7 @@ def _make(
         ThreadPoolExecutor(workers, "write") as writing,
         tqdm(total=len(ids), desc="segment", unit="field") as bar,
     ):
-        found = kept_or_made(ids, images, finder, workers=workers, needed=settings.in_channels)
+        found = load_or_segment(ids, images, finder, workers=workers, needed=settings.in_channels)
         for id, fault in run_ahead(writing, write, found, workers):
             if fault is not None:
                 failed[id] = fault

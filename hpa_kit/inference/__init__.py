@@ -6,9 +6,11 @@ from hpa_kit.lazy import lazy
 
 if TYPE_CHECKING:
     from hpa_kit.cells import resized
-    from hpa_kit.inference.cell_table import predict
     from hpa_kit.inference.ensemble import Effort, Ensemble, FieldMaps
-    from hpa_kit.inference.pipeline import infer
+    from hpa_kit.inference.infer_submission import infer
+    from hpa_kit.inference.predict_cells import predict
+    from hpa_kit.inference.prediction import Prediction, PreparedField
+    from hpa_kit.inference.stream import predict_fields
     from hpa_kit.inference.summary import summary_line
     from hpa_kit.scoring import (
         RULES,

@@ -14,7 +14,7 @@ from hpa_kit.data.cell_scores import FIELDS, MASKS, SCORES, SCORES_HEADER, SETTI
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, atomic_text, forget_torn
 from hpa_kit.flow import share
-from hpa_kit.inference.journal import Journal
+from hpa_kit.inference.results import Journal
 from hpa_kit.locks import alone
 from hpa_kit.resume import refuse_other_settings
 from hpa_kit.tables import read_table

@@ -9,7 +9,7 @@ import pandas as pd
 from hpa_kit.config import ReportSettings, read_ensemble
 from hpa_kit.data import DataFolder, read_labels
 from hpa_kit.errors import InputError
-from hpa_kit.report.looking import KeepMaps, Looker, look_settings
+from hpa_kit.report.predicting import KeepMaps, look_settings, predict_for_report
 from hpa_kit.submission import read_submission, write_submission
 from hpa_kit.training.checkpoint import BEST, LAST
 from hpa_kit.training.learnt_fields import learnt_from
@@ -67,10 +67,10 @@ def find_source(settings: ReportSettings, scratch: Path, keep: KeepMaps) -> Sour
         table, seconds = read_submission(source), dict[str, float]()
         ids = spread(table["ID"].tolist(), settings.fields)
         if runs and images is not None:
-            looker = Looker(look_settings(settings, settings.members), images, keep)
-            looker.maps(ids)
-            seconds = looker.seconds
-            _say(looker.failed)
+            chosen = look_settings(settings, settings.members)
+            predicted = predict_for_report(chosen, images, ids, keep, cells=False)
+            seconds = predicted.seconds
+            _say(predicted.failed)
         elif runs:
             log.warning("report: class maps need the fields; give --data to see them")
         kind, csv, total = "submission", source, len(table)
@@ -84,14 +84,15 @@ def find_source(settings: ReportSettings, scratch: Path, keep: KeepMaps) -> Sour
                 f"report: {source} holds no {BEST} or {LAST}; to show fields, give one run or a submission"
             )
         all_ids = _fields_of_run(source, data, settings.split)
-        looker = Looker(look_settings(settings, [source]), images, keep)
-        rows = looker.rows(spread(all_ids, settings.fields))
-        _say(looker.failed)
+        chosen, ids = look_settings(settings, [source]), spread(all_ids, settings.fields)
+        predicted = predict_for_report(chosen, images, ids, keep, cells=True)
+        rows = predicted.rows
+        _say(predicted.failed)
         csv = scratch / "submission.csv"
         write_submission(csv, rows)
         if truth is not None:
             truth = _truth_of(truth, [row[0] for row in rows], scratch / "truth.csv")
-        kind, ids, total, seconds = "run", [row[0] for row in rows], len(rows), looker.seconds
+        kind, ids, total, seconds = "run", [row[0] for row in rows], len(rows), predicted.seconds
     return Source(kind, csv, ids, total, images, _labels(data, settings.split), truth, runs, seconds)
 
 

@@ -15,7 +15,7 @@ from hpa_kit.files import make_folder_of
 from hpa_kit.scoring.functions import BUILT_IN
 from hpa_kit.training.learnt_fields import out_of_fold_members
 from hpa_kit.tuning.choices import Crossfit, choose, crossfit
-from hpa_kit.tuning.evidence import Gatherer
+from hpa_kit.tuning.evidence import gather
 from hpa_kit.tuning.pool import pooled
 from hpa_kit.tuning.truth import TrueCells
 
@@ -89,11 +89,9 @@ def tune(settings: TuneSettings) -> Tuning:
         table = settings.truth or folder.labels()
         raise InputError(f"tune: {table} has none of the fields of {folder.images(settings.split)}")
     cache = settings.cache or settings.out.with_name(f"{settings.out.stem}_evidence")
-    gatherer = Gatherer(
-        settings, start, folder.images(settings.split), cache, _out_of_fold(ids, start, settings.split), truth
-    )
-    evidence = gatherer.gather()
-    _refuse_too_few(len(evidence), len(gatherer.lookers), len(ids))
+    members_of = _out_of_fold(ids, start, settings.split)
+    evidence = gather(settings, start, folder.images(settings.split), cache, members_of, truth)
+    _refuse_too_few(len(evidence), len(members_of), len(ids))
     known = np.stack([labels.get(id, np.zeros(19, bool)) for id in evidence])
     pool = pooled(evidence, known, by_cell=truth is not None)
     found = crossfit(pool, start, settings.parts, settings.seed, settings.repeats)

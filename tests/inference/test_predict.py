@@ -15,7 +15,7 @@ from hpa_kit.config import PredictSettings, make_settings, write_ensemble
 from hpa_kit.data import CHANNELS, read_field
 from hpa_kit.errors import InputError
 from hpa_kit.inference import Ensemble, predict
-from hpa_kit.inference.cell_table import COLUMNS
+from hpa_kit.inference.predict_cells import COLUMNS
 
 NAMES = [location.name for location in CLASSES]
 

@@ -10,8 +10,8 @@ import pytest
 from hpa_kit.cells import FieldCells, LabelMaps
 from hpa_kit.config import InferSettings, PredictSettings
 from hpa_kit.config.scoring import make_step
-from hpa_kit.inference import infer, predict
-from hpa_kit.inference.prepare import at_map_scale
+from hpa_kit.inference import FieldMaps, infer, predict
+from hpa_kit.inference.prediction import prepare
 from hpa_kit.scoring import RULES, FieldEvidence, score_cells_mean_logit, score_cells_quantile, scoring_rule
 from hpa_kit.scoring.functions import CLASS_COLUMNS
 from hpa_kit.scoring.mean_logit import sigmoid
@@ -35,10 +35,9 @@ def evidence(cells: np.ndarray, side: int, map_side: int | None = None) -> Field
     """A field of these cells whose label map was brought to ``side``, with maps of that size or another."""
     maps = random_maps(map_side or side)
     field = np.full((4, *cells.shape), 90, np.uint8)
-    small = at_map_scale(FieldCells(field, LabelMaps(cells, cells), made=False), side)
-    n_cells = int(cells.max())
+    small = prepare("f", FieldCells(field, LabelMaps(cells, cells), made=False), side)
     scores = np.linspace(0.2, 0.9, 19).astype(np.float32)
-    return FieldEvidence(scores, np.minimum(1, np.abs(maps)), maps, **small._asdict(), n_cells=n_cells)
+    return small.evidence(FieldMaps(scores, np.minimum(1, np.abs(maps)), maps))
 
 
 def lost(seen: FieldEvidence) -> list[int]:

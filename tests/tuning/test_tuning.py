@@ -19,7 +19,7 @@ from hpa_kit.submission import encode_label_map, evaluate, truth_string, write_s
 from hpa_kit.tuning import tune
 from hpa_kit.tuning.calibration import fit_calibration
 from hpa_kit.tuning.choices import choose, crossfit
-from hpa_kit.tuning.evidence import MAP_RULES, Evidence, Gatherer
+from hpa_kit.tuning.evidence import MAP_RULES, Evidence, gather
 from hpa_kit.tuning.pool import Pool, pooled
 from hpa_kit.tuning.truth import TrueCells
 
@@ -79,15 +79,8 @@ def gathered(labelled, make_member, tmp_path):
         one.model_copy(update={"weight": w}) for one, w in zip(start.members, (0.3, 0.9), strict=True)
     )
     start = start.model_copy(update={"members": members})
-    gatherer = Gatherer(
-        settings,
-        start,
-        labelled.root / "train",
-        tmp_path / "cache",
-        dict.fromkeys(IDS, (0, 1)),
-        TrueCells(labelled.truth),
-    )
-    return labelled, start, gatherer.gather()
+    asked, truth = dict.fromkeys(IDS, (0, 1)), TrueCells(labelled.truth)
+    return labelled, start, gather(settings, start, labelled.root / "train", tmp_path / "cache", asked, truth)
 
 
 def infer_slowly(labelled, settings: EnsembleSettings, out):
@@ -166,8 +159,12 @@ def test_evidence_is_kept_until_something_changes(labelled, make_member, tmp_pat
     run = with_folds(make_member(32), tmp_path)
     first = tune(settings_of(labelled, [run], tmp_path))
     looked = []
-    look = Ensemble.look
-    monkeypatch.setattr(Ensemble, "look", lambda self, inputs: looked.extend(inputs) or look(self, inputs))
+    look = Ensemble.look_each
+    monkeypatch.setattr(
+        Ensemble,
+        "look_each",
+        lambda self, inputs, places: looked.extend(inputs) or look(self, inputs, places),
+    )
     assert tune(settings_of(labelled, [run], tmp_path)) == first
     assert not looked
     tune(settings_of(labelled, [run], tmp_path, map_size=40))
@@ -192,11 +189,8 @@ def test_devices_share_the_fields_and_say_what_one_does(gathered, tmp_path) -> N
     settings = settings_of(
         labelled, [one.checkpoint for one in start.members], tmp_path, device="cpu,cpu", batch=1
     )
-    lookers = dict.fromkeys(evidence, tuple(range(len(start.members))))
-    gatherer = Gatherer(
-        settings, start, labelled.root / "train", tmp_path / "two", lookers, TrueCells(labelled.truth)
-    )
-    shared = gatherer.gather()
+    asked, truth = dict.fromkeys(evidence, tuple(range(len(start.members)))), TrueCells(labelled.truth)
+    shared = gather(settings, start, labelled.root / "train", tmp_path / "two", asked, truth)
     assert list(shared) == list(evidence)
     for id, one in evidence.items():
         for mine, other in zip(one, shared[id], strict=True):

@@ -1,38 +1,38 @@
-"""The clock, on simulated time: lanes that overlap, disks and GPUs that are as slow as a test wants them."""
+"""The clock, on simulated time: parts that overlap, disks and GPUs that are as slow as a test wants them."""
 
 import pytest
 
-from hpa_kit.inference.budget import BatchSeconds, Budget, Pace
+from hpa_kit.inference.deadline import BatchSeconds, Budget, Deadline
 
 COSTS = (9.0, 3.0, 1.0, 0.5)  # all views, flips, one view, half the members
 BATCH = 8
 
 
 class Machine:
-    """Does fields in simulated seconds as a lane does: the parts overlap, so the slowest decides."""
+    """Does fields in simulated seconds as a device does: the parts overlap, so the slowest decides."""
 
     def __init__(self, read: float, per_cost: float, scoring: float = 0.05) -> None:
         self.now, self.read, self.per_cost, self.scoring = 0.0, read, per_cost, scoring
         self.efforts: list[int] = []
         self.begun: list[float] = []
 
-    def run(self, pace: Pace, fields: int) -> int:
-        """How many fields were done before the pace said that it is enough."""
+    def run(self, deadline: Deadline, fields: int) -> int:
+        """How many fields were done before the deadline said that it is enough."""
         done = 0
         while done < fields:
             some = min(BATCH, fields - done)
             asked = self.now
             self.now += (
-                max(0.0, self.read - (self.member(pace.effort) if done else 0)) * some
+                max(0.0, self.read - (self.member(deadline.effort) if done else 0)) * some
             )  # waits for the disk
-            effort = pace.choose(some)
+            effort = deadline.choose(some)
             if effort is None:
                 break
             self.begun.append(self.now)
             looked = self.member(effort) * some
             self.now += looked
             self.efforts.append(effort)
-            pace.add(
+            deadline.add(
                 effort,
                 some,
                 some,
@@ -48,9 +48,9 @@ class Machine:
         return max(self.read, self.member(0)) * BATCH
 
 
-def run(machine: Machine, fields: int, seconds: float, lanes: int = 1) -> tuple[int, Pace]:
-    pace = Pace(Budget(seconds, now=lambda: machine.now), fields, COSTS, lanes)
-    return machine.run(pace, fields), pace
+def run(machine: Machine, fields: int, seconds: float, devices: int = 1) -> tuple[int, Deadline]:
+    deadline = Deadline(Budget(seconds, now=lambda: machine.now), fields, COSTS, devices)
+    return machine.run(deadline, fields), deadline
 
 
 def test_where_there_is_time_nothing_is_given_up() -> None:
@@ -101,54 +101,54 @@ def test_the_end_is_never_missed_by_more_than_a_batch(seconds, read, per_cost) -
 
 def test_a_machine_that_gets_slower_is_noticed() -> None:
     machine = Machine(read=0.1, per_cost=0.1)
-    pace = Pace(Budget(1200, now=lambda: machine.now), 1000, COSTS)
-    assert machine.run(pace, 200) == 200
+    deadline = Deadline(Budget(1200, now=lambda: machine.now), 1000, COSTS)
+    assert machine.run(deadline, 200) == 200
     assert set(machine.efforts) == {0}
     machine.per_cost = 0.5
-    assert machine.run(pace, 800) == 800
+    assert machine.run(deadline, 800) == 800
     assert machine.now <= 1200
     assert max(machine.efforts) >= 1
 
 
 def test_what_was_given_up_comes_back_when_time_allows() -> None:
     machine = Machine(read=0.01, per_cost=1.0)
-    pace = Pace(Budget(2000, now=lambda: machine.now), 600, COSTS)
-    machine.run(pace, 200)
+    deadline = Deadline(Budget(2000, now=lambda: machine.now), 600, COSTS)
+    machine.run(deadline, 200)
     assert machine.efforts[-1] >= 1
     machine.per_cost = 0.1
-    machine.run(pace, 400)
+    machine.run(deadline, 400)
     assert machine.efforts[-1] == 0
 
 
 def test_a_slow_first_batch_does_not_decide() -> None:
     machine = Machine(read=0.1, per_cost=10.0)
-    pace = Pace(Budget(4000, now=lambda: machine.now), 400, COSTS)
-    machine.run(pace, BATCH)
+    deadline = Deadline(Budget(4000, now=lambda: machine.now), 400, COSTS)
+    machine.run(deadline, BATCH)
     machine.per_cost = 0.5
-    machine.run(pace, 392)
+    machine.run(deadline, 392)
     assert machine.efforts[-1] == 0
 
 
-def test_two_lanes_have_time_for_more() -> None:
+def test_two_devices_have_time_for_more() -> None:
     one, two = Machine(read=0.1, per_cost=1.0), Machine(read=0.1, per_cost=1.0)
-    # Of two lanes the second does as many in the same time, so that one lane's share is half.
+    # Of two devices the second does as many in the same time, so that one device's share is half.
     run(one, 800, seconds=4000)
-    pace = Pace(Budget(4000, now=lambda: two.now), 400, COSTS, 1)
-    two.run(pace, 400)
+    deadline = Deadline(Budget(4000, now=lambda: two.now), 400, COSTS, 1)
+    two.run(deadline, 400)
     assert two.efforts.count(0) * BATCH == 400
     assert one.efforts.count(0) * BATCH < 400
-    shared = Pace(Budget(4000, now=lambda: 0.0), 800, COSTS, 2)
+    shared = Deadline(Budget(4000, now=lambda: 0.0), 800, COSTS, 2)
     shared.add(0, 8, 8, BatchSeconds(0.8, 72.0, 0.4, 72.0))
     assert shared.choose(8) == 0
-    alone = Pace(Budget(4000, now=lambda: 0.0), 800, COSTS, 1)
+    alone = Deadline(Budget(4000, now=lambda: 0.0), 800, COSTS, 1)
     alone.add(0, 8, 8, BatchSeconds(0.8, 72.0, 0.4, 72.0))
     assert alone.choose(8) == 1
 
 
 def test_time_that_is_gone_before_counts() -> None:
     assert Budget(100, spent=30, now=lambda: 5.0).left() == 70
-    pace = Pace(Budget(100, spent=100, now=lambda: 0.0), 10, COSTS)
-    assert pace.choose(8) is None
+    deadline = Deadline(Budget(100, spent=100, now=lambda: 0.0), 10, COSTS)
+    assert deadline.choose(8) is None
 
 
 def test_time_for_the_end_itself_is_kept_back() -> None:
@@ -158,52 +158,52 @@ def test_time_for_the_end_itself_is_kept_back() -> None:
 
 
 def test_a_batch_of_unreadable_fields_tells_nothing_of_the_members() -> None:
-    pace = Pace(Budget(4000, now=lambda: 0.0), 800, COSTS)
-    pace.add(0, 8, 8, BatchSeconds(0.8, 72.0, 0.4, 72.0))
-    before = pace.per_field(0)
-    pace.add(0, 8, 0, BatchSeconds(0.1, 0.0, 0.0, 0.1))
-    assert pace.per_field(0) == pytest.approx(before)
-    assert pace.left == 784
+    deadline = Deadline(Budget(4000, now=lambda: 0.0), 800, COSTS)
+    deadline.add(0, 8, 8, BatchSeconds(0.8, 72.0, 0.4, 72.0))
+    before = deadline.per_field(0)
+    deadline.add(0, 8, 0, BatchSeconds(0.1, 0.0, 0.0, 0.1))
+    assert deadline.per_field(0) == pytest.approx(before)
+    assert deadline.left == 784
 
 
 SMALLER = (1.0, 0.999, 0.998)  # what little the members' time gets less by
 
 
-def scored_in(seconds, done: int = 64, budget: float = 400.0) -> Pace:
-    """A pace that has done some of 800 fields, of which scoring takes so long at each effort."""
+def scored_in(seconds, done: int = 64, budget: float = 400.0) -> Deadline:
+    """A deadline after some of 800 fields, of which scoring takes so long at each effort."""
     clock = [0.0]
-    pace = Pace(Budget(budget, now=lambda: clock[0]), 800, SMALLER, scoring_costs=(4.0, 1.0, 0.25))
+    deadline = Deadline(Budget(budget, now=lambda: clock[0]), 800, SMALLER, scoring_costs=(4.0, 1.0, 0.25))
     before = (0, 0)
     for _ in range(done // BATCH):
-        effort = pace.choose(BATCH)
+        effort = deadline.choose(BATCH)
         took = seconds[before[0]] * before[1]
         clock[0] += max(took, 0.1 * BATCH)
-        pace.add(effort, BATCH, BATCH, BatchSeconds(0.08, 0.1 * BATCH, took, took, before))
+        deadline.add(effort, BATCH, BATCH, BatchSeconds(0.08, 0.1 * BATCH, took, took, before))
         before = (effort, BATCH)
-    return pace
+    return deadline
 
 
 def test_where_scoring_is_slowest_smaller_maps_are_what_saves_time() -> None:
-    pace = scored_in((1.0, 0.3, 0.1))
-    assert pace.effort == 1
-    assert pace.expected() < pace.budget.left()
+    deadline = scored_in((1.0, 0.3, 0.1))
+    assert deadline.effort == 1
+    assert deadline.expected() < deadline.budget.left()
 
 
 def test_scores_are_counted_for_the_effort_that_they_were_made_at() -> None:
-    pace = Pace(Budget(1e9, now=lambda: 0.0), 800, SMALLER, scoring_costs=(4.0, 1.0, 0.25))
-    pace.add(0, 1, 1, BatchSeconds(0.1, 0.1, 0.0, 0.1, (0, 0)))
+    deadline = Deadline(Budget(1e9, now=lambda: 0.0), 800, SMALLER, scoring_costs=(4.0, 1.0, 0.25))
+    deadline.add(0, 1, 1, BatchSeconds(0.1, 0.1, 0.0, 0.1, (0, 0)))
     for _ in range(2):
-        pace.add(1, 2, 2, BatchSeconds(0.1, 0.1, 8.0, 8.0, (0, 1)))
-    assert pace.parts()["scoring"] == pytest.approx(8.0)  # at full, where the pace stands
-    pace.effort = 1
-    assert pace.parts()["scoring"] == pytest.approx(2.0)
+        deadline.add(1, 2, 2, BatchSeconds(0.1, 0.1, 8.0, 8.0, (0, 1)))
+    assert deadline.parts()["scoring"] == pytest.approx(8.0)  # at full, where the deadline stands
+    deadline.effort = 1
+    assert deadline.parts()["scoring"] == pytest.approx(2.0)
 
 
 def test_what_costs_say_saves_nothing_is_tried_once_before_fields_are_left_undone() -> None:
     machine = Machine(read=0.01, per_cost=1.0)
     machine.member = lambda effort: (10.0, 9.0, 2.0)[effort]
-    pace = Pace(Budget(2000, now=lambda: machine.now), 800, SMALLER)
-    assert machine.run(pace, 800) == 800
+    deadline = Deadline(Budget(2000, now=lambda: machine.now), 800, SMALLER)
+    assert machine.run(deadline, 800) == 800
     assert machine.efforts[:4] == [0, 1, 2, 2]
     assert machine.efforts.count(2) > 80
 
@@ -211,7 +211,7 @@ def test_what_costs_say_saves_nothing_is_tried_once_before_fields_are_left_undon
 def test_what_was_tried_in_vain_is_not_done_again() -> None:
     machine = Machine(read=0.01, per_cost=1.0)
     machine.member = lambda effort: 10.0
-    pace = Pace(Budget(1000, now=lambda: machine.now), 800, SMALLER)
-    assert 80 < machine.run(pace, 800) < 800
+    deadline = Deadline(Budget(1000, now=lambda: machine.now), 800, SMALLER)
+    assert 80 < machine.run(deadline, 800) < 800
     assert machine.efforts.count(1) == machine.efforts.count(2) == 1
     assert machine.efforts[-1] == 0

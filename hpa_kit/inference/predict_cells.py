@@ -1,5 +1,6 @@
 """``hpa-kit predict``: a table with a row per cell of any folder of fields, and label maps beside it."""
 
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -10,17 +11,15 @@ import pandas as pd
 from hpa_kit.cells import FieldCells, write_label_maps
 from hpa_kit.cells.geometry import CellGeometry, cell_geometry
 from hpa_kit.config import PredictSettings
-from hpa_kit.data import DataFolder, find_fields
+from hpa_kit.data import CLASS_COLUMNS, DataFolder, find_fields
 from hpa_kit.errors import InputError
-from hpa_kit.files import forget_torn, make_folder_of
-from hpa_kit.inference.budget import Budget, Now
-from hpa_kit.inference.ensemble import FieldMaps
-from hpa_kit.inference.journal import Journal
-from hpa_kit.inference.pipeline import evidence, fill, journal_of
-from hpa_kit.inference.prepare import PreparedField
-from hpa_kit.inference.rows import CellRows
-from hpa_kit.inference.work import Filling, refuse_if_all_failed, report_fields
-from hpa_kit.scoring.functions import CLASS_COLUMNS, ScoringRule, score_field
+from hpa_kit.files import forget_torn
+from hpa_kit.inference.deadline import Budget, Now
+from hpa_kit.inference.growing_table import CellTable
+from hpa_kit.inference.prediction import Prediction
+from hpa_kit.inference.results import Journal, Results, journal_of
+from hpa_kit.inference.stream import predict_fields
+from hpa_kit.scoring import ScoringRule, rule_of, score_field
 
 BOX = ("box_top", "box_left", "box_bottom", "box_right")
 COLUMNS = ("ID", "cell", "centroid_y", "centroid_x", *BOX, "area", "cut_by_border", *CLASS_COLUMNS)
@@ -51,26 +50,35 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
     ids = find_fields(images)
     if not ids:
         raise InputError(f"predict: {images} holds no field; expected ID_red.png, _green, _blue and _yellow")
-    chosen = settings.of_ensemble()
+    ensemble = settings.of_ensemble()
+    scoring = rule_of(ensemble)
     folder = _label_map_folder(settings)
     header = pd.DataFrame(columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")
-    filling = Filling(
-        what="predict",
-        settings=settings,
-        ensemble=chosen,
-        ids=ids,
-        images=images,
-        sizes={},
-        details=partial(_keep, folder, chosen.masks),
-        finish=_rows,
-        budget=Budget(now=now),
-        still_there=lambda id: (folder / f"{id}.npz").is_file(),
-    )
-    make_folder_of(settings.out)
-    with CellRows(settings.out, ids, header, Journal(journal_of(settings.out))) as table:
-        outcome = fill(filling, table)
-        report_fields("predict", chosen.masks, ids, outcome, "has no rows")
-        refuse_if_all_failed("predict", images, ids, outcome)
+    with CellTable(settings.out, ids, header, Journal(journal_of(settings.out))) as table:
+        results = Results("predict", ids, images, table.journal, settings, ensemble)
+        results.forget(id for id in results.done if not (folder / f"{id}.npz").is_file())
+        predictions = predict_fields(
+            "predict",
+            results.still_to_do(settings.batch),
+            images,
+            settings,
+            ensemble,
+            details=partial(_keep, folder, ensemble.masks),
+            scoring=scoring,
+            budget=Budget(now=now),
+            done=len(results.done),
+        )
+        with table.growing(), closing(predictions):
+            for prediction in predictions:
+                begun = now()
+                lines = prediction.result(_lines, scoring)
+                results.add(prediction, lines, now() - begun)
+                table.write_if_due()
+        outcome = results.outcome()
+        if not outcome.late:
+            table.journal.finish()
+        outcome.report("predict", ensemble.masks, "has no rows")
+        outcome.refuse_if_all_failed("predict", images)
     return settings.out
 
 
@@ -95,10 +103,10 @@ def _keep(folder: Path, masks: Path | None, id: str, found: FieldCells) -> CellG
     return cell_geometry(found.maps.cells)
 
 
-def _rows(field: PreparedField[CellGeometry], maps: FieldMaps, rule: ScoringRule) -> str:
+def _lines(prediction: Prediction, scoring: ScoringRule) -> str:
     """One field's lines of the table."""
-    table = score_field(field.id, evidence(field, maps), rule)
-    geometry = field.details
+    table = score_field(prediction.id, prediction.evidence, scoring)
+    geometry: CellGeometry = prediction.prepared.details
     places = dict(zip(("centroid_y", "centroid_x"), np.round(geometry.centroid, 2).T, strict=True))
     places |= dict(zip(BOX, geometry.box.T, strict=True))
     table = table.assign(**places, area=geometry.area, cut_by_border=geometry.cut)

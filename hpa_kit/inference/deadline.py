@@ -104,10 +104,10 @@ class Part:
         )
 
 
-class Pace:
+class Deadline:
     """Measures what a field takes, and chooses how much is done for the next batch.
 
-    A lane (a device with threads of its own) takes for a field what the slowest of its parts takes, as they
+    A device, with threads of its own, takes for a field what the slowest of its parts takes, as they
     overlap: making the field ready, the members, the scores; and what was measured beyond that. What members
     and scores take at an effort that has not been tried is told from its cost. Chosen is the highest effort
     at which all fields that are left are done in time. Where there is none, it is the highest that hardly
@@ -119,7 +119,7 @@ class Pace:
         budget: the time to end by.
         fields: number of fields to do.
         costs: of the efforts, from full to least: what the members' time grows with.
-        lanes: devices that share the fields.
+        devices: how many share the fields.
         scoring_costs: what the time of scoring grows with; by default it is the same at all efforts.
     """
 
@@ -128,10 +128,10 @@ class Pace:
         budget: Budget,
         fields: int,
         costs: Sequence[float],
-        lanes: int = 1,
+        devices: int = 1,
         scoring_costs: Sequence[float] | None = None,
     ) -> None:
-        self.budget, self.left, self.lanes = budget, fields, lanes
+        self.budget, self.left, self.devices = budget, fields, devices
         self.effort = 0
         self._lock = threading.Lock()
         self._ready, self._beyond = Mean(), Mean()
@@ -178,12 +178,12 @@ class Pace:
             self._beyond.add(max(0.0, spent.whole / fields - self._slowest(effort)))
 
     def per_field(self, effort: int) -> float:
-        """Seconds that a lane takes for a field at an effort."""
+        """Seconds that a device takes for a field at an effort."""
         return self._slowest(effort) + self._beyond.value
 
     def expected(self) -> float:
         """Seconds that the fields left will take at the present effort."""
-        return self.per_field(self.effort) * self.left / self.lanes
+        return self.per_field(self.effort) * self.left / self.devices
 
     def parts(self) -> dict[str, float]:
         """Seconds per field of the members and of scoring, as measured."""
@@ -196,7 +196,7 @@ class Pace:
         each = [self.per_field(effort) for effort in self._efforts]
         for effort, seconds in enumerate(each):
             margin = MARGIN_UP if effort < self.effort else MARGIN
-            if seconds * self.left / self.lanes <= seconds_left * (1 - margin):
+            if seconds * self.left / self.devices <= seconds_left * (1 - margin):
                 return effort
         best = next(effort for effort, seconds in enumerate(each) if seconds <= min(each) * (1 + SAVES))
         if self._slowest(best) <= self._ready.value * (1 + SAVES):
