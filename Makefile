@@ -34,7 +34,7 @@ test: $(VENV)/ready lint  ## set up, then lint, types and tests
 	$(BIN)/python -m pytest
 
 test-latest: $(LATEST)/ready  ## types and tests with the newest release of everything
-	$(LATEST)/bin/mypy
+	$(LATEST)/bin/python -m mypy
 	$(LATEST)/bin/python -m pytest
 
 lint: $(VENV)/ready  ## ruff and mypy

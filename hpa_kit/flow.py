@@ -1,10 +1,12 @@
 """Work on a stream of items: some ahead, in batches, one item's fault not being the others'."""
 
 import logging
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Generic, NamedTuple, TypeVar
@@ -59,6 +61,22 @@ def run_ahead(
     finally:
         for future in waiting:
             future.cancel()
+
+
+@contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C, as do for good the processes that are started in the block; of the main thread only.
+
+    A terminal sends it to all of them, and each would print where it was.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

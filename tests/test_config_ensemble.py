@@ -88,6 +88,16 @@ def test_a_yaml_and_its_runs_can_move_together(tmp_path):
     assert moved.members[0].checkpoint.resolve() == tmp_path / "there" / "runs" / "a"
 
 
+def test_a_yaml_behind_a_link_to_another_folder_is_good_under_both_names(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link.yaml").symlink_to("far/real.yaml")
+    settings = make_settings(EnsembleSettings, {"members": [tmp_path / "run"], "masks": tmp_path / "masks"})
+    write_ensemble(settings, tmp_path / "link.yaml")
+    assert (tmp_path / "link.yaml").is_symlink()
+    assert read_ensemble(tmp_path / "link.yaml") == settings
+    assert read_ensemble(tmp_path / "far" / "real.yaml") == settings
+
+
 def test_the_example_is_the_15th_places_best_submission():
     settings = read_ensemble(EXAMPLE)
     weights = {
@@ -152,7 +162,7 @@ def by_command_line(kind, given: dict[str, object], said: Path, monkeypatch) -> 
     seen = []
     (command,) = [one for one in COMMANDS if one.settings is kind]
     command_line = import_module("hpa_kit.cli.main")
-    monkeypatch.setattr(command_line, "COMMANDS", (command._replace(run=seen.append),))
+    monkeypatch.setattr("hpa_kit.cli.commands.COMMANDS", (command._replace(run=seen.append),))
     words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     assert command_line.main([command.name, "d", "--out", "o", "--ensemble", str(said), *words]) == 0
     return seen[0].of_ensemble()

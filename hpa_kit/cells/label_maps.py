@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,18 +36,24 @@ class LabelMapInfo(NamedTuple):
     settings: dict[str, Any]
 
 
-def write_label_maps(path: str | Path, maps: LabelMaps, settings: Mapping[str, Any] | None = None) -> None:
+def write_label_maps(
+    path: str | Path,
+    maps: LabelMaps,
+    settings: Mapping[str, Any] | None = None,
+    images: Sequence[Sequence[Any]] | None = None,
+) -> None:
     """Write the label maps of a field to an ``.npz`` file, atomically.
 
     Args:
         path: the file, ``ID.npz``.
         maps: nuclei and cells, integers (H, W) of one size, 0 or above.
         settings: what the maps were made with; anything that JSON holds.
+        images: what they were made from: name, bytes and checksum of each image.
 
     The file is a zip of numpy arrays that ``numpy.load`` opens without pickle: ``cells`` and ``nuclei`` in
     the smallest unsigned type that holds their numbers, and ``info``, a JSON text with format, version,
-    number of cells, size and settings. zlib's level 3 is several times faster than its default and costs a
-    quarter more bytes.
+    number of cells, size, settings and, where they are given, images. zlib's level 3 is several times faster
+    than its default and costs a quarter more bytes.
     """
     nuclei, cells = (np.asarray(array) for array in maps)
     if nuclei.shape != cells.shape or cells.ndim != 2:
@@ -61,6 +67,8 @@ def write_label_maps(path: str | Path, maps: LabelMaps, settings: Mapping[str, A
         "shape": list(cells.shape),
         "settings": dict(settings or {}),
     }
+    if images is not None:
+        info["images"] = [list(image) for image in images]
     arrays = {
         "info": np.array(json.dumps(info, sort_keys=True)),
         "cells": _compact(cells),
@@ -81,15 +89,27 @@ def label_map_info(path: str | Path) -> LabelMapInfo:
     Raises:
         InputError: the file is missing, damaged, or not of this kit.
     """
+    return _read_info(path)[0]
+
+
+def label_map_images(path: str | Path) -> list[list[Any]] | None:
+    """The images that a file of :func:`write_label_maps` was made from; None where it does not say.
+
+    Raises:
+        InputError: as :func:`label_map_info`.
+    """
+    return _read_info(path)[1]
+
+
+def _read_info(path: str | Path) -> tuple[LabelMapInfo, list[list[Any]] | None]:
     try:
         info = json.loads(str(read_npz(path, ("info",), _MOST_INFO)["info"][()]))
         if info["format"] != FORMAT:
             raise ValueError(f"format {info['format']!r}")
         height, width = info["shape"]
-        settings = info["settings"]
-        return LabelMapInfo(
-            int(info["version"]), int(info["n_cells"]), (int(height), int(width)), dict(settings)
-        )
+        shape, settings = (int(height), int(width)), dict(info["settings"])
+        found = LabelMapInfo(int(info["version"]), int(info["n_cells"]), shape, settings)
+        return found, info.get("images")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"label maps: {path} was not written by this kit: {_text(error)}; make it again"

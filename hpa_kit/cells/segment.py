@@ -5,19 +5,20 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from hpa_kit.cells.label_maps import VERSION, label_map_info, write_label_maps
+from hpa_kit.cells.label_maps import VERSION, label_map_images, label_map_info, write_label_maps
 from hpa_kit.cells.mask_folder import read_label_maps
 from hpa_kit.cells.segmenters import FieldCells, Segmenter, load_or_segment, segmenter
 from hpa_kit.config import SegmentSettings
-from hpa_kit.data import DataFolder, field_size
+from hpa_kit.data import CHANNELS, DataFolder, field_size
+from hpa_kit.data.kept_fields import origins
 from hpa_kit.errors import InputError
-from hpa_kit.files import forget_torn
-from hpa_kit.flow import Failure, run_ahead, share
+from hpa_kit.files import forget_torn, make_folder
+from hpa_kit.flow import Failure, attempt, run_ahead, share
+from hpa_kit.progress import progress_bar, track
 from hpa_kit.timing import Forecast
 
 log = logging.getLogger(__name__)
@@ -33,10 +34,10 @@ def segment(settings: SegmentSettings) -> Path:
     Returns:
         The folder, with ``ID.npz`` for each field, see :func:`~hpa_kit.cells.write_label_maps`.
 
-    Goes on where it was stopped: whole files made by the same segmenter with the same weights stay; damaged,
-    foreign and outdated ones are made again, with a warning. What is begun and not written yet, of the
-    classical segmenter three fields per worker at most, is lost with a kill. A field that cannot be read or
-    segmented stops no other.
+    Goes on where it was stopped: whole files made by the same segmenter with the same weights from the same
+    images stay; damaged, foreign and outdated ones are made again, with a warning. What is begun and not
+    written yet, of the classical segmenter three fields per worker at most, is lost with a kill. A field that
+    cannot be read or segmented stops no other.
 
     Raises:
         InputError: data or settings cannot be used, or some fields cannot; the others are written then.
@@ -49,12 +50,14 @@ def segment(settings: SegmentSettings) -> Path:
     finder = segmenter(
         settings.segmenter, settings.weights, settings.device, settings.batch, settings.workers
     )
-    settings.out.mkdir(parents=True, exist_ok=True)
-    forget_torn(settings.out)
-    todo = _todo(ids, images, settings.out, finder.settings, settings.workers)
+    forget_torn(make_folder(settings.out))
+    kept = _kept(ids, images, settings, finder.settings)
+    todo = [id for id, found in kept.items() if found.fault is not None]
     log.info("segment: %d fields to do, %d kept from before", len(todo), len(ids) - len(todo))
-    forecast = Forecast("segment", len(todo), 2 * settings.batch)
-    failed = _make(todo, images, settings, finder, forecast)
+    cells, failed = _make(todo, images, settings, finder)
+    cells |= {id: found.n_cells for id, found in kept.items() if found.fault is None}
+    if 0 in cells.values():
+        log.warning("segment: %d of %d fields have no cell", list(cells.values()).count(0), len(ids))
     if failed:
         for id in sorted(failed):
             log.error("segment: %s: %s", id, failed[id])
@@ -65,68 +68,94 @@ def segment(settings: SegmentSettings) -> Path:
     return settings.out
 
 
-def _todo(ids: list[str], images: Path, out: Path, made_with: dict[str, Any], workers: int) -> list[str]:
-    """The IDs without a whole file of these settings; warns where there is one that is not good."""
-    todo = []
-    with ThreadPoolExecutor(workers, "look") as pool:
-        faults = run_ahead(pool, partial(_fault, images, out, made_with), ids, 4 * workers)
-        looked = tqdm(zip(ids, faults, strict=True), "look", len(ids), leave=False, unit="field")
-        for id, fault in looked:
-            if fault:
-                warnings.warn(f"{fault}; made again", stacklevel=3)
-            if fault is not None:
-                todo.append(id)
-    return todo
+def _kept(
+    ids: list[str], images: Path, settings: SegmentSettings, made_with: dict[str, Any]
+) -> dict[str, "_Kept"]:
+    """What is there of each field; warns where it is not good."""
+    found = {}
+    with ThreadPoolExecutor(settings.workers, "look") as pool:
+        look = partial(_look, images, settings, made_with)
+        looked = run_ahead(pool, look, ids, 4 * settings.workers)
+        for id, kept in track(zip(ids, looked, strict=True), "look", len(ids), leave=False):
+            found[id] = kept
+            if kept.fault:
+                warnings.warn(f"{kept.fault}; made again", stacklevel=3)
+    return found
 
 
-def _fault(images: Path, out: Path, made_with: dict[str, Any], id: str) -> str | None:
-    """What is wrong with a field's file; empty where there is none, None where it is good."""
-    path = out / f"{id}.npz"
+class _Kept(NamedTuple):
+    """What lies in a field's place: what is wrong with it, empty where nothing is there; or its cells."""
+
+    fault: str | None
+    n_cells: int = 0
+
+
+def _look(images: Path, settings: SegmentSettings, made_with: dict[str, Any], id: str) -> _Kept:
+    path = settings.out / f"{id}.npz"
     if not path.is_file():
-        return ""
+        return _Kept("")
     try:
         info = label_map_info(path)
         if (info.version, info.settings) != (VERSION, made_with):
-            return (
+            return _Kept(
                 f"label maps: {path} is of version {info.version} and {info.settings}; wanted {VERSION} and "
                 f"{made_with}"
             )
+        if label_map_images(path) not in (None, _made_from(images, id, settings.in_channels)):
+            return _Kept(f"label maps: {path} was made from other images of ID {id}")
         # A damaged array shows only when it is read; the size is all of the field that reading needs here.
         height, width = field_size(images, id)
-        read_label_maps(out, id, np.broadcast_to(np.uint8(0), (4, height, width)))
+        read_label_maps(settings.out, id, np.broadcast_to(np.uint8(0), (4, height, width)))
     except InputError as error:
-        return str(error)
-    return None
+        return _Kept(str(error))
+    return _Kept(None, info.n_cells)
+
+
+def _made_from(images: Path, id: str, needed: int) -> list[list[Any]]:
+    """Name, bytes and checksum of a field's images; yellow is used where it is, though 3 are needed.
+
+    Raises:
+        InputError: one that is needed is missing or cannot be read.
+    """
+    try:
+        found = origins(images, id, len(CHANNELS))
+    except InputError:
+        found = origins(images, id, needed)
+    return [[image.name, image.bytes, image.checksum] for image in found]
 
 
 def _make(
-    ids: list[str], images: Path, settings: SegmentSettings, finder: Segmenter, forecast: Forecast
-) -> dict[str, str]:
-    """Segment fields and write their files; returns {ID: reason} of those that could not be."""
+    ids: list[str], images: Path, settings: SegmentSettings, finder: Segmenter
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Segment fields and write their files; {ID: number of cells}, and {ID: reason} of those that failed."""
     out, workers = settings.out, settings.workers
 
-    def write(item: tuple[str, FieldCells | Failure]) -> tuple[str, str | None]:
+    def write(item: tuple[str, FieldCells | Failure]) -> tuple[str, int | str]:
         id, result = item
         if isinstance(result, Failure):
             return id, result.reason
+        made_from = attempt(_made_from, images, id, settings.in_channels)
+        if isinstance(made_from, Failure):  # an image is there no longer
+            return id, made_from.reason
         try:
-            write_label_maps(out / f"{id}.npz", result.maps, finder.settings)
+            write_label_maps(out / f"{id}.npz", result.maps, finder.settings, made_from)
         except OSError as error:
             raise InputError(
                 f"segment: {out / id}.npz cannot be written: {error.strerror or error}; the same command "
                 "goes on once it can"
             ) from error
-        return id, None
+        return id, int(result.maps.cells.max(initial=0))
 
-    failed = {}
+    results: dict[str, int | str] = {}
+    forecast = Forecast("segment", len(ids), 2 * settings.batch)
     with (
         ThreadPoolExecutor(workers, "write") as writing,
-        tqdm(total=len(ids), desc="segment", unit="field") as bar,
+        progress_bar("segment", len(ids)) as bar,
     ):
         found = load_or_segment(ids, images, finder, workers=workers, needed=settings.in_channels)
-        for id, fault in run_ahead(writing, write, found, workers):
-            if fault is not None:
-                failed[id] = fault
+        for id, result in run_ahead(writing, write, found, workers):
+            results[id] = result
             forecast.add(1)
             bar.update()
-    return failed
+    cells = {id: result for id, result in results.items() if isinstance(result, int)}
+    return cells, {id: result for id, result in results.items() if isinstance(result, str)}

@@ -1,8 +1,13 @@
 """``hpa-kit <command>``: parse, call one function, print."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
-from hpa_kit.cli.main import main
+try:
+    from hpa_kit.cli.main import main
+except KeyboardInterrupt:  # before there is a main to say so
+    print("hpa-kit: interrupted", file=sys.stderr)
+    raise SystemExit(130) from None
 
 if TYPE_CHECKING:
     from hpa_kit.cli.commands import COMMANDS, Command

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from hpa_kit.cli.streams import tell
 from hpa_kit.config import (
     AblationSettings,
     DemoSettings,
@@ -38,13 +39,13 @@ def _train(settings: TrainSettings) -> None:
 def _features(settings: FeaturesSettings) -> None:
     from hpa_kit.training.features import make_features
 
-    print(f"features: {make_features(settings)}")
+    tell("features", make_features(settings))
 
 
 def _subcategories(settings: SubcategoriesSettings) -> None:
     from hpa_kit.training.subcategory_table import make_subcategories
 
-    print(f"sub-categories: {make_subcategories(settings)}")
+    tell("sub-categories", make_subcategories(settings))
 
 
 def _store(settings: StoreSettings) -> None:
@@ -62,13 +63,13 @@ def _segment(settings: SegmentSettings) -> None:
 def _infer(settings: InferSettings) -> None:
     from hpa_kit.inference import infer
 
-    print(f"submission: {infer(settings)}")
+    tell("submission", infer(settings))
 
 
 def _predict(settings: PredictSettings) -> None:
     from hpa_kit.inference import predict
 
-    print(f"cells: {predict(settings)}")
+    tell("cells", predict(settings))
 
 
 def _pseudo_labels(settings: PseudoLabelSettings) -> None:
@@ -81,28 +82,28 @@ def _tune(settings: TuneSettings) -> None:
     from hpa_kit.tuning import tune
 
     tune(settings)
-    print(f"ensemble: {settings.out}")
+    tell("ensemble", settings.out)
 
 
 def _report(settings: ReportSettings) -> None:
     from hpa_kit.report import write_report
 
     path, size, fields, total = write_report(settings)
-    print(f"report: {path}, {size / 1e6:.1f} MB, {fields} of {total} fields shown")
+    tell("report", path, f", {size / 1e6:.1f} MB, {fields} of {total} fields shown")
 
 
 def _demo(settings: DemoSettings) -> None:
-    from hpa_kit.cli.main import main
+    from hpa_kit.cli.main import run
     from hpa_kit.demo import demo
 
-    demo(settings, run=main)
+    demo(settings, run=run)
 
 
 def _ablation(settings: AblationSettings) -> None:
     from hpa_kit.ablation import ablation
-    from hpa_kit.cli.main import main
+    from hpa_kit.cli.main import run
 
-    print(f"table: {ablation(settings, run=main)}")
+    print(f"table: {ablation(settings, run=run)}")
 
 
 class Command(NamedTuple):

@@ -8,7 +8,7 @@ from hpa_kit.kaggle import bundle
 
 
 def add_kaggle(commands: "argparse._SubParsersAction[Any]") -> None:
-    """Add these commands to the parser."""
+    """Add these commands to the parser; ``prints`` says of which the text is the result."""
     actions = commands.add_parser(
         "kaggle", help="datasets, notebooks and a rehearsal for Kaggle"
     ).add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -27,7 +27,9 @@ def add_kaggle(commands: "argparse._SubParsersAction[Any]") -> None:
     sub.add_argument("--owner", help="Kaggle user (default: the one in kernel-metadata.json)")
     sub.add_argument("--licence", help="by Kaggle's name (default: CC-BY-SA-4.0, published networks: other)")
 
-    sub = _add(actions, "metadata", "write both notebooks' kernel-metadata.json and check them", _metadata)
+    sub = _add(
+        actions, "metadata", "write both notebooks' kernel-metadata.json and check them", _metadata, True
+    )
     sub.add_argument("file", type=Path, nargs="?", help="check this file, or its folder, and write nothing")
     sub.add_argument("--owner", help="your Kaggle name, as in your address there")
     sub.add_argument(
@@ -38,7 +40,7 @@ def add_kaggle(commands: "argparse._SubParsersAction[Any]") -> None:
         "--to", choices=("infer", "train"), default="infer", help="notebook of the sources (default: infer)"
     )
 
-    sub = _add(actions, "status", "what stands between this folder and a submission", _status)
+    sub = _add(actions, "status", "what stands between this folder and a submission", _status, True)
     sub.add_argument("--dist", type=Path, default=Path("dist"), help="the kit's dataset (default: dist)")
     sub.add_argument(
         "--members", type=Path, default=Path("dist-members"), help="the members' (default: dist-members)"
@@ -79,9 +81,9 @@ def add_kaggle(commands: "argparse._SubParsersAction[Any]") -> None:
     )
 
 
-def _add(actions: Any, name: str, text: str, function: Any) -> argparse.ArgumentParser:
+def _add(actions: Any, name: str, text: str, function: Any, prints: bool = False) -> argparse.ArgumentParser:
     sub: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text)
-    sub.set_defaults(function=function)
+    sub.set_defaults(function=function, prints=prints)
     return sub
 
 

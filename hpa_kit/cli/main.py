@@ -5,10 +5,8 @@ converts and checks it, so that the command line, YAML and notebooks accept and 
 """
 
 import argparse
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from hpa_kit import __version__
 from hpa_kit.cli.kaggle import add_kaggle
 from hpa_kit.cli.others import add_others
+from hpa_kit.cli.streams import all_printed, dropped_output, plain_output, silence_stdout
 from hpa_kit.errors import InputError
-from hpa_kit.files import disk_full, is_full
+from hpa_kit.files import ReaderGone, disk_full, is_full
+from hpa_kit.progress import say
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -57,6 +57,20 @@ def _default_text(field: "FieldInfo") -> str:
     return f" (default: {shown})" if shown else ""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses an empty text for a path, which would be the current folder, in all commands."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.register("type", Path, _path)
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text is no path")
+    return Path(text)
+
+
 def _add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the commands whose options are settings."""
     from hpa_kit.cli.commands import COMMANDS
@@ -69,8 +83,9 @@ def _add_commands(commands: "argparse._SubParsersAction[Any]") -> None:
         sub.set_defaults(settings_command=command)
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hpa-kit", description="Where in each single cell a protein sits.")
+def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser of the command line that reads these words."""
+    parser = _Parser(prog="hpa-kit", description="Where in each single cell a protein sits.")
     parser.add_argument("--version", action="version", version=f"hpa-kit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     if words[:1] != ["kaggle"]:  # which starts before anything is installed, so without pydantic
@@ -80,7 +95,12 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _settings_of(command: "Command", arguments: argparse.Namespace) -> "Settings":
+def settings_of(command: "Command", arguments: argparse.Namespace) -> "Settings":
+    """A command's settings, from its YAML and its options, which win.
+
+    Raises:
+        InputError: one of them cannot be used.
+    """
     from hpa_kit.config import make_settings, read_yaml
 
     names = {*command.settings.model_fields, *command.settings.renamed}
@@ -90,33 +110,48 @@ def _settings_of(command: "Command", arguments: argparse.Namespace) -> "Settings
     return make_settings(command.settings, read_yaml(arguments.config), given, source=str(arguments.config))
 
 
-def _refuse(error: InputError) -> int:
-    # One line, though an ID or a file's name may hold line breaks.
-    print("hpa-kit: " + " ".join(str(error).splitlines()), file=sys.stderr)
-    return 2
-
-
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command as a program does: plain lines, whatever reads them, and no traceback at Ctrl-C.
+
+    Returns:
+        As :func:`run` has it; 130 when it was interrupted, 141 when nobody read what it was to print.
+    """
+    # Read when torch is first imported: its threads then sleep while they wait for each other. Spinning makes
+    # training several times slower on cores that anything else uses too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with plain_output():
+        try:
+            return run(argv)
+        except KeyboardInterrupt:
+            say("hpa-kit: interrupted; the same command goes on where it was")
+            return 130
+        except ReaderGone:
+            silence_stdout()
+            return 141
+
+
+def run(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
         0 when it went well, 1 when ``check`` or ``metadata`` found faults, 2 for input that cannot be used.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted.
+        ReaderGone: nobody reads what it was to print, and that is all that it does.
     """
-    # One plain line per warning: where in the kit it was raised tells a user nothing.
-    warnings.showwarning = lambda message, *_: print(f"hpa-kit: {message}", file=sys.stderr)
-    # Read when torch is first imported: its threads then sleep while they wait for each other. Spinning makes
-    # training several times slower on cores that anything else uses too.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     words = sys.argv[1:] if argv is None else list(argv)
     try:
         if words and words[0] in RENAMED:
             raise InputError(f"the command {words[0]} is called {RENAMED[words[0]]} now")
-        arguments = _parser(words).parse_args(words)
+        with all_printed():
+            arguments = make_parser(words).parse_args(words)
         if hasattr(arguments, "function"):
-            return int(arguments.function(arguments))
+            with all_printed() if arguments.prints else dropped_output():
+                return int(arguments.function(arguments))
         command = arguments.settings_command
-        command.run(_settings_of(command, arguments))
+        with dropped_output():
+            command.run(settings_of(command, arguments))
         return 0
     except InputError as error:
         return _refuse(error)
@@ -133,6 +168,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_full(error):
             return _refuse(disk_full(error.filename or "a file", error))
         raise
-    except KeyboardInterrupt:
-        print("hpa-kit: interrupted; the same command goes on where it was", file=sys.stderr)
-        return 130
+
+
+def _refuse(error: InputError) -> int:
+    # One line, though an ID or a file's name may hold line breaks.
+    say("hpa-kit: " + " ".join(str(error).splitlines()))
+    return 2

@@ -1,11 +1,12 @@
 """What all settings share: the kinds of values, filling from layers, YAML in and out."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from hpa_kit.errors import InputError, nearest, shown
 from hpa_kit.files import atomic_text
@@ -26,6 +27,14 @@ class Settings(BaseModel):
         extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), allow_inf_nan=False
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_empty_path(cls, value: Any, info: ValidationInfo) -> Any:
+        given = value if isinstance(value, list | tuple) else [value]
+        if "" in given and _takes_paths(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("an empty text is no path; leave it out where none is meant")
+        return value
+
     @field_validator("*")
     @classmethod
     def _is_a_path(cls, value: Any) -> Any:
@@ -33,6 +42,10 @@ class Settings(BaseModel):
         if any(isinstance(path, Path) and "\0" in str(path) for path in paths):
             raise ValueError("a path holds no zero byte")
         return value
+
+
+def _takes_paths(kind: Any) -> bool:
+    return kind is Path or any(map(_takes_paths, get_args(kind)))
 
 
 S = TypeVar("S", bound=Settings)
@@ -73,8 +86,25 @@ def make_settings(kind: type[S], *layers: Mapping[str, Any], source: str = "sett
         ) from None
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which refuses a key that stands twice, and aliases that unfold to far too much."""
+_YAML = "tag:yaml.org,2002:"
+
+
+class _Texts(yaml.SafeLoader):
+    """Lists, mappings and texts; null, ``~`` and nothing are None.
+
+    YAML 1.1 takes 8:30 for 510, 064 for 52, and off and no for False, which no command line does. Here every
+    other scalar is the text that stands there; whoever knows what kind of value is wanted makes it of that.
+    A key that stands twice is refused, as are aliases that unfold to far too much.
+    """
+
+    yaml_constructors: ClassVar[Any] = {
+        None: yaml.SafeLoader.construct_undefined,
+        f"{_YAML}null": yaml.SafeLoader.construct_yaml_null,
+        f"{_YAML}seq": yaml.SafeLoader.construct_yaml_seq,
+        f"{_YAML}map": yaml.SafeLoader.construct_yaml_map,
+        **{f"{_YAML}{name}": yaml.SafeLoader.construct_yaml_str
+           for name in ("str", "int", "float", "bool", "merge")},
+    }  # fmt: skip
 
     def get_single_node(self) -> Any:
         node = super().get_single_node()
@@ -95,6 +125,38 @@ class _Loader(yaml.SafeLoader):
         return known[id(node)]
 
 
+_Texts.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0] in (f"{_YAML}null", f"{_YAML}merge")]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+class _Values(_Texts):
+    """The same, but plain decimal numbers are numbers, and true, yes, on and their opposites are switches.
+
+    For what the kit does not know the kinds of, such as parameters of another library.
+    """
+
+    def construct_value(self, node: yaml.ScalarNode) -> Any:
+        """A number or a switch, from its text."""
+        text = node.value.lower()
+        if text in _SWITCHES:
+            return _SWITCHES[text]
+        return int(text) if re.fullmatch(_WHOLE, text) else float(text)
+
+
+_SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_WHOLE = r"[-+]?[0-9]+"
+_NUMBER = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?"
+_Values.add_implicit_resolver(
+    "!value",
+    re.compile(rf"({_NUMBER}|{'|'.join(_SWITCHES)})\Z", re.IGNORECASE),
+    list("-+.0123456789tTyYoOfFnN"),
+)
+for _tag in ("!value", f"{_YAML}int", f"{_YAML}float", f"{_YAML}bool"):
+    _Values.add_constructor(_tag, _Values.construct_value)
+
+
 def _refuse_doubles(node: Any) -> None:
     """Of a key that stands twice YAML's loader takes the last value, and nobody notices the other."""
     if isinstance(node, yaml.MappingNode):
@@ -106,7 +168,7 @@ def _refuse_doubles(node: Any) -> None:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping a YAML file holds, read without building any object of its choosing.
+    """The mapping a YAML file holds, its values texts, as a command line has them; see :func:`load_yaml`.
 
     Raises:
         InputError: the file is missing, cannot be read, is no YAML, or holds no mapping.
@@ -119,12 +181,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def load_yaml(path: str | Path, what: str = "settings") -> Any:
+def load_yaml(path: str | Path, what: str = "settings", texts: bool = True) -> Any:
     """What a YAML file holds, read without building any object of its choosing.
 
     Args:
         path: the file.
         what: the first word of an error.
+        texts: every scalar is its text, quoted or not, but for ``null``, ``~`` and nothing, which are None.
+            Else plain numbers are decimal, and true, yes, on, false, no and off are switches.
 
     Raises:
         InputError: the file is missing, cannot be read, or is no YAML.
@@ -133,21 +197,21 @@ def load_yaml(path: str | Path, what: str = "settings") -> Any:
     try:
         if path.is_file() and path.stat().st_size > MOST_BYTES:
             raise InputError(f"{what}: {path} has {path.stat().st_size} bytes; expected {MOST_BYTES} at most")
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        return yaml.load(path.read_text(encoding="utf-8"), _Texts if texts else _Values)  # both are safe
     except FileNotFoundError:
         raise InputError(f"{what}: {path} is missing") from None
     except OSError as error:
         raise InputError(f"{what}: {path} cannot be read: {error.strerror}") from None
     except InputError:
         raise
-    # Wrong encodings, dates and numbers are ValueErrors.
+    # Wrong encodings and numbers of thousands of digits are ValueErrors.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{what}: {path} is no YAML: {' '.join(str(error).split())}") from None
 
 
-def to_yaml(settings: Settings) -> str:
+def to_yaml(settings: Settings, only_ascii: bool = False) -> str:
     """Settings as YAML text, every value written out, in the order of the class."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=not only_ascii)
 
 
 def write_yaml(settings: Settings, path: str | Path) -> None:

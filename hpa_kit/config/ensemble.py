@@ -22,7 +22,7 @@ from hpa_kit.config.kinds import (
 )
 from hpa_kit.config.scoring import StepSettings, make_step
 from hpa_kit.errors import InputError
-from hpa_kit.files import atomic_text
+from hpa_kit.files import atomic_text, is_stream, written_file
 
 
 class MemberSettings(Settings):
@@ -128,10 +128,17 @@ def read_ensemble(path: str | Path, kind: type[EnsembleSettings] = EnsembleSetti
 
 
 def write_ensemble(settings: EnsembleSettings, path: str | Path) -> None:
-    """Write an ensemble's YAML, its paths from the YAML's folder on, so that both can move together."""
+    """Write an ensemble's YAML, its paths from the YAML's folder on, so that both can move together.
+
+    They are absolute where the YAML is read from another folder than its path says: behind a link, or a pipe.
+    """
     folder = Path(path).parent.resolve()
-    relative = _with_paths(settings, lambda found: Path(os.path.relpath(found.resolve(), folder)))
-    text = yaml.safe_dump(relative.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    moves = is_stream(path) or written_file(path).parent.resolve() != folder
+    placed = _with_paths(
+        settings,
+        lambda found: found.resolve() if moves else Path(os.path.relpath(found.resolve(), folder)),
+    )
+    text = yaml.safe_dump(placed.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
     atomic_text(path, text)
 
 

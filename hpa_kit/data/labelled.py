@@ -10,7 +10,7 @@ import pandas as pd
 
 from hpa_kit.config import PseudoLabelSettings, StoreSettings, TrainSettings
 from hpa_kit.data.external import PLACEHOLDER_LINE, read_external, sample_external
-from hpa_kit.data.fields import CHANNELS, find_fields
+from hpa_kit.data.fields import CHANNELS
 from hpa_kit.data.layout import DataFolder
 from hpa_kit.data.sources import Sources, image_folders, image_stems, require_images
 from hpa_kit.data.tables import read_labels
@@ -60,13 +60,12 @@ def fields_to_keep(settings: StoreSettings) -> dict[str, Path]:
     """The folder of each field to resize: the labelled ones or, where no table is, all that are found.
 
     Raises:
-        InputError: as :func:`labelled_fields`.
+        InputError: as :func:`labelled_fields`; or there is no field.
     """
     folder = DataFolder(settings.data)
     if (folder.root / "train.csv").is_file():
         return labelled_fields(settings).folders
-    images = folder.images("train")
-    return dict.fromkeys(find_fields(images), images)
+    return dict.fromkeys(folder.fields("train").ids, folder.images("train"))
 
 
 def _external_fields(settings: _Settings, path: Path, known: set[str], sources: Sources) -> pd.DataFrame:

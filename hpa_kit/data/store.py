@@ -10,7 +10,6 @@ from typing import TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hpa_kit.config import StoreSettings
 from hpa_kit.data.fields import CHANNELS, read_field, resize_field
@@ -21,6 +20,7 @@ from hpa_kit.devices import cpus
 from hpa_kit.errors import InputError
 from hpa_kit.files import forget_torn
 from hpa_kit.flow import Failure, attempt, share
+from hpa_kit.progress import track
 from hpa_kit.timing import Forecast
 
 log = logging.getLogger(__name__)
@@ -222,7 +222,7 @@ class FieldStore:
             return []
         pool = ThreadPoolExecutor(workers, "store")
         try:
-            done = tqdm(pool.map(function, numbers), doing, len(numbers), unit="field", leave=False)
+            done = track(pool.map(function, numbers), doing, len(numbers), leave=False)
             results = {}
             for number, result in zip(numbers, done, strict=True):
                 results[number] = result

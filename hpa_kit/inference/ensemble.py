@@ -166,7 +166,7 @@ class Ensemble:
         """
         return self._by_steps(inputs, self._staying(self.effort))
 
-    def look_each(
+    def look_apart(
         self, inputs: Sequence[Inputs], places: Sequence[Collection[int]]
     ) -> list[dict[int, FieldMaps]]:
         """Ask members each for itself, whatever its mode and weight.

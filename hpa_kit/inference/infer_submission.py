@@ -10,6 +10,7 @@ from hpa_kit.cells import FieldCells, resized
 from hpa_kit.config import InferSettings
 from hpa_kit.data import DataFolder, field_size, read_sample
 from hpa_kit.errors import InputError
+from hpa_kit.files import regular_path
 from hpa_kit.inference.deadline import Budget, Now
 from hpa_kit.inference.growing_table import SubmissionTable
 from hpa_kit.inference.prediction import Prediction, Size
@@ -38,6 +39,8 @@ def infer(settings: InferSettings, now: Now = monotonic) -> Path:
 
     Beside the CSV, ``NAME_seconds.yaml`` says what a field took by part, all starts of the run together.
 
+    A pipe or a device gets the CSV once, when all is done; nothing is kept then to go on from.
+
     Args:
         settings: see :class:`~hpa_kit.config.InferSettings`.
         now: the clock, in seconds from any zero on.
@@ -47,8 +50,9 @@ def infer(settings: InferSettings, now: Now = monotonic) -> Path:
         found.
 
     Raises:
-        InputError: data, members or settings cannot be used, or not one field could be scored; the CSV with
-            rows that find nothing is there nevertheless.
+        InputError: data, members or settings cannot be used, or not one field was scored, as where the time
+            was over before or the device is broken; the CSV with rows that find nothing stands nevertheless.
+            That every field is without cells is a result.
     """
     budget = Budget(settings.budget * 3600, settings.spent * 3600, now)
     ensemble = settings.of_ensemble()
@@ -59,8 +63,11 @@ def infer(settings: InferSettings, now: Now = monotonic) -> Path:
         cells = found.maps.cells
         return encode_label_map(resized(cells, rows.demanded.get(id, cells.shape)))
 
-    with SubmissionTable(settings.out, rows.ids, rows.sizes, Journal(journal_of(settings.out))) as table:
-        if not settings.out.exists():
+    with (
+        regular_path(settings.out) as out,
+        SubmissionTable(out, rows.ids, rows.sizes, Journal(journal_of(out))) as table,
+    ):
+        if not out.exists():
             table.write()
         results = Results("infer", rows.ids, rows.images, table.journal, settings, ensemble, rows.demanded)
         predictions = predict_fields(
@@ -86,7 +93,7 @@ def infer(settings: InferSettings, now: Now = monotonic) -> Path:
         outcome = results.outcome()
         if not outcome.late:
             table.journal.finish()
-        _report(settings, ensemble.masks, rows, outcome)
+        _report(out, ensemble.masks, rows, outcome)
     return settings.out
 
 
@@ -136,7 +143,7 @@ def submission_rows(folder: DataFolder, split: str) -> SubmissionRows:
     return SubmissionRows(fields.ids, images, sample, demanded, sizes)
 
 
-def _report(settings: InferSettings, masks: Path | None, rows: SubmissionRows, outcome: Outcome) -> None:
+def _report(out: Path, masks: Path | None, rows: SubmissionRows, outcome: Outcome) -> None:
     """Say of which fields nothing came, which masks are of another size, and what Kaggle would reject."""
     outcome.report("infer", masks, "finds nothing")
     others = [id for id, size in outcome.sizes.items() if rows.demanded.get(id, size) != size]
@@ -145,6 +152,6 @@ def _report(settings: InferSettings, masks: Path | None, rows: SubmissionRows, o
             f"infer: {len(others)} fields differ in size from {rows.sample}, whose sizes the masks got: "
             f"{named(others)}"
         )
-    for fault in check_submission(settings.out, rows.sample)[:MAX_NAMED] if rows.sample is not None else []:
-        log.error(f"infer: Kaggle would reject {settings.out}: {fault}")
-    outcome.refuse_if_all_failed("infer", rows.images)
+    for fault in check_submission(out, rows.sample)[:MAX_NAMED] if rows.sample is not None else []:
+        log.error(f"infer: Kaggle would reject {out}: {fault}")
+    outcome.refuse_if_nothing_done("infer", rows.images)

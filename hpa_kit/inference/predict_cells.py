@@ -13,7 +13,7 @@ from hpa_kit.cells.geometry import CellGeometry, cell_geometry
 from hpa_kit.config import PredictSettings
 from hpa_kit.data import CLASS_COLUMNS, DataFolder, find_fields
 from hpa_kit.errors import InputError
-from hpa_kit.files import forget_torn
+from hpa_kit.files import forget_torn, make_folder, regular_path
 from hpa_kit.inference.deadline import Budget, Now
 from hpa_kit.inference.growing_table import CellTable
 from hpa_kit.inference.prediction import Prediction
@@ -31,7 +31,8 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
     The same work as :func:`~hpa_kit.inference.infer`, without table, sample, time limit or mask strings:
     label maps of full size are written as ``ID.npz`` instead, see :func:`~hpa_kit.cells.write_label_maps`. A
     field that cannot be used has no rows, is counted and said. Killed at any moment, the same call goes on.
-    Where the time went is kept as :func:`~hpa_kit.inference.infer` keeps it.
+    Where the time went is kept as :func:`~hpa_kit.inference.infer` keeps it. A pipe or a device gets the
+    table once, when all is done; only label maps whose folder is named are kept then.
 
     Args:
         settings: see :class:`~hpa_kit.config.PredictSettings`.
@@ -44,7 +45,7 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
         and a score per location class under its name.
 
     Raises:
-        InputError: data, members or settings cannot be used, or not one field could be.
+        InputError: data, members or settings cannot be used, or not one field was scored.
     """
     images = DataFolder(settings.data).images(settings.split)
     ids = find_fields(images)
@@ -52,9 +53,10 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
         raise InputError(f"predict: {images} holds no field; expected ID_red.png, _green, _blue and _yellow")
     ensemble = settings.of_ensemble()
     scoring = rule_of(ensemble)
-    folder = _label_map_folder(settings)
     header = pd.DataFrame(columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")
-    with CellTable(settings.out, ids, header, Journal(journal_of(settings.out))) as table:
+    with regular_path(settings.out) as out, CellTable(out, ids, header, Journal(journal_of(out))) as table:
+        folder = make_folder(settings.label_maps or out.with_name(f"{out.stem}_label_maps"))
+        forget_torn(folder)
         results = Results("predict", ids, images, table.journal, settings, ensemble)
         results.forget(id for id in results.done if not (folder / f"{id}.npz").is_file())
         predictions = predict_fields(
@@ -78,20 +80,8 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
         if not outcome.late:
             table.journal.finish()
         outcome.report("predict", ensemble.masks, "has no rows")
-        outcome.refuse_if_all_failed("predict", images)
+        outcome.refuse_if_nothing_done("predict", images)
     return settings.out
-
-
-def _label_map_folder(settings: PredictSettings) -> Path:
-    folder = settings.label_maps or settings.out.with_name(f"{settings.out.stem}_label_maps")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"predict: {folder} cannot be made: {error.strerror}; name another folder with label_maps"
-        ) from None
-    forget_torn(folder)
-    return folder
 
 
 def _keep(folder: Path, masks: Path | None, id: str, found: FieldCells) -> CellGeometry:

@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple, Self
 from hpa_kit.cells import label_map_ids
 from hpa_kit.config import EnsembleSettings, LookSettings
 from hpa_kit.errors import InputError
-from hpa_kit.files import disk_full, is_full, make_folder_of
+from hpa_kit.files import disk_full, is_full, make_folder_of, written_file
 from hpa_kit.flow import Failure
 from hpa_kit.inference.prediction import Prediction, Size
 from hpa_kit.locks import open_alone
@@ -207,6 +207,7 @@ class Outcome(NamedTuple):
         late: IDs for which there was no time.
         made: number of fields whose cells the segmenter had to find.
         sizes: {ID: (height, width)} of the images that were read.
+        empty: number of fields that were scored and have no cell.
     """
 
     ids: list[str]
@@ -214,6 +215,7 @@ class Outcome(NamedTuple):
     late: list[str]
     made: int
     sizes: dict[str, Size]
+    empty: int
 
     def __add__(self, other: "Outcome") -> "Outcome":  # type: ignore[override]
         """What came of these fields and others."""
@@ -223,10 +225,11 @@ class Outcome(NamedTuple):
             late=self.late + other.late,
             made=self.made + other.made,
             sizes=self.sizes | other.sizes,
+            empty=self.empty + other.empty,
         )
 
     def report(self, what: str, masks: Path | None, loss: str) -> None:
-        """Say of which fields nothing came, and why.
+        """Say of which fields nothing came, and why; last, how many have no cell.
 
         Args:
             what: the command.
@@ -248,17 +251,28 @@ class Outcome(NamedTuple):
                 f"{what}: {len(self.late)} of {total} fields were not reached; each {loss}; the same command "
                 f"goes on with them: {named(self.late)}"
             )
+        if self.empty:
+            log.warning(f"{what}: {self.empty} of {total} fields have no cell")
 
-    def refuse_if_all_failed(self, what: str, images: Path) -> None:
-        """Raise where not one field could be used.
+    def refuse_if_nothing_done(self, what: str, images: Path) -> None:
+        """Raise where not one field was scored: none could be used, none was reached, or the device broke.
+
+        A field without cells was scored.
 
         Raises:
             InputError: naming the first one's reason.
         """
-        if self.ids and len(self.failed) == len(self.ids):
-            raise InputError(
-                f"{what}: no field of {images} could be used; the first: {next(iter(self.failed.values()))}"
-            )
+        failed, late = self.failed, self.late
+        if not self.ids or len(failed) + len(late) < len(self.ids):
+            return
+        first = f"the first: {next(iter(failed.values()))}" if failed else "there was no time for any"
+        if not late:
+            raise InputError(f"{what}: no field of {images} could be used; {first}")
+        tried = f"{len(failed)} could not be used and " if failed else ""
+        raise InputError(
+            f"{what}: not one of the {len(self.ids)} fields of {images} was scored: {tried}{len(late)} were "
+            f"not reached; {first}; the same command tries them again"
+        )
 
 
 class Results:
@@ -333,7 +347,12 @@ class Results:
             self.journal.add(id, b"", stamp=self.stamps[id], failed=result.reason)
             return
         field = prediction.prepared
-        known = {"size": self.sizes.get(id, field.size), "made": field.made, "actual": field.size}
+        known = {
+            "size": self.sizes.get(id, field.size),
+            "made": field.made,
+            "actual": field.size,
+            "cells": field.n_cells,
+        }
         seconds = {**prediction.seconds, "scoring": scoring}
         self.journal.add(id, result.encode("utf-8"), stamp=self.stamps[id], **known, seconds=seconds, **facts)
 
@@ -350,6 +369,7 @@ class Results:
                 for id, facts in known.items()
                 if "actual" in facts
             },
+            empty=sum(facts.get("cells") == 0 for facts in known.values()),
         )
 
 
@@ -365,8 +385,9 @@ def batch_sizes(fields: int, most: int) -> Iterator[int]:
 
 
 def journal_of(out: Path) -> Path:
-    """Where results are kept until the CSV is whole: hidden, beside it."""
-    return out.with_name(f".{out.name}.partial")
+    """Where results are kept until the CSV is whole: hidden, beside it, by whatever link it is named."""
+    file = written_file(out)
+    return file.with_name(f".{file.name}.partial")
 
 
 def named(ids: Sequence[str]) -> str:

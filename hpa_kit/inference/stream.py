@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from hpa_kit.cells import FieldCells, LabelMaps, load_or_segment, segmenter
 from hpa_kit.cells.segmenters import Segmenter
@@ -32,6 +31,7 @@ from hpa_kit.flow import Background, Failure, attempt, run_ahead
 from hpa_kit.inference.deadline import BatchSeconds, Budget, Deadline
 from hpa_kit.inference.ensemble import Effort, Ensemble, FieldMaps, Saving, channels_needed
 from hpa_kit.inference.prediction import Prediction, PreparedField, prepare
+from hpa_kit.progress import Bar, progress_bar
 from hpa_kit.scoring import ScoringRule
 from hpa_kit.timing import Forecast, Stopwatch, duration
 
@@ -128,7 +128,7 @@ def predict_fields(
         forecast=forecast or Forecast(what, total, settings.batch * len(devices), budget.now, note=limit),
         batches=iter(batches),
     )
-    return stream.predictions(tqdm(total=done + total, initial=done, unit="field", desc=what))
+    return stream.predictions(progress_bar(what, done + total, initial=done))
 
 
 def _nothing() -> Generator[Prediction, None, None]:
@@ -187,7 +187,7 @@ class _Stream:
     taking: threading.Lock = field(default_factory=threading.Lock)
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def predictions(self, bar: "tqdm[Any]") -> Generator[Prediction, None, None]:
+    def predictions(self, bar: Bar) -> Generator[Prediction, None, None]:
         """Predictions of all devices as they come, in the caller's thread."""
         now, said = self.deadline.budget.now, self.deadline.effort
         with bar:
@@ -267,7 +267,7 @@ class _Stream:
         if self.members_of is None:
             said = attempt(ensemble.look, inputs)
         else:
-            said = attempt(ensemble.look_each, inputs, [self.members_of[one.id] for one in fields])
+            said = attempt(ensemble.look_apart, inputs, [self.members_of[one.id] for one in fields])
         if not isinstance(said, Failure):
             return list(said)
         return [said] if len(fields) == 1 else [self._ask(ensemble, [one])[0] for one in fields]

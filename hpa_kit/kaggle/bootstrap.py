@@ -3,7 +3,6 @@
 import importlib
 import importlib.metadata
 import importlib.util
-import logging
 import shutil
 import subprocess
 import sys
@@ -45,7 +44,9 @@ def bootstrap(root: str | Path | None = None) -> None:
     lines += [f"  {fault}; upload the bundle again" for fault in faults or ()]
     lines += install_wheels(root / "wheels")
     print("\n".join(lines))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    from hpa_kit.progress import show_messages  # needs a package that is none of Python's own
+
+    show_messages("stdout")
 
 
 def install_wheels(folder: str | Path, target: str | Path | None = None) -> list[str]:

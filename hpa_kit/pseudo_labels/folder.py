@@ -12,7 +12,7 @@ from typing import NamedTuple
 from hpa_kit.config import PseudoLabelSettings, make_settings, read_yaml, write_yaml
 from hpa_kit.data.cell_scores import FIELDS, MASKS, SCORES, SCORES_HEADER, SETTINGS
 from hpa_kit.errors import InputError
-from hpa_kit.files import atomic_path, atomic_text, forget_torn
+from hpa_kit.files import atomic_path, atomic_text, forget_torn, make_folder
 from hpa_kit.flow import share
 from hpa_kit.inference.results import Journal
 from hpa_kit.locks import alone
@@ -82,8 +82,7 @@ class PseudoLabelFolder:
             _refuse_other_members(self.root / MEMBERS, members)
         atomic_text(self.root / MEMBERS, members + "\n")
         write_yaml(kept, path)
-        (self.root / MASKS).mkdir(exist_ok=True)
-        for folder in (self.root, self.root / MASKS):
+        for folder in (self.root, make_folder(self.root / MASKS)):
             forget_torn(folder)
         with self._alone():  # killed after its table was whole, a run leaves its parts
             self._forget_parts()

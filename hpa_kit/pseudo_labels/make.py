@@ -89,7 +89,7 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
         return settings.out
     ids = share(sorted(labels), settings.shard, settings.shards)
     begun, forecast = now(), Forecast(WHAT, len(ids), settings.batch, now)
-    outcome, done, taken = Outcome([], {}, [], 0, {}), list[DoneField](), list[dict[str, float]]()
+    outcome, done, taken = Outcome([], {}, [], 0, {}, 0), list[DoneField](), list[dict[str, float]]()
     for group in _groups(ids, fields, chosen, settings.out_of_fold):
         members = tuple(chosen.members[place] for place in group.members.places)
         ensemble = chosen.model_copy(update={"members": members, **_scored_by(settings, chosen)})
@@ -208,7 +208,7 @@ def _report(
         InputError: not one field could be used, or some were not reached.
     """
     outcome.report(WHAT, settings.masks, "has no pseudo labels; the same command tries it again")
-    outcome.refuse_if_all_failed(WHAT, settings.data)
+    outcome.refuse_if_nothing_done(WHAT, settings.data)
     if taken:
         parts: dict[str, float] = defaultdict(float)
         for one in taken:

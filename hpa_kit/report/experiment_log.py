@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from hpa_kit.config import TrainSettings, make_settings, read_yaml, to_yaml
-from hpa_kit.errors import InputError
+from hpa_kit.config import PseudoLabelSettings, TrainSettings, make_settings, read_yaml, to_yaml
+from hpa_kit.errors import InputError, shown
 from hpa_kit.files import atomic_path
 from hpa_kit.report.text import text_table
 from hpa_kit.training.checkpoint import SETTINGS, read_checkpoint, settings_of
@@ -88,13 +88,17 @@ def write_runs(table: pd.DataFrame, path: str | Path) -> None:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
 
-def settings_yaml(checkpoint: str | Path) -> str:
+def settings_yaml(checkpoint: str | Path, only_ascii: bool = False) -> str:
     """The settings of a checkpoint, or of a run folder, as YAML that ``hpa-kit train --config`` takes.
+
+    Args:
+        checkpoint: the file, or the folder.
+        only_ascii: write other letters as YAML's escapes.
 
     Raises:
         InputError: it is missing, damaged, or no checkpoint of hpa-kit train.
     """
-    return to_yaml(settings_of(checkpoint))
+    return to_yaml(settings_of(checkpoint), only_ascii)
 
 
 def _folders(root: Path, left_out: list[str]) -> Iterator[tuple[Path, list[str]]]:
@@ -132,9 +136,15 @@ def _of_checkpoint(path: Path) -> dict[str, Any]:
     }
 
 
-def _of_settings(path: Path) -> dict[str, Any]:
-    """A run without a checkpoint: only its settings are known."""
-    return {"checkpoint": "", **dict.fromkeys(SCORES), **_settings(read_yaml(path), path)}
+def _of_settings(path: Path) -> dict[str, Any] | None:
+    """A run without a checkpoint: only its settings are known. None where they are of pseudo labels."""
+    values = read_yaml(path)
+    if "labels" in values and values.keys() <= PseudoLabelSettings.model_fields.keys():
+        return None
+    strange = next((name for name in values if name not in TrainSettings.model_fields), None)
+    if strange is not None:
+        raise InputError(f"runs: {path} is of no training run, which has no setting {shown(strange)}")
+    return {"checkpoint": "", **dict.fromkeys(SCORES), **_settings(values, path)}
 
 
 def _settings(values: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """What a submission says, drawn over its fields."""
 
+import logging
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,8 @@ from hpa_kit.errors import InputError
 from hpa_kit.report.plots import contact_sheet, write_picture
 from hpa_kit.submission import decode_mask, read_submission
 from hpa_kit.submission.table import Detections, parse_prediction
+
+log = logging.getLogger(__name__)
 
 MOST_SIDE = 4096
 
@@ -25,6 +29,9 @@ def draw_submission(
 ) -> Path:
     """Draw the first fields of a submission that hold cells, each cell in the colour of its first class.
 
+    A field of another size than its row, as where a sample demands one, is resized to it; one of other
+    proportions is said and left out. A row that holds no cell needs no image.
+
     Args:
         submission: the CSV.
         data: competition folder, or a folder of images.
@@ -34,7 +41,7 @@ def draw_submission(
         side: of each panel in pixels.
 
     Raises:
-        InputError: a file cannot be used, a row is of another size than its field, or no row holds a cell.
+        InputError: a file cannot be used, no row holds a cell, or none that does has its field's proportions.
     """
     if fields < 1:
         raise InputError(f"picture: fields is {fields}; expected 1 or more")
@@ -43,27 +50,35 @@ def draw_submission(
     images = DataFolder(data).images(split)
     table = read_submission(submission)
     drawn, label_maps, scores = [], [], []
+    left_out: list[str] = []
     for id, width, height, text in table.itertuples(index=False, name=None):
-        detections = parse_prediction(text)
-        if not detections.masks:
+        cells, score = cells_of(parse_prediction(text), height, width)
+        if not len(score):
             continue
         field = read_field(images, id, needed=3)
-        if field.shape[1:] != (height, width):
+        if not _alike(field.shape[1:], (height, width)):
             found = f"{field.shape[2]} x {field.shape[1]}"
-            raise InputError(
+            left_out.append(
                 f"picture: {submission}, ID {id}: size is {width} x {height}, its field's is {found}"
             )
-        cells, score = cells_of(detections, height, width)
-        if len(score):
-            drawn.append(field)
-            label_maps.append(cells)
-            scores.append(score)
+            continue
+        drawn.append(np.stack([cv2.resize(plane, (width, height)) for plane in field]))
+        label_maps.append(cells)
+        scores.append(score)
         if len(drawn) == fields:
             break
     if not drawn:
-        raise InputError(f"picture: no row of {submission} holds a cell")
+        raise InputError(left_out[0] if left_out else f"picture: no row of {submission} holds a cell")
+    if left_out:
+        others = f", as are {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        log.warning(f"{left_out[0]}; left out{others}")
     write_picture(out, contact_sheet(drawn, label_maps, scores, side))
     return Path(out)
+
+
+def _alike(size: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two (H, W) have the same proportions, but for rounding to whole pixels."""
+    return abs(size[0] * other[1] - size[1] * other[0]) <= max(*size, *other)
 
 
 def cells_of(

@@ -8,12 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from hpa_kit.classes import N_CLASSES, parse_label
 from hpa_kit.data import read_field
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, attempt, run_ahead
+from hpa_kit.progress import track
 from hpa_kit.report.error_analysis import FieldMatches, cell_scores
 from hpa_kit.report.shapes import Shape, outlines
 from hpa_kit.report.sprite_sheets import PackedMaps, channels_picture
@@ -59,7 +58,7 @@ class Recorder(NamedTuple):
         """
         with ThreadPoolExecutor(workers) as pool:
             made = run_ahead(pool, lambda row: self.record(*row), iter(rows), 2 * workers)
-            yield from tqdm(made, "report: draw", len(rows), unit="field")
+            yield from track(made, "report: draw", len(rows))
 
     def record(self, id: str, width: int, height: int, text: str) -> FieldRecord:
         """The record of one row.

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from hpa_kit.config import ReportSettings, read_ensemble
@@ -24,7 +25,8 @@ class Source(NamedTuple):
 
     Attributes:
         kind: ``submission`` or ``run``.
-        submission: the CSV, a run's own being written for the report; None where no field is shown.
+        submission: the CSV, a run's own being written for the report, in which rows of another size than the
+            truth's find nothing; None where no field is shown.
         ids: fields that are shown, in the table's order.
         total: rows of the table.
         images: folder of the fields, or None.
@@ -88,12 +90,48 @@ def find_source(settings: ReportSettings, scratch: Path, keep: KeepMaps) -> Sour
         predicted = predict_for_report(chosen, images, ids, keep, cells=True)
         rows = predicted.rows
         _say(predicted.failed)
+        if not rows:
+            raise InputError(
+                f"report: not one of {len(predicted.failed)} fields of {images} could be looked at; the "
+                f"first: {next(iter(predicted.failed.values()))}"
+            )
         csv = scratch / "submission.csv"
         write_submission(csv, rows)
         if truth is not None:
             truth = _truth_of(truth, [row[0] for row in rows], scratch / "truth.csv")
         kind, ids, total, seconds = "run", [row[0] for row in rows], len(rows), predicted.seconds
+    if csv is not None and truth is not None:
+        csv = _comparable(truth, csv, scratch)
     return Source(kind, csv, ids, total, images, _labels(data, settings.split), truth, runs, seconds)
+
+
+def _comparable(truth: Path, submission: Path, scratch: Path) -> Path:
+    """The submission, in which rows of another size than the truth's find nothing; that is said.
+
+    Such rows are what inference writes of a field whose image is not there, or as a sample demands.
+
+    Args:
+        truth, submission: the CSVs.
+        scratch: where a changed submission goes.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    sizes = ["ImageWidth", "ImageHeight"]
+    table = read_submission(submission)
+    known = read_submission(truth).set_index("ID")[sizes].reindex(table["ID"]).to_numpy(dtype=float)
+    other = np.isfinite(known).all(axis=1) & (known != table[sizes].to_numpy()).any(axis=1)
+    if not other.any():
+        return submission
+    log.warning(
+        f"report: {int(other.sum())} of {len(table)} rows of {submission}, such as ID "
+        f"{table['ID'][other].iloc[0]}, have another size than {truth} says; they count as finding nothing"
+    )
+    table.loc[other, sizes] = known[other].astype(int)
+    table.loc[other, "PredictionString"] = ""
+    path = scratch / "comparable.csv"
+    write_submission(path, table)
+    return path
 
 
 def spread(ids: list[str], most: int) -> list[str]:

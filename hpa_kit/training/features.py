@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
 from hpa_kit.config import FeaturesSettings
 from hpa_kit.data import DataFolder, labelled_fields, read_field, resize_field
 from hpa_kit.errors import InputError
-from hpa_kit.files import forget_torn, make_folder_of
+from hpa_kit.files import forget_torn, regular_path, written_file
 from hpa_kit.flow import batches, run_ahead
 from hpa_kit.locks import alone
 from hpa_kit.models import ArcFaceNet, CamClassifier, mean_logits
+from hpa_kit.progress import progress_bar
 from hpa_kit.timing import Forecast
 from hpa_kit.training.features_file import Features, read_features, write_features
 from hpa_kit.training.member import Member, load_member
@@ -51,10 +51,11 @@ def make_features(settings: FeaturesSettings) -> Path:
         InputError: member or data cannot be used; a field that cannot be read is named; or another process
             makes the same file.
     """
-    make_folder_of(settings.out)
-    forget_torn(settings.out.parent)
-    with alone(settings.out.with_name(f".{settings.out.name}.lock")):
-        _make_features(settings)
+    with regular_path(settings.out) as path:
+        out = written_file(path)
+        forget_torn(out.parent)
+        with alone(out.with_name(f".{out.name}.lock")):
+            _make_features(settings.model_copy(update={"out": out}))
     return settings.out
 
 
@@ -65,7 +66,7 @@ def _make_features(settings: FeaturesSettings) -> None:
     parts = _Parts(settings.out, _source(member, views))
     missing = [id for id in folders if id not in parts.done]
     forecast = Forecast("features", len(missing), settings.batch)
-    with tqdm(total=len(folders), initial=len(folders) - len(missing), desc="features", unit="field") as bar:
+    with progress_bar("features", len(folders), initial=len(folders) - len(missing)) as bar:
         for ids, values in _made(member, {id: folders[id] for id in missing}, views, settings):
             parts.add(ids, values)
             forecast.add(len(ids))

@@ -2,15 +2,14 @@
 
 import math
 import time
-from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from hpa_kit.config import TrainSettings
 from hpa_kit.errors import InputError
+from hpa_kit.progress import Bar
 from hpa_kit.training.averages import Averages
 from hpa_kit.training.dataset import Batch, Loader
 from hpa_kit.training.log import Metrics
@@ -115,7 +114,7 @@ class Learner:
             self.averages.update(self.model, self.step_number)
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def learn(self, epoch: int, loader: Loader, bar: "tqdm[Any]") -> Metrics | None:
+    def learn(self, epoch: int, loader: Loader, bar: Bar) -> Metrics | None:
         """One pass over the training fields, or over what is left of it; None where it was ended early.
 
         Returns:

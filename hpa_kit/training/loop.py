@@ -5,13 +5,12 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from hpa_kit.config import TrainSettings
+from hpa_kit.progress import Bar, progress_bar
 from hpa_kit.training.checkpoint import BEST, LAST, write_checkpoint
 from hpa_kit.training.clock import Clock, Verdict, Work
 from hpa_kit.training.contents import contents_of, refuse_other_contents
@@ -140,7 +139,7 @@ class Trainer(Learner):
         """Learn, validate, keep; False where the time is up."""
         started = time.perf_counter()
         text, quiet = f"epoch {epoch}/{self.settings.epochs}", not self.processes.first
-        with tqdm(total=len(data.train), desc=text, unit="step", disable=quiet) as bar:
+        with progress_bar(text, len(data.train), "step", quiet=quiet) as bar:
             self.clock.start()
             learnt = self.learn(epoch, data.train, bar)
             if learnt is None or not self.processes.agree(self.clock.validation_fits(self.steps_per_epoch)):
@@ -198,10 +197,9 @@ class Trainer(Learner):
         return False
 
     def _say(self, line: str) -> None:
-        """Log a line, once for all processes and not into the bar."""
+        """Log a line, once for all processes."""
         if self.processes.first:
-            with tqdm.external_write_mode():
-                log.info(line)
+            log.info(line)
 
     def _work_left(self) -> Work:
         epochs = self.settings.epochs
@@ -214,7 +212,7 @@ class Trainer(Learner):
         )
 
 
-def _show(bar: "tqdm[Any]", metrics: Metrics) -> None:
+def _show(bar: Bar, metrics: Metrics) -> None:
     """The epoch's result behind its bar."""
     names = {"train_loss": "loss", "val_loss": "val", "macro_f1": "f1"}
     bar.set_postfix({short: f"{metrics[name]:.4f}" for name, short in names.items() if name in metrics})

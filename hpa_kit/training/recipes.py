@@ -80,7 +80,7 @@ def read_recipe(which: int | str | Path | Recipe) -> Recipe:
                 f"augmentation: there is no recipe {which}; known are {sorted(RECIPES)} and YAML files"
             )
         return RECIPES[which]
-    content = load_yaml(which, "augmentation") if isinstance(which, str | Path) else which
+    content = load_yaml(which, "augmentation", texts=False) if isinstance(which, str | Path) else which
     if not isinstance(content, list | tuple):
         raise InputError(
             f"augmentation: {which} holds a {type(content).__name__}; expected a list of transforms, "

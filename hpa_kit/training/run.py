@@ -164,9 +164,8 @@ def _has_folds_of_another_start(settings: TrainSettings) -> bool:
     path = settings.out / SETTINGS
     if not path.is_file():
         return False
-    new = settings.model_dump(mode="json")
     try:
-        old = read_yaml(path)
+        old = make_settings(TrainSettings, read_yaml(path), source=str(path))
     except InputError:
-        old = {}
-    return any(old.get(name) != new[name] for name in _OF_FOLDS)
+        old = None
+    return old is None or any(getattr(old, name) != getattr(settings, name) for name in _OF_FOLDS)

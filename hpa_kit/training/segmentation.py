@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from hpa_kit.cells import MaskFolder, resized
 from hpa_kit.config import TrainSettings
@@ -18,6 +17,7 @@ from hpa_kit.data import FieldStore, PseudoLabels, read_pseudo_labels
 from hpa_kit.devices import cpus
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, attempt, run_ahead
+from hpa_kit.progress import track
 from hpa_kit.training.augment import Augmentation
 from hpa_kit.training.data import RunFields, TrainingData, load_batches, read_run_fields
 from hpa_kit.training.dataset import Draw, Row
@@ -113,7 +113,7 @@ class CellMaps:
         threads = cpus()
         with ThreadPoolExecutor(threads, "label maps") as pool:
             maps = run_ahead(pool, packed, self.ids, 2 * threads)
-            read = list(tqdm(maps, "read label maps", len(self.ids), unit="field", leave=False))
+            read = list(track(maps, "read label maps", len(self.ids), leave=False))
         for folder in folders:
             folder.report()
         failed = [found.reason for found in read if isinstance(found, Failure)]

@@ -5,7 +5,6 @@ from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hpa_kit.config import EnsembleSettings, Form, Rule, Settings
 from hpa_kit.config.scoring import (
@@ -18,6 +17,7 @@ from hpa_kit.config.scoring import (
     SmallStep,
     name_of,
 )
+from hpa_kit.progress import track
 from hpa_kit.scoring.functions import RULES
 from hpa_kit.timing import Forecast
 from hpa_kit.tuning.calibration import fit_calibration
@@ -100,7 +100,7 @@ def crossfit(pool: Pool, start: EnsembleSettings, parts: int, seed: int, repeats
     parts = min(parts, n_fields)
     # Once more than is judged: on all fields, when it has been found to help.
     forecast = Forecast("tune", repeats * parts + 1, unit="choices")
-    for _ in tqdm(range(repeats), unit="division", desc="tune"):
+    for _ in track(range(repeats), "tune", repeats, "division"):
         part_of = rng.permutation(np.arange(n_fields) % parts)
         gains.append([])
         for part in range(parts):

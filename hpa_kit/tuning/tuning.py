@@ -1,6 +1,7 @@
 """``hpa-kit tune``: weights, rule and steps of an ensemble, chosen on fields its members have not seen."""
 
 import logging
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from hpa_kit.config import EnsembleSettings, TuneSettings, write_ensemble
 from hpa_kit.config.scoring import name_of
 from hpa_kit.data import DataFolder, read_labels
 from hpa_kit.errors import InputError
-from hpa_kit.files import make_folder_of
+from hpa_kit.files import regular_path
 from hpa_kit.scoring.functions import BUILT_IN
 from hpa_kit.training.learnt_fields import out_of_fold_members
 from hpa_kit.tuning.choices import Crossfit, choose, crossfit
@@ -76,7 +77,16 @@ def tune(settings: TuneSettings) -> Tuning:
             f"tune: rule {start.rule!r} is none of the kit's, which alone can be tried; start from a YAML "
             "with rule best, and give infer yours with --rule"
         )
-    make_folder_of(settings.out)
+    with regular_path(settings.out) as out:
+        cache = settings.cache or out.with_name(f"{out.stem}_evidence")
+        tuning = _tuned(settings, start, cache)
+        write_ensemble(tuning.ensemble, settings.out)
+    log.info(str(tuning))
+    return tuning
+
+
+def _tuned(settings: TuneSettings, start: EnsembleSettings, cache: Path) -> Tuning:
+    """The choice, made on what members say of the fields, which is kept in a folder."""
     folder = DataFolder(settings.data)
     labels = _labels(folder, settings.split)
     truth = None if settings.truth is None else TrueCells(settings.truth)
@@ -88,7 +98,6 @@ def tune(settings: TuneSettings) -> Tuning:
     if not ids:
         table = settings.truth or folder.labels()
         raise InputError(f"tune: {table} has none of the fields of {folder.images(settings.split)}")
-    cache = settings.cache or settings.out.with_name(f"{settings.out.stem}_evidence")
     members_of = _out_of_fold(ids, start, settings.split)
     evidence = gather(settings, start, folder.images(settings.split), cache, members_of, truth)
     _refuse_too_few(len(evidence), len(members_of), len(ids))
@@ -97,10 +106,10 @@ def tune(settings: TuneSettings) -> Tuning:
     found = crossfit(pool, start, settings.parts, settings.seed, settings.repeats)
     everything = np.ones(len(evidence), bool)
     chosen = _whole(choose(pool, everything, start)) if found.helps else start
-    write_ensemble(chosen, settings.out)
-    tuning = Tuning("image labels" if truth is None else "cells", len(evidence), found, chosen)
-    log.info(str(tuning))
-    return tuning
+    empty = sum(not len(one.areas) for one in evidence.values())
+    if empty:
+        log.warning(f"tune: {empty} of {len(evidence)} fields have no cell")
+    return Tuning("image labels" if truth is None else "cells", len(evidence), found, chosen)
 
 
 def _refuse_too_few(usable: int, unseen: int, fields: int) -> None:

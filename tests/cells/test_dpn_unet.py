@@ -33,9 +33,11 @@ def test_logits_are_the_originals(reference):
     with np.load(folder / "forward.npz") as original, torch.inference_mode():
         x = torch.from_numpy(original["x"])
         scale = np.abs(original["logits"]).max()
-        logits = network(x).numpy()
-        assert np.abs(logits - original["logits"]).max() <= 1e-5 * scale
-        assert np.abs(network(x).softmax(1).numpy() - original["softmax"]).max() <= 1e-5
+        logits = network(x)
+        # Other processors sum in another order; against float64 the original itself is off by .8e-5 of it.
+        assert np.abs(logits.numpy() - original["logits"]).max() <= 1e-5 * scale
+        # A softmax moves by half of what its logits do at most.
+        assert np.abs(logits.softmax(1).numpy() - original["softmax"]).max() <= 0.5e-5 * scale
 
         network = network.to(memory_format=torch.channels_last)
         batch = torch.cat([x, x.flip(-1)]).to(memory_format=torch.channels_last)

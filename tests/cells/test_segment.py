@@ -71,6 +71,42 @@ def test_a_file_of_another_size_or_other_settings_is_made_again(tmp_path, images
     assert label_map_info(out / "00123.npz").settings == ClassicalSegmenter().settings
 
 
+def test_label_maps_of_an_image_that_is_another_now_are_made_again(tmp_path, images, draw_field):
+    out = segment(settings(tmp_path))
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    blue = tmp_path / "images" / "one_blue.png"
+    content = blue.read_bytes()
+    blue.unlink()
+    blue.write_bytes(content)  # a copy of another time
+    segment(settings(tmp_path))
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    other = draw_field((128, 128), [(0.5, 0.5)])
+    for name, channel in zip(CHANNELS, other, strict=True):
+        cv2.imwrite(str(tmp_path / "images" / f"one_{name}.png"), channel)
+    with pytest.warns(UserWarning, match="one.npz was made from other images of ID one; made again"):
+        segment(settings(tmp_path))
+    assert read_label_maps(out, "one", other).cells.max() == 1
+    after = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert [name for name in before if after[name] != before[name]] == ["one.npz"]
+
+
+def test_label_maps_that_do_not_say_of_which_images_they_are_stay(tmp_path, images):
+    """Those that older versions wrote."""
+    out = segment(settings(tmp_path))
+    maps = read_label_maps(out, "one", images["one"])
+    write_label_maps(out / "one.npz", maps, label_map_info(out / "one.npz").settings)
+    before = (out / "one.npz").stat().st_mtime_ns
+    segment(settings(tmp_path))
+    assert (out / "one.npz").stat().st_mtime_ns == before
+
+
+def test_fields_without_a_cell_are_counted_in_the_end_by_every_start(tmp_path, images, caplog):
+    for _ in range(2):
+        caplog.clear()
+        segment(settings(tmp_path))
+        assert caplog.messages[-1] == "segment: 1 of 3 fields have no cell"
+
+
 def test_a_field_that_cannot_be_read_is_named_and_stops_no_other(tmp_path, images):
     (tmp_path / "images" / "one_yellow.png").unlink()
     (tmp_path / "images" / "empty_blue.png").write_bytes(b"")

@@ -203,6 +203,12 @@ def test_all_fields_that_cannot_be_read_are_named_and_the_others_kept(images, ke
     assert file_of(kept, IDS[2]).is_file()
 
 
+def test_a_folder_without_a_field_is_refused(tmp_path, kept):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(InputError, match="nothing holds no field to work on"):
+        store_fields(StoreSettings(data=tmp_path / "nothing", out=kept, size=32))
+
+
 def test_a_folder_that_cannot_be_written_is_said(images, kept):
     kept.write_text("")
     with pytest.raises(InputError, match="is a file; expected a folder"):

@@ -182,9 +182,9 @@ SAID = (
 )
 
 
-def test_what_the_readme_says_that_the_client_says_stands_in_its_source(client):
+def test_what_the_documents_say_that_the_client_says_stands_in_its_source(client):
     code = "import importlib.util; print(importlib.util.find_spec('kaggle').submodule_search_locations[0])"
     done = subprocess.run([str(client), "-P", "-c", code], capture_output=True, text=True, check=True)
     source = (Path(done.stdout.strip()) / "api" / "kaggle_api_extended.py").read_text(encoding="utf-8")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [words for words in SAID if words not in readme or words not in source] == []
+    page = (ROOT / "docs" / "kaggle.md").read_text(encoding="utf-8")
+    assert [words for words in SAID if words not in page or words not in source] == []

@@ -98,9 +98,7 @@ def test_a_notebook_that_raises_is_told_by_its_last_line_and_each_cell_is_shown(
         found = played(tree, tmp_path, "print('before')\nraise ValueError('no such thing')")
     assert found.fault == "ValueError: no such thing"
     assert found.printed == "before\n"
-    shown = capsys.readouterr().err
-    assert "rehearsal: n:  33%" in shown
-    assert "rehearsal: n: 100%" in shown
+    assert "rehearsal: n: 2 of 3 cells in " in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="namespaces and permissions as on Linux")

@@ -25,7 +25,7 @@ from hpa_kit.kaggle.mounts import COMPETITION
 
 ROOT = NOTEBOOKS.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-STEPS = re.search(r"^## On Kaggle, in five steps\n(.*?)^\| when ", README, re.DOTALL | re.MULTILINE)[1]
+STEPS = re.search(r"^## On Kaggle, in five steps\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)[1]
 OWNER = "jane-doe"
 COMMANDS = [line.replace("NAME", OWNER) for line in re.findall(r"^ {7}(\S.*)$", STEPS, re.MULTILINE)]
 

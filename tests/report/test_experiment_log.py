@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from hpa_kit.cli import main
-from hpa_kit.config import TrainSettings, make_settings, read_yaml, write_yaml
+from hpa_kit.config import PseudoLabelSettings, TrainSettings, make_settings, read_yaml, write_yaml
 from hpa_kit.errors import InputError
 from hpa_kit.report.experiment_log import list_runs, runs_text, settings_yaml
 from hpa_kit.training.checkpoint import write_checkpoint
@@ -123,3 +123,15 @@ def test_a_folder_without_runs_says_so_and_a_missing_one_is_an_error(tmp_path, c
         list_runs(tmp_path / "file")
     with pytest.raises(InputError, match=r"gone\.safetensors is missing"):
         settings_yaml(tmp_path / "gone.safetensors")
+
+
+def test_pseudo_labels_beside_runs_are_no_runs_and_other_settings_are_told_in_a_line(book):
+    (book / "labels").mkdir()
+    pseudo = PseudoLabelSettings(data="data", members="run", out=book / "labels")
+    write_yaml(pseudo, book / "labels" / "settings.yaml")
+    (book / "other").mkdir()
+    (book / "other" / "settings.yaml").write_text("zzz: 1\n")
+    table, left_out = list_runs(book)
+    assert len(table) == 4
+    (line,) = left_out
+    assert line == f"runs: {book}/other/settings.yaml is of no training run, which has no setting 'zzz'"

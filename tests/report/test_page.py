@@ -54,6 +54,33 @@ def test_every_cell_is_there_with_outline_scores_and_truth(report, simulated):
     assert index["evidence"]["map"] > 0
 
 
+def test_a_row_without_an_image_and_of_another_size_costs_that_row_only(report, simulated, tmp_path, caplog):
+    """As inference writes it of a field that cannot be read where no sample says its size."""
+    table = read_submission(simulated.submission)
+    table.loc[1, ["ImageWidth", "ImageHeight"]] = 2048
+    table.loc[1, "PredictionString"] = f"0 0.000001 {encode_mask(np.zeros((2048, 2048), bool))}"
+    write_submission(tmp_path / "s.csv", table)
+    shutil.copytree(simulated.data, tmp_path / "data")
+    for path in (tmp_path / "data" / "test").glob(f"{table['ID'][1]}_*"):
+        path.unlink()
+    _, page = report(tmp_path / "s.csv", data=tmp_path / "data")
+    index = held(page, "index")
+    assert [field["n"] > 0 for field in index["fields"]] == [True, False, True, True, True, True]
+    whole = held(report(simulated.submission, data=simulated.data)[1], "index")
+    assert index["evidence"]["truth"] == whole["evidence"]["truth"]
+    assert 0 < index["evidence"]["matched"] < whole["evidence"]["matched"]
+    assert f"1 of 6 rows of {tmp_path / 's.csv'}, such as ID {table['ID'][1]}" in caplog.text
+
+
+def test_a_run_that_can_look_at_no_field_is_an_error(report, simulated, run, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(simulated.data / "test", data / "test")
+    for path in (data / "test").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="report: not one of 6 fields of .* could be looked at; the first: "):
+        report(run, data=data, device="cpu")
+
+
 def test_without_data_the_cells_stand_alone(report, simulated):
     _, page = report(simulated.submission)
     assert held(page, "index")["evidence"] is None

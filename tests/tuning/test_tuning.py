@@ -159,10 +159,10 @@ def test_evidence_is_kept_until_something_changes(labelled, make_member, tmp_pat
     run = with_folds(make_member(32), tmp_path)
     first = tune(settings_of(labelled, [run], tmp_path))
     looked = []
-    look = Ensemble.look_each
+    look = Ensemble.look_apart
     monkeypatch.setattr(
         Ensemble,
-        "look_each",
+        "look_apart",
         lambda self, inputs, places: looked.extend(inputs) or look(self, inputs, places),
     )
     assert tune(settings_of(labelled, [run], tmp_path)) == first

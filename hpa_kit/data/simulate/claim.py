@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from hpa_kit.config import SimulateSettings, Split, read_yaml
+from hpa_kit.config import SimulateSettings, Split, make_settings, read_yaml
 from hpa_kit.data.simulate.plan import SPLITS, field_id
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
@@ -49,7 +49,7 @@ def claim(settings: SimulateSettings) -> bool:
             )
         atomic_text(marker, _text(ours))
         return False
-    earlier = read_yaml(marker)
+    earlier = _earlier(marker)
     _refuse_other_settings(marker, earlier, ours)
     _refuse_strangers(settings)
     if earlier == ours:
@@ -61,8 +61,19 @@ def claim(settings: SimulateSettings) -> bool:
 
 def _content(settings: SimulateSettings) -> dict[str, Any]:
     """All that decides the bytes: the settings without place and processes, and the code that draws."""
-    chosen = settings.model_dump(mode="json", exclude={"out", "workers"})
-    return {"drawn_by": _code(), **chosen}
+    return {"drawn_by": _code()} | _chosen(settings)
+
+
+def _chosen(settings: SimulateSettings) -> dict[str, Any]:
+    return settings.model_dump(mode="json", exclude={"out", "workers"})
+
+
+def _earlier(marker: Path) -> dict[str, Any]:
+    """What a marker says, in the form of :func:`_content`."""
+    values = read_yaml(marker)
+    drawn_by = values.pop("drawn_by", None)
+    said = make_settings(SimulateSettings, values, {"out": marker.parent}, source=str(marker))
+    return {"drawn_by": drawn_by} | _chosen(said)
 
 
 def _code() -> str:
@@ -79,9 +90,9 @@ def _text(content: dict[str, Any]) -> str:
 
 def _refuse_other_settings(marker: Path, earlier: dict[str, Any], ours: dict[str, Any]) -> None:
     for key in ours.keys() - {"drawn_by"}:
-        if earlier.get(key) != ours[key]:
+        if earlier[key] != ours[key]:
             raise InputError(
-                f"simulate: {marker} says {key} {earlier.get(key)}, asked for is {ours[key]}; "
+                f"simulate: {marker} says {key} {earlier[key]}, asked for is {ours[key]}; "
                 "name another folder, or delete this one to simulate anew"
             )
 

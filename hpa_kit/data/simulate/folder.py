@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from hpa_kit.classes import format_label
 from hpa_kit.config import SimulateSettings
 from hpa_kit.data.simulate.claim import claim, field_files
 from hpa_kit.data.simulate.field import Truth, draw, prepare
 from hpa_kit.data.simulate.plan import SPLITS, FieldPlan, plan_fields
-from hpa_kit.files import atomic_path, atomic_text, forget_torn
+from hpa_kit.files import atomic_path, atomic_text, forget_torn, make_folder
+from hpa_kit.flow import interrupts_ignored
+from hpa_kit.progress import track
 from hpa_kit.submission import encode_label_map, encode_mask, truth_string
 from hpa_kit.timing import Forecast
 
@@ -61,12 +62,11 @@ def simulate(settings: SimulateSettings) -> Path:
     keep = claim(settings)
     jobs = [Job(plan, folder, keep) for split in SPLITS for plan in plan_fields(settings, split)]
     for part in (*SPLITS, "masks"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        forget_torn(folder / part)
+        forget_torn(make_folder(folder / part))
     pixels = sum(max(job.plan.height * job.plan.width, 256**2) for job in jobs)
     with _mapper(1 if pixels <= _SMALL_WORK else min(settings.workers, len(jobs))) as run:
         forecast, rows = Forecast("simulate", len(jobs), 2 * settings.workers), []
-        for row in tqdm(run(_write_field, jobs), total=len(jobs), desc="simulate", unit="field"):
+        for row in track(run(_write_field, jobs), "simulate", len(jobs)):
             rows.append(row)
             forecast.add(1)
     _write_tables(folder, rows)
@@ -83,8 +83,13 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable[[Job], Row], list[Job]]
     with ProcessPoolExecutor(
         workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
     ) as pool:
+
+        def run(function: Callable[[Job], Row], jobs: list[Job]) -> Iterable[Row]:
+            with interrupts_ignored():  # by the processes, which start here; this one ends them
+                return pool.map(function, jobs)
+
         try:
-            yield pool.map
+            yield run
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

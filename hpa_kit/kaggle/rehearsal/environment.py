@@ -12,14 +12,13 @@ import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tqdm import tqdm
-
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
 from hpa_kit.kaggle.own_wheel import PROJECT, hpacellseg_wheel
 from hpa_kit.kaggle.requirements import unmet_requirements
 from hpa_kit.kaggle.versions import normalised, read_image
 from hpa_kit.kaggle.wheels import PINS, TARGET_PYTHON, pip_reason, read_pins
+from hpa_kit.progress import progress_bar, say
 
 # Gigabytes, and the same whoever installs them, so those of the Python that runs this are looked at instead.
 SHARED = ("torch", "torchvision")
@@ -159,14 +158,14 @@ def _run(command: list[str], folder: Path, *, shown: bool = False) -> None:
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
-        tqdm(desc="rehearsal: fetch", unit=" packages", disable=not shown) as bar,
+        progress_bar("rehearsal: fetch", None, "package", quiet=not shown) as bar,
     ):
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("Collecting "):
                 bar.update()
             elif line.startswith("Installing "):
-                bar.set_postfix_str("all here, installing")
+                say("rehearsal: fetch: all here, installing")
         if process.wait():
             errors.seek(0)
             reason = pip_reason(errors.read())

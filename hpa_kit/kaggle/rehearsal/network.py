@@ -7,13 +7,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from hpa_kit.errors import InputError
+from hpa_kit.progress import Bar, progress_bar
 
 STAGE = Path(__file__).with_name("stage.py")
 NAMESPACES = (["unshare", "--map-root-user", "--net"], ["unshare", "--net"])
@@ -87,13 +86,16 @@ def play(python: Path, how: Offline, task: Mapping[str, Any], variables: Mapping
 
 def _watched(lines: Iterable[str], name: str) -> str:
     """Show each cell as the stage says that it begins; the last line that says anything else."""
-    last = ""
-    with tqdm(desc=f"rehearsal: {name}", unit="cell") as bar:
+    last, cells = "", ExitStack()
+    with cells:
+        bar: Bar | None = None
         for line in lines:
-            begun = re.fullmatch(r"cell (\d+) of (\d+)", line.strip())
-            if begun:
-                bar.n, bar.total = int(begun[1]), int(begun[2])
-                bar.refresh()
-            else:
+            begun = re.fullmatch(r"cell \d+ of (\d+)", line.strip())
+            if begun is None:
                 last = line.strip() or last
+            elif bar is None:  # the first cell begins, none is done
+                bar = progress_bar(f"rehearsal: {name}", int(begun[1]), "cell")
+                cells.callback(bar.__exit__, None, None, None)
+            else:
+                bar.update()
     return last

@@ -1,5 +1,7 @@
 """Places that cannot be written; a file in a folder's place stops root too."""
 
+import os
+
 from bad_input_table.case import INFER, SEGMENT, STORE, TRAIN, Case, nothing
 
 GROUP = "Places that cannot be written"
@@ -9,6 +11,15 @@ NO_ROOM = " cannot be written: …; make room, and the same command goes on wher
 
 def _file(name: str):
     return lambda world: world.write(name, "kept from before")
+
+
+def _pipe(world):
+    os.mkfifo(world["out"])
+
+
+def _links(world):
+    world["out"].symlink_to(world["folder"])
+    world["folder"].symlink_to(world["out"])
 
 
 CASES = (
@@ -32,6 +43,41 @@ CASES = (
         _file("out"),
         TRAIN,
         "out: …out is a file; expected a folder for the run",
+    ),
+    Case(
+        GROUP,
+        "a named pipe in the place of a run",
+        _pipe,
+        TRAIN,
+        "out: …out is a file; expected a folder for the run",
+    ),
+    Case(
+        GROUP,
+        "a device in the place of label maps",
+        nothing,
+        SEGMENT.replace("{out}", "/dev/null"),
+        "segment: /dev/null is a file; expected a folder for label maps",
+    ),
+    Case(
+        GROUP,
+        "a file on the way to label maps",
+        _file("file"),
+        SEGMENT.replace("{out}", "{file}/maps"),
+        "files: folder …maps cannot be made: Not a directory; name another folder",
+    ),
+    Case(
+        GROUP,
+        "symbolic links that lead to each other in the place of a submission",
+        _links,
+        INFER,
+        "files: …out cannot be written: Too many levels of symbolic links; name another file",
+    ),
+    Case(
+        GROUP,
+        "a device that takes nothing in the place of a submission",
+        nothing,
+        INFER.replace("{out}", "/dev/full"),
+        "files: /dev/full" + NO_ROOM.replace("…", "No space left on device"),
     ),
     Case(
         GROUP,
@@ -87,7 +133,7 @@ CASES = (
         "a file in the place of predicted label maps",
         _file("folder"),
         "predict {data} --members {member} --out {out} --label-maps {folder} --device cpu",
-        "predict: …folder cannot be made: File exists; name another folder with label_maps",
+        "files: folder …folder cannot be made: File exists; name another folder",
     ),
     Case(
         GROUP,

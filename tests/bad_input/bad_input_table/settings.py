@@ -1,6 +1,6 @@
 """Settings and YAML that cannot be used."""
 
-from bad_input_table.case import INFER, Case, nothing
+from bad_input_table.case import INFER, TRAIN, Case, nothing
 
 GROUP = "Settings"
 SIMULATE = "simulate {out} --config {yaml}"
@@ -47,7 +47,7 @@ CASES = (
         "a name that is a number",
         _yaml("1: 64"),
         SIMULATE,
-        "…settings.yaml: unknown setting 1; known are …",
+        "…settings.yaml: unknown setting '1'; known are …",
     ),
     Case(
         GROUP,
@@ -62,28 +62,66 @@ CASES = (
         "a number out of range",
         _yaml("size: 10"),
         SIMULATE,
-        "…settings.yaml: size: Input should be greater than or equal to 64, found 10",
+        "…settings.yaml: size: Input should be greater than or equal to 64, found '10'",
     ),
     Case(
         GROUP,
         "a number of thousands of digits",
         _yaml("seed: " + "9" * 5000),
         SIMULATE,
-        "settings: …settings.yaml is no YAML: …",
+        "…settings.yaml: seed: Unable to parse input string as an integer, exceeded maximum size, found '9…",
     ),
     Case(
         GROUP,
         "not a number",
-        _yaml("size: .nan"),
-        SIMULATE,
-        "…settings.yaml: size: Input should be a finite number, found nan",
+        _yaml("budget: .nan"),
+        INFER + " --config {yaml}",
+        "…settings.yaml: budget: Input should be a valid number, unable to parse string as a number, found "
+        "'.nan'",
     ),
     Case(
         GROUP,
-        "a date that is none",
-        _yaml("seed: 2001-99-99"),
+        "hours as a clock shows them",
+        _yaml("budget: 8:30"),
+        INFER + " --config {yaml}",
+        "…settings.yaml: budget: Input should be a valid number, unable to parse string as a number, found "
+        "'8:30'",
+    ),
+    Case(
+        GROUP,
+        "a switch in a file's place",
+        _yaml("pretrained: no"),
+        TRAIN + " --config {yaml}",
+        "pretrained: no is missing…",
+    ),
+    Case(
+        GROUP,
+        "an empty text in a file's place",
+        _yaml('warm_start: ""'),
+        TRAIN + " --config {yaml}",
+        "…settings.yaml: warm_start: an empty text is no path; leave it out where none is meant, found ''",
+    ),
+    Case(
+        GROUP,
+        "an empty text in a file's place on the command line",
+        nothing,
+        TRAIN + " --warm-start=",
+        "hpa-kit train: warm_start: an empty text is no path; leave it out where none is meant, found ''",
+    ),
+    Case(
+        GROUP,
+        "a number in a switch's place",
+        _yaml("square: 2"),
         SIMULATE,
-        "settings: …settings.yaml is no YAML: …",
+        "…settings.yaml: square: Input should be a valid boolean, unable to interpret input, found '2'",
+    ),
+    Case(
+        GROUP,
+        "a date in a number's place",
+        _yaml("seed: 2001-09-09"),
+        SIMULATE,
+        "…settings.yaml: seed: Input should be a valid integer, unable to parse string as an integer, found "
+        "'2001-09-09'",
     ),
     Case(
         GROUP,
@@ -143,10 +181,10 @@ CASES = (
     ),
     Case(
         GROUP,
-        "a member that is a number",
-        _ensemble("members: [5]\n"),
+        "a member that is a list",
+        _ensemble("members: [[5]]\n"),
         ENSEMBLE,
-        "…ensemble.yaml: member 1: expected checkpoint, mode and weight, found 5",
+        "…ensemble.yaml: member 1: expected checkpoint, mode and weight, found ['5']",
     ),
     Case(
         GROUP,
@@ -174,7 +212,7 @@ CASES = (
         "weights that sum to nothing",
         _ensemble("members:\n - checkpoint: member\n   weight: 0\n"),
         ENSEMBLE,
-        "…ensemble.yaml: member 1: weight: Input should be greater than 0, found 0",
+        "…ensemble.yaml: member 1: weight: Input should be greater than 0, found '0'",
     ),
     Case(
         GROUP,

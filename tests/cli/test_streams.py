@@ -1,0 +1,161 @@
+"""The command line as a program: closed pipes, few letters, Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hpa_kit.config import TrainSettings, write_yaml
+from hpa_kit.submission import write_submission
+
+HPA_KIT = [sys.executable, "-m", "hpa_kit.cli"]
+SIMULATE = ["simulate", "data", "--train", "1", "--test", "1", "--size", "64", "--workers", "1"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two tables with a fault in every row, and a run without a checkpoint, under names that are no ASCII."""
+    write_submission(tmp_path / "ü.csv", [(f"ü{k}", 64, 64, "") for k in range(2000)])
+    write_submission(tmp_path / "sample.csv", [(f"ID {k}²", 64, 64, "") for k in range(2000)])
+    (tmp_path / "ö").mkdir()
+    write_yaml(TrainSettings(data="dätä", out="no"), tmp_path / "ö" / "settings.yaml")
+    return tmp_path
+
+
+def with_closed_pipe(words, folder, both=False):
+    """Run a command whose reader has gone already: its status, and what it says on stderr."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [*HPA_KIT, *words],
+            cwd=folder,
+            stdout=write,
+            stderr=write if both else subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.close(write)
+    return done.returncode, (done.stderr or b"").decode()
+
+
+CHECK = ["check", "ü.csv", "--sample", "sample.csv"]
+
+
+@pytest.mark.parametrize("words", [CHECK, ["kaggle", "status"]], ids=lambda words: words[0])
+def test_a_command_that_prints_ends_quietly_when_its_reader_goes(folder, words):
+    assert with_closed_pipe(words, folder) == (141, "")
+
+
+def test_help_whose_reader_goes_is_quiet(folder):
+    assert with_closed_pipe(["train", "--help"], folder)[1] == ""
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_command_that_writes_goes_on_when_its_reader_goes(folder, both):
+    status, said = with_closed_pipe(SIMULATE, folder, both)
+    assert status == 0
+    assert "Traceback" not in said
+    assert (folder / "data" / "truth.csv").is_file()
+
+
+@pytest.mark.parametrize("device", ["/dev/full"])
+def test_a_disk_that_is_full_costs_the_text_not_the_work(folder, device):
+    with Path(device).open("wb") as full:
+        done = subprocess.run([*HPA_KIT, *SIMULATE], cwd=folder, stdout=full, stderr=full, check=False)
+        assert done.returncode == 0
+        done = subprocess.run(
+            [*HPA_KIT, *CHECK], cwd=folder, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "stdout cannot be written: No space left" in done.stderr
+
+
+SEVERAL = """
+import sys
+from hpa_kit.cli import main
+for words in sys.argv[1:]:
+    assert main(words.split()) in (0, 1, 2)
+"""
+SOME = (" ".join(CHECK), "kaggle status", "check nö --sample nö")
+
+
+@pytest.mark.parametrize(
+    ("environment", "more"),
+    [
+        ({"PYTHONIOENCODING": "ascii"}, ("runs .", "runs ö --yaml")),
+        ({"PYTHONIOENCODING": "latin-1:strict"}, ()),
+        ({"LC_ALL": "POSIX"}, ()),
+        ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, ()),
+    ],
+    ids=["ascii", "latin-1", "POSIX", "no UTF-8 at all"],
+)
+def test_letters_that_the_output_lacks_stop_nothing(folder, environment, more):
+    (folder / "several.py").write_text(SEVERAL)
+    words = [sys.executable, "several.py", *SOME, *more]
+    done = subprocess.run(words, cwd=folder, env=os.environ | environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"ID ID 0" in done.stdout
+    assert b"tables: n" in done.stderr
+    if more:
+        start = done.stdout.index(b"data: ")
+        printed = done.stdout[start : done.stdout.index(b"\nthreshold", start)].decode("ascii")
+        assert yaml.safe_load(printed)["data"] == "dätä"
+
+
+def test_an_interrupt_is_one_line_whatever_processes_are_at_work(tmp_path):
+    words = ["simulate", "data", "--train", "400", "--test", "0", "--size", "128", "--workers", "2"]
+    process = subprocess.Popen(
+        [*HPA_KIT, *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    ends = time.monotonic() + 120
+    while not list((tmp_path / "data" / "train").glob("*.png")):
+        assert time.monotonic() < ends and process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert (process.returncode, said.splitlines()[-1:]) == (
+        130,
+        ["hpa-kit: interrupted; the same command goes on where it was"],
+    )
+    assert len(said.splitlines()) <= 2, said  # the other is the forecast
+
+
+def test_an_interrupt_ends_a_command_of_commands(monkeypatch, capsys, tmp_path):
+    from hpa_kit.cli import main
+    from hpa_kit.data import simulate
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulate, "simulate", interrupted)
+    assert main(["demo", "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "hpa-kit: interrupted; the same command goes on where it was\n"
+
+
+TELL = """
+import sys
+from pathlib import Path
+from hpa_kit.cli.streams import tell
+tell("table", Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "on_stdout"), [("/dev/stdout", False), ("/dev/stderr", True), ("/dev/null", True), ("x", True)]
+)
+def test_where_a_table_lies_is_not_told_in_the_table(path, on_stdout):
+    done = subprocess.run([sys.executable, "-c", TELL, path], capture_output=True, text=True, check=True)
+    line = f"table: {path}\n"
+    assert (done.stdout, done.stderr) == ((line, "") if on_stdout else ("", line))
