@@ -10,15 +10,19 @@ from hpa_kit.ablation.plan import Plan, Score, Step, plan_classifiers
 from hpa_kit.ablation.scores import Results
 from hpa_kit.ablation.stages import plan_stages
 from hpa_kit.ablation.table import markdown
+from hpa_kit.cells import label_map_ids
 from hpa_kit.config import AblationSettings, make_settings, read_yaml, write_ensemble, write_yaml
-from hpa_kit.data import DataFolder
+from hpa_kit.data import DataFolder, find_fields
+from hpa_kit.data.layout import SPLITS
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
 from hpa_kit.report.text import text_table
+from hpa_kit.resume import depends_on, field_stamps
 from hpa_kit.script import Run, Script
 from hpa_kit.timing import duration
 
 RESULTS, TABLE, STEPS, SETTINGS = "results.csv", "ablation.md", "steps.csv", "ablation.yaml"
+MADE_FROM = "made_from.txt"
 OLD_SETTINGS = "ladder.yaml"  # of folders that were begun when variants were called rungs
 # These may change between two starts of an ablation: what is compared, not how.
 _FREE = frozenset({"data", "out", "seeds", "variants", "rules", "device"})
@@ -28,7 +32,8 @@ def ablation(settings: AblationSettings, run: Run) -> Path:
     """Train, infer and measure what the variants need, for every seed; a finished step is not done again.
 
     ``out`` gets ``results.csv`` (one number per row), ``ablation.md`` (mean and spread over seeds),
-    ``steps.csv`` (which commands are done, and how long each took), ``ablation.yaml``, and a folder per seed.
+    ``steps.csv`` (which commands are done, and how long each took), ``ablation.yaml``, ``made_from.txt`` (a
+    fingerprint of fields, tables and label maps, and of the kit), and a folder per seed.
 
     Args:
         settings: what to compare, on which fields.
@@ -38,15 +43,18 @@ def ablation(settings: AblationSettings, run: Run) -> Path:
         Path of the Markdown table.
 
     Raises:
-        InputError: data lack something, ``out`` holds an ablation of other settings, or a step failed; what
-            was done so far is kept and the next ablation goes on from there.
+        InputError: data lack something, ``out`` holds an ablation of other settings or fields, or a step
+            failed; what was done so far is kept and the next ablation goes on from there.
     """
     truth = _truth(settings)
     plan = Plan(settings)
     plan_classifiers(plan)
     plan_stages(plan)
     _refuse_other_settings(settings)
+    made_from = _made_from(settings)
+    _refuse_other_fields(settings, made_from)
     write_yaml(settings, settings.out / SETTINGS)
+    atomic_text(settings.out / MADE_FROM, made_from + "\n")
     for path, ensemble in plan.ensembles.items():
         write_ensemble(ensemble, path)
     script = Script("ablation", run, settings.out / STEPS)
@@ -112,6 +120,24 @@ def _refuse_other_settings(settings: AblationSettings) -> None:
         raise InputError(
             f"ablation: the one in {settings.out} was started with {listed}; give these again to go on, "
             "or another --out"
+        )
+
+
+def _made_from(settings: AblationSettings) -> str:
+    """A fingerprint of what every number depends on: tables, images, label maps, the kit."""
+    folder, masks = DataFolder(settings.data), settings.masks or settings.data / "masks"
+    tables = [folder.labels(), *map(folder.truth, SPLITS), folder.sample()]
+    fields = [folder.images(split) for split in SPLITS]
+    stamps = [field_stamps(find_fields(images), images, [(masks, label_map_ids)], {}) for images in fields]
+    return depends_on("ablation", tables, stamps)
+
+
+def _refuse_other_fields(settings: AblationSettings, made_from: str) -> None:
+    path = settings.out / MADE_FROM
+    if path.is_file() and path.read_text(encoding="utf-8").strip() != made_from:
+        raise InputError(
+            f"ablation: the one in {settings.out} was started on other fields, tables or label maps than "
+            f"{settings.data} has now, or by another version of the kit; give another --out"
         )
 
 

@@ -21,7 +21,7 @@ from hpa_kit.tables import read_table
 
 log = logging.getLogger(__name__)
 
-PARTS, MEMBERS = "parts", "members.txt"
+PARTS, MEMBERS, MADE_FROM = "parts", "members.txt", "made_from.txt"
 COLUMNS = ("ID", "Label", "cells", "members", "unseen")
 
 # Settings that may change between two starts, and between shards: where things lie and what computes.
@@ -54,10 +54,15 @@ class PseudoLabelFolder:
         root: the folder.
         shard, shards: which share of the sorted IDs is this process's.
         labels: image label of every field by ID, of all shards.
+        made_from: a fingerprint of what else the table depends on: images, label maps, segmenter, and who
+            looks at which field; None asks for none.
     """
 
-    def __init__(self, root: Path, shard: int, shards: int, labels: dict[str, str]) -> None:
+    def __init__(
+        self, root: Path, shard: int, shards: int, labels: dict[str, str], made_from: str | None = None
+    ) -> None:
         self.root, self.shard, self.shards, self.labels = root, shard, shards, labels
+        self.made_from = made_from
 
     def open(self, settings: PseudoLabelSettings, masks: Path | None, members: str) -> None:
         """Make the folder ready.
@@ -88,8 +93,26 @@ class PseudoLabelFolder:
             self._forget_parts()
 
     def is_whole(self) -> bool:
-        """Whether the table holds every field, with the label that it has now."""
+        """Whether the table holds every field, with the label that it has now, from what there is now."""
+        return self._holds_all() and self._is_up_to_date(self.root)
+
+    def _holds_all(self) -> bool:
         return (self.root / SCORES).is_file() and _listed(self.root / FIELDS) == self.labels
+
+    def is_outdated(self) -> bool:
+        """Whether the table holds every field, but was made from something else."""
+        return self._holds_all() and not self._is_up_to_date(self.root)
+
+    def _is_up_to_date(self, place: Path) -> bool:
+        """Whether what lies there says nothing else than what there is now; older versions say nothing."""
+        path = place / MADE_FROM
+        if self.made_from is None or not path.is_file():
+            return True
+        return path.read_text(encoding="utf-8").strip() == self.made_from
+
+    def _say_made_from(self, place: Path) -> None:
+        if self.made_from is not None:
+            atomic_text(place / MADE_FROM, self.made_from + "\n")
 
     def journal(self, name: str) -> Journal:
         """Where results of this shard are kept until the table is whole; one process at a time opens it."""
@@ -108,6 +131,7 @@ class PseudoLabelFolder:
         ):
             file.writelines(one.lines for one in ordered)
         rows = [(one.id, one.label, one.lines.count("\n"), one.members, int(one.unseen)) for one in ordered]
+        self._say_made_from(part)
         # Written last: it says that the share is done.
         atomic_text(part / FIELDS, _csv_text([COLUMNS, *rows]))
 
@@ -125,12 +149,14 @@ class PseudoLabelFolder:
             return
         parts = [self._part(shard) for shard in range(self.shards)]
         fields = [line for part in parts for line in _rows(part / FIELDS)]
+        (self.root / MADE_FROM).unlink(missing_ok=True)  # of the table before
         with atomic_path(self.root / SCORES) as temporary, temporary.open("wb") as file:
             file.write(SCORES_HEADER.encode("utf-8"))
             for part in parts:
                 with (part / SCORES).open("rb") as source:
                     shutil.copyfileobj(source, file)
         atomic_text(self.root / FIELDS, _csv_text([COLUMNS, *fields]))
+        self._say_made_from(self.root)
 
     def _forget_parts(self) -> None:
         if self.is_whole():
@@ -146,6 +172,8 @@ class PseudoLabelFolder:
     def _is_done(self, shard: int) -> bool:
         """Whether a shard has written its share of these fields; some of them may have failed."""
         part = self._part(shard)
+        if not self._is_up_to_date(part):
+            return False
         listed = _listed(part / FIELDS)
         ids = share(sorted(self.labels), shard, self.shards)
         expected = {id: self.labels[id] for id in ids}

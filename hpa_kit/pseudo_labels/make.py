@@ -2,6 +2,7 @@
 
 import logging
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.cells import FieldCells, write_label_maps
+from hpa_kit.cells import FieldCells, label_map_ids, write_label_maps
 from hpa_kit.classes import multi_hot, parse_label
 from hpa_kit.config import EnsembleSettings, PseudoLabelSettings
 from hpa_kit.config.scoring import CalibrateStep, NegativeCheckStep
@@ -25,7 +26,7 @@ from hpa_kit.inference.prediction import Prediction
 from hpa_kit.inference.results import Outcome, Results
 from hpa_kit.inference.stream import predict_fields
 from hpa_kit.pseudo_labels.folder import DoneField, PseudoLabelFolder
-from hpa_kit.resume import depends_on
+from hpa_kit.resume import depends_on, stamps_of_folders
 from hpa_kit.scoring import ScoringRule, rule_of
 from hpa_kit.timing import Forecast, duration
 from hpa_kit.training.learnt_fields import out_of_fold_members
@@ -82,17 +83,26 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
     fields = labelled_fields(settings)
     chosen = _of_maps(settings.of_ensemble())
     labels = dict(zip(fields.table["ID"], fields.table["Label"], strict=True))
-    folder = PseudoLabelFolder(settings.out, settings.shard, settings.shards, labels)
+    members = _members_of(
+        sorted(labels), [member.checkpoint for member in chosen.members], settings.out_of_fold
+    )
+    made_from = _made_from(settings, chosen, fields, members)
+    folder = PseudoLabelFolder(settings.out, settings.shard, settings.shards, labels, made_from)
     folder.open(settings, chosen.masks, depends_on([member.model_dump() for member in chosen.members]))
     if folder.is_whole():
         log.info(f"{WHAT}: {settings.out} holds all {len(labels)} fields already")
         return settings.out
+    if folder.is_outdated():
+        log.warning(
+            f"{WHAT}: {settings.out} was made from other images, label maps or folds than there are now; "
+            "it is made again"
+        )
     ids = share(sorted(labels), settings.shard, settings.shards)
     begun, forecast = now(), Forecast(WHAT, len(ids), settings.batch, now)
     outcome, done, taken = Outcome([], {}, [], 0, {}, 0), list[DoneField](), list[dict[str, float]]()
-    for group in _groups(ids, fields, chosen, settings.out_of_fold):
-        members = tuple(chosen.members[place] for place in group.members.places)
-        ensemble = chosen.model_copy(update={"members": members, **_scored_by(settings, chosen)})
+    for group in _groups(ids, fields, members):
+        asked = tuple(chosen.members[place] for place in group.members.places)
+        ensemble = chosen.model_copy(update={"members": asked, **_scored_by(settings, chosen)})
         scoring = rule_of(ensemble)
         with folder.journal(group.name) as journal:
             results = Results(WHAT, group.ids, group.images, journal, settings, ensemble)
@@ -105,7 +115,7 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
                 group.images,
                 settings,
                 ensemble,
-                details=partial(_keep_found, folder.root),
+                details=partial(_keep_found, folder.root / MASKS, ensemble.masks),
                 scoring=scoring,
                 budget=Budget(now=now),
                 forecast=forecast,
@@ -121,7 +131,7 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
                         taken.append({**prediction.seconds, "scoring": took})
             outcome += results.outcome()
             done += [
-                DoneField(id, labels[id], len(members), group.members.unseen, journal.read(id).decode())
+                DoneField(id, labels[id], len(asked), group.members.unseen, journal.read(id).decode())
                 for id in results.done
                 if "failed" not in journal.facts(id)
             ]
@@ -148,11 +158,20 @@ def _scored_by(settings: PseudoLabelSettings, ensemble: EnsembleSettings) -> dic
     return {"rule": "cam_share", "form": "max_share", "steps": check}
 
 
-def _groups(
-    ids: list[str], fields: LabelledFields, chosen: EnsembleSettings, out_of_fold: bool
-) -> list[_Group]:
+def _made_from(
+    settings: PseudoLabelSettings,
+    chosen: EnsembleSettings,
+    fields: LabelledFields,
+    members: Mapping[str, Members],
+) -> str:
+    """A fingerprint of all that pseudo labels depend on beside the settings and the labels."""
+    ensemble = chosen.model_dump(exclude={"masks", "rule", "form"})
+    stamps = stamps_of_folders(fields.folders, [(chosen.masks, label_map_ids)])
+    return depends_on(WHAT, settings.amp, ensemble, members, stamps)
+
+
+def _groups(ids: list[str], fields: LabelledFields, members: Mapping[str, Members]) -> list[_Group]:
     """The fields in groups; names are the same in every start of a run, whatever is left to do."""
-    members = _members_of(ids, [member.checkpoint for member in chosen.members], out_of_fold)
     groups: dict[tuple[Members, Path], list[str]] = {}
     for id in ids:
         groups.setdefault((members[id], fields.folders[id]), []).append(id)
@@ -180,10 +199,12 @@ def _members_of(ids: list[str], checkpoints: list[Path], out_of_fold: bool) -> d
     return chosen
 
 
-def _keep_found(root: Path, id: str, found: FieldCells) -> None:
+def _keep_found(own: Path, masks: Path | None, id: str, found: FieldCells) -> None:
     """Write label maps that had to be found, so that the cells' numbers keep their meaning."""
     if found.made:
-        write_label_maps(root / MASKS / f"{id}.npz", found.maps)
+        write_label_maps(own / f"{id}.npz", found.maps)
+    elif masks is not None and masks.resolve() != own.resolve():
+        (own / f"{id}.npz").unlink(missing_ok=True)  # of an earlier start, which had to find them
 
 
 def _counts(facts: dict[str, Any], label: str, root: Path) -> bool:

@@ -1,8 +1,9 @@
 """From a data folder to the batches of a run: labels, folds, fields."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -26,11 +27,18 @@ _WANTED_STEPS, _SMALLEST_BATCH, _LARGEST_BATCH = 400, 8, 40
 
 
 class TrainingData(NamedTuple):
-    """Batches to learn from, batches to validate on, and the table ID, Label, fold of all fields."""
+    """What a run learns from.
+
+    Attributes:
+        train, validation: batches to learn from, and to validate on.
+        folds: the table ID, Label, fold of all fields.
+        contents: by setting, a text that changes where files do that the table does not tell of.
+    """
 
     train: Loader
     validation: Loader
     folds: pd.DataFrame
+    contents: Mapping[str, str] = MappingProxyType({})
 
     @property
     def fingerprint(self) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from hpa_kit import __version__
 from hpa_kit.config import FeaturesSettings
 from hpa_kit.data import DataFolder, labelled_fields, read_field, resize_field
 from hpa_kit.errors import InputError
@@ -21,6 +22,7 @@ from hpa_kit.flow import batches, run_ahead
 from hpa_kit.locks import alone
 from hpa_kit.models import ArcFaceNet, CamClassifier, mean_logits
 from hpa_kit.progress import progress_bar
+from hpa_kit.resume import stamps_of_folders
 from hpa_kit.timing import Forecast
 from hpa_kit.training.features_file import Features, read_features, write_features
 from hpa_kit.training.member import Member, load_member
@@ -38,7 +40,7 @@ class FeatureViews(NamedTuple):
 
 
 def make_features(settings: FeaturesSettings) -> Path:
-    """Write one feature vector per field; a run that was cut off goes on where it was.
+    """Write one feature vector per field; a run that was cut off, or whose images change, does what it lacks.
 
     Per view, the mean over positions of the network's last feature maps is divided by its length; a view and
     its mirror image are averaged and divided by the length again; the scales are joined and divided by the
@@ -63,7 +65,7 @@ def _make_features(settings: FeaturesSettings) -> None:
     member = load_member(settings.member, settings.device, networks=("cam", "arcface"))
     folders = _folders(settings, member)
     views = views_of(settings, member)
-    parts = _Parts(settings.out, _source(member, views))
+    parts = _Parts(settings.out, _source(member, views, settings.amp), stamps_of_folders(folders))
     missing = [id for id in folders if id not in parts.done]
     forecast = Forecast("features", len(missing), settings.batch)
     with progress_bar("features", len(folders), initial=len(folders) - len(missing)) as bar:
@@ -151,22 +153,29 @@ def _folders(settings: FeaturesSettings, member: Member) -> dict[str, Path]:
     return dict.fromkeys(folder.fields(settings.split).ids, folder.images(settings.split))
 
 
-def _source(member: Member, views: FeatureViews) -> str:
-    """A text that changes where the checkpoint's content or the views do."""
+def _source(member: Member, views: FeatureViews, amp: bool) -> str:
+    """A text that changes where the checkpoint's content, the views, the precision or the kit do."""
     with Path(member.info["path"]).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return f"{digest} sides {views.sides} flips {views.flips}"
+    return f"{digest} sides {views.sides} flips {views.flips} amp {amp} by {__version__}"
 
 
 class _Parts:
     """Features that are kept while others are made, in a folder beside the file that they end in.
 
+    Those of other networks, views or images are not taken.
+
+    Args:
+        out: the file.
+        source: of network and views.
+        stamps: {ID: of its images}.
+
     Attributes:
         done: the features that there are, by ID.
     """
 
-    def __init__(self, out: Path, source: str) -> None:
-        self.out, self.source = out, source
+    def __init__(self, out: Path, source: str, stamps: dict[str, str]) -> None:
+        self.out, self.source, self._stamps = out, source, stamps
         self.folder = out.with_name(f"{out.name}.parts")
         there = sorted(self.folder.glob("[0-9]*.npz"))  # hidden ones are torn
         self._next = 1 + max((int(path.stem) for path in there), default=-1)
@@ -174,8 +183,9 @@ class _Parts:
         self.done: dict[str, NDArray[np.float32]] = {}
         for path in [*there, *([out] if out.is_file() else [])]:
             kept = read_features(path)
-            if kept.source == source:
-                self.done |= dict(zip(kept.ids, kept.values, strict=True))
+            if kept.source == source and len(kept.stamps) == len(kept.ids):
+                made = zip(kept.ids, kept.values, kept.stamps, strict=True)
+                self.done |= {id: values for id, values, stamp in made if stamp == stamps.get(id)}
 
     def add(self, ids: list[str], values: NDArray[np.float32]) -> None:
         """Take features in; from time to time they are written."""
@@ -193,4 +203,5 @@ class _Parts:
             shutil.rmtree(self.folder)
 
     def _of(self, ids: list[str]) -> Features:
-        return Features(ids, np.stack([self.done[id] for id in ids]), self.source)
+        values = np.stack([self.done[id] for id in ids])
+        return Features(ids, values, self.source, tuple(self._stamps[id] for id in ids))

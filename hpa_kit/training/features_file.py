@@ -19,21 +19,27 @@ class Features(NamedTuple):
         ids: the fields.
         values: float32 (fields, d), finite.
         source: a text that changes where network or views do.
+        stamps: of each field, a text that changes where its images do; empty where it is not known.
     """
 
     ids: list[str]
     values: NDArray[np.float32]
     source: str
+    stamps: tuple[str, ...] = ()
 
 
 def write_features(path: str | Path, features: Features) -> None:
-    """Write features, atomically: arrays ``ids`` (text), ``features`` (float32) and ``source`` (text)."""
+    """Write features, atomically.
+
+    The arrays are ``ids`` (text), ``features`` (float32), ``source`` (text) and ``stamps`` (text).
+    """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             ids=np.array(features.ids, dtype=np.str_),
             features=np.ascontiguousarray(features.values, dtype=np.float32),
             source=np.array(features.source, dtype=np.str_),
+            stamps=np.array(features.stamps, dtype=np.str_),
         )
 
 
@@ -49,8 +55,9 @@ def read_features(path: str | Path) -> Features:
         if not path.exists():
             raise InputError(f"features: {path} is missing; expected a file of hpa-kit features")
         # Features do not pack well: what claims many times the file's bytes is none.
-        arrays = read_npz(path, ("ids", "features", "source"), 2**20 + 20 * path.stat().st_size)
+        arrays = read_npz(path, ("ids", "features", "source", "stamps"), 2**20 + 20 * path.stat().st_size)
         ids, values, source = arrays["ids"], arrays["features"], str(arrays["source"])
+        stamps = tuple(arrays["stamps"].tolist()) if "stamps" in arrays else ()
     except InputError:
         raise
     except (OSError, ValueError, KeyError) as error:
@@ -63,7 +70,7 @@ def read_features(path: str | Path) -> Features:
         raise InputError(f"features: {path} holds values that are not finite numbers; make it again")
     listed = ids.tolist()
     _refuse_repeats(listed, path)
-    return Features(listed, values.astype(np.float32, copy=False), source)
+    return Features(listed, values.astype(np.float32, copy=False), source, stamps)
 
 
 def _refuse_repeats(ids: Sequence[str], path: Path) -> None:

@@ -113,6 +113,7 @@ class Trainer(Learner):
         self.build(data.folds, fresh=checkpoint is None)
         self.schedule(len(data.train))
         self.fingerprint = data.fingerprint
+        self.contents = {**self.contents, **data.contents}
         share = self.processes.world * sum(data.validation.sizes) / sum(data.train.sizes)
         self.clock.expect(state_bytes(self), share)
         if checkpoint is not None:

@@ -1,10 +1,12 @@
 """Stage 2's data: fields and the pseudo labels of their cells, drawn after augmentation."""
 
+import hashlib
 import warnings
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -55,7 +57,8 @@ def load_segmentation_data(
     data = load_batches(settings, fields, dataset, device, processes or Processes())
     # The fingerprint is to change where a pseudo label does.
     sums = [zlib.crc32(pseudo.scores[id].tobytes()) if id in pseudo.scores else 0 for id in cells.ids]
-    return data._replace(folds=data.folds.assign(PseudoLabels=sums))
+    folds = data.folds.assign(PseudoLabels=sums)
+    return data._replace(folds=folds, contents={"pseudo_labels": cells.checksum})
 
 
 class SegmentationDataset(Dataset[Row]):
@@ -99,6 +102,9 @@ class CellMaps:
         ids: the fields by their number.
         size: side in pixels.
 
+    Attributes:
+        checksum: a text that changes where a label map does.
+
     Raises:
         InputError: label maps are missing, damaged, or hold other numbers of cells than the pseudo labels.
     """
@@ -107,8 +113,8 @@ class CellMaps:
         self.ids, self.size = list(ids), size
         folders = [MaskFolder(folder) for folder in pseudo.masks]
 
-        def packed(id: str) -> bytes | Failure:
-            return attempt(self._packed, folders, pseudo, id) if id in pseudo.scores else b""
+        def packed(id: str) -> _Packed | Failure:
+            return attempt(self._packed, folders, pseudo, id) if id in pseudo.scores else _Packed(b"", 0)
 
         threads = cpus()
         with ThreadPoolExecutor(threads, "label maps") as pool:
@@ -119,7 +125,9 @@ class CellMaps:
         failed = [found.reason for found in read if isinstance(found, Failure)]
         if failed:
             raise InputError(f"train: label maps of {len(failed)} of {len(self.ids)} fields: {failed[0]}")
-        self._maps = [found for found in read if not isinstance(found, Failure)]
+        good = [found for found in read if not isinstance(found, Failure)]
+        self._maps = [found.data for found in good]
+        self.checksum = hashlib.sha256(repr([found.checksum for found in good]).encode()).hexdigest()
 
     def __getitem__(self, number: int) -> NDArray[np.int32]:
         """The label map of a field, int32 (size, size)."""
@@ -127,13 +135,21 @@ class CellMaps:
         flat = np.frombuffer(data, f"u{len(data) // self.size**2}")
         return flat.reshape(self.size, self.size).astype(np.int32)
 
-    def _packed(self, folders: Sequence[MaskFolder], pseudo: PseudoLabels, id: str) -> bytes:
+    def _packed(self, folders: Sequence[MaskFolder], pseudo: PseudoLabels, id: str) -> "_Packed":
         folder = next((folder for folder in folders if folder.has(id)), folders[-1])
         cells = folder.read_cells(id)
         _check_count(folder.folder, id, int(cells.max(initial=0)), len(pseudo.scores[id]))
         small = resized(cells, (self.size, self.size))
         # In the smallest type that holds the numbers, which the length tells again.
-        return zlib.compress(small.astype(np.min_scalar_type(int(small.max()))).tobytes(), 1)
+        data = small.astype(np.min_scalar_type(int(small.max()))).tobytes()
+        return _Packed(zlib.compress(data, 1), zlib.crc32(data))
+
+
+class _Packed(NamedTuple):
+    """A packed label map, and a checksum of it unpacked: how it is packed is up to the library."""
+
+    data: bytes
+    checksum: int
 
 
 def _check_count(folder: Path, id: str, found: int, expected: int) -> None:

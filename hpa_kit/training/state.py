@@ -6,6 +6,7 @@ import torch
 
 from hpa_kit.errors import InputError
 from hpa_kit.training.checkpoint import LAST, Checkpoint, random_state, restore_random_state
+from hpa_kit.training.contents import refuse_other_contents
 from hpa_kit.training.log import Metrics
 from hpa_kit.training.member import load_weights
 from hpa_kit.training.running import Running
@@ -72,6 +73,7 @@ def _put_back(trainer: "Trainer", state: dict[str, Any]) -> None:
             f"train: the run in {settings.out} was started with other fields or labels than data "
             f"{settings.data} has; give that folder again to go on, or another --out"
         )
+    refuse_other_contents(state.get("contents", {}), trainer.contents, settings)
     last = settings.out / LAST
     load_weights(trainer.model, state["model"], last)
     trainer.averages.restore(state, last)

@@ -1,32 +1,34 @@
 """What each member says of each field's cells, worked out once and kept: what choices are tried on."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
+from hpa_kit.cells import label_map_ids
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import EnsembleSettings, MemberSettings, TuneSettings
-from hpa_kit.files import atomic_path, atomic_text, forget_torn
+from hpa_kit.files import atomic_path, forget_torn
 from hpa_kit.flow import Failure, batches
 from hpa_kit.inference.ensemble import FieldMaps
 from hpa_kit.inference.prediction import Prediction
 from hpa_kit.inference.results import MAX_NAMED
 from hpa_kit.inference.stream import predict_fields
+from hpa_kit.npz import read_npz
+from hpa_kit.resume import depends_on, field_stamps
 from hpa_kit.scoring import scoring_rule
 from hpa_kit.scoring.mean_logit import mean_logits
 from hpa_kit.scoring.post_processing import cell_context
-from hpa_kit.training.member import checkpoint_file
 from hpa_kit.tuning.truth import Compared, TrueCells, no_truth
 
 log = logging.getLogger(__name__)
 
-STATE = "evidence.yaml"
+STAMP = "made_from"  # beside the evidence in its file: what it depends on
+MAX_BYTES = 2**31  # of an array; more than any field's
 # Rules that are not linear in the maps: their scores are kept for the weights that were given.
 MAP_RULES = {
     "cam_share mean_share": scoring_rule("cam_share", "mean_share"),
@@ -72,15 +74,27 @@ def gather(
         settings: of the command.
         ensemble: whose members are asked.
         images: folder of the fields.
-        cache: folder that keeps ``ID.npz``.
+        cache: folder that keeps ``ID.npz``, each with what it was made from; files of other IDs, or made from
+            something else, are not read.
         members_of: {ID: places of the members that have not learnt from it}.
         truth: the true cells, or None.
 
     Returns:
         The evidence of all fields, in order; those that cannot be used are said and left out.
     """
-    _forget_others(settings, ensemble, images, cache, members_of)
-    lacking = [id for id in members_of if not _path(cache, id).is_file()]
+    forget_torn(cache)
+    made_from = ensemble.model_dump(exclude={"masks", "rule", "form", "steps"})
+    common = depends_on("tune", settings.amp, made_from, settings.truth)
+    own = field_stamps(members_of, images, [(ensemble.masks, label_map_ids)], members_of)
+    stamps = {id: f"{common}-{stamp}" for id, stamp in own.items()}
+    found = {id: _kept(cache / f"{id}.npz", stamps[id]) for id in members_of}
+    lacking = [id for id, evidence in found.items() if evidence is None]
+    others = sum((cache / f"{id}.npz").is_file() for id in lacking)
+    if others:
+        log.info(
+            f"tune: {others} of {len(found)} files in {cache} were made from other members, folds, images, "
+            "label maps or truth; they are made again"
+        )
     failed: dict[str, str] = {}
     predictions = predict_fields(
         "tune",
@@ -97,51 +111,26 @@ def gather(
             if isinstance(made, Failure):
                 failed[prediction.id] = made.reason
                 continue
-            with atomic_path(_path(cache, prediction.id)) as temporary:
-                np.savez_compressed(temporary, **made._asdict())
+            found[prediction.id] = made
+            with atomic_path(cache / f"{prediction.id}.npz") as temporary:
+                stamp = np.array(stamps[prediction.id])
+                np.savez_compressed(temporary, **made._asdict(), **{STAMP: stamp})
     for id, reason in list(failed.items())[:MAX_NAMED]:
         log.warning(f"tune: ID {id} is left out: {reason}")
     if failed:
         log.warning(f"tune: {len(failed)} of {len(lacking)} fields could not be used")
-    return {id: _read(_path(cache, id)) for id in members_of if _path(cache, id).is_file()}
+    return {id: evidence for id, evidence in found.items() if evidence is not None}
 
 
-def _path(cache: Path, id: str) -> Path:
-    return cache / f"{id}.npz"
-
-
-def _read(path: Path) -> Evidence:
-    with np.load(path, allow_pickle=False) as arrays:
-        return Evidence(*(arrays[name] for name in Evidence._fields))
-
-
-def _forget_others(
-    settings: TuneSettings, ensemble: EnsembleSettings, images: Path, cache: Path, ids: Iterable[str]
-) -> None:
-    """Drop what is kept where it was made by other members or otherwise."""
-    forget_torn(cache)
-    members = [
-        member.model_dump(mode="json") | _as_it_is(checkpoint_file(member.checkpoint))
-        for member in ensemble.members
-    ]
-    chosen = ensemble.model_dump(mode="json", include={"map_size", "masks", "segmenter", "weights"})
-    path = settings.truth
-    truth = None if path is None else {"path": str(path)} | _as_it_is(path)
-    made_from = chosen | {"images": str(images), "truth": truth, "members": members}
-    text, state = yaml.safe_dump(made_from, sort_keys=False), cache / STATE
-    if state.is_file() and state.read_text(encoding="utf-8") == text:
-        return
-    if state.is_file():
-        log.info(f"tune: {cache} was made from other members, weights or masks; it is made again")
-        for id in ids:
-            _path(cache, id).unlink(missing_ok=True)
-    atomic_text(state, text)
-
-
-def _as_it_is(file: Path) -> dict[str, int]:
-    """What changes when a file does."""
-    stat = file.stat()
-    return {"bytes": stat.st_size, "time": stat.st_mtime_ns}
+def _kept(path: Path, stamp: str) -> Evidence | None:
+    """A field's evidence where it is kept and was made from what there is now."""
+    try:
+        arrays = read_npz(path, (*Evidence._fields, STAMP), MAX_BYTES)
+        if str(arrays.pop(STAMP)) == stamp:
+            return Evidence(**arrays)
+    except (ValueError, KeyError, TypeError):  # damaged, or of an older version
+        pass
+    return None
 
 
 def _evidence(prediction: Prediction, ensemble: EnsembleSettings) -> Evidence:

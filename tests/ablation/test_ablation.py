@@ -145,6 +145,24 @@ def test_the_old_words_end_in_one_line_that_names_the_new_one(tmp_path, capsys):
     assert "rungs" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["truth.csv", "train.csv", "test/a_red.png", "masks/a.npz"])
+def test_an_ablation_does_not_go_on_with_other_fields_tables_or_label_maps(settings, commands, data, name):
+    """Its finished steps would be taken for steps on what is there now."""
+    for file in ("test/a_red.png", "masks/a.npz"):
+        (data / file).write_bytes(b"1")
+    chosen = settings(variants="round0", rules="copied")
+    before = ablation(chosen, commands).read_text()
+    done = len(commands.commands)
+    ablation(settings(variants="round0", rules="copied,best"), commands)
+    assert len(commands.commands) == done + 1
+    (data / name).write_bytes((data / name).read_bytes() + b"\n")
+    with pytest.raises(InputError, match="was started on other fields, tables or label maps"):
+        ablation(chosen, commands)
+    assert len(commands.commands) == done + 1
+    (chosen.out / "made_from.txt").unlink()  # as an older version leaves it
+    assert ablation(chosen, commands).read_text() == before
+
+
 def test_a_step_that_fails_ends_the_ablation_which_goes_on_from_there(settings, commands):
     chosen = settings(variants="round0,round1", rules="mean_logit")
     commands.failing = "features"

@@ -1,14 +1,16 @@
 """The rehearsal's stage is Kaggle's: no network, read-only inputs, its packages, every form of mount."""
 
+import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.rehearsal.environment import image_packages, shared_files
+from hpa_kit.kaggle.rehearsal.environment import environment_key, image_packages, shared_files
 from hpa_kit.kaggle.rehearsal.network import NAMESPACES, Offline, offline, play
 from hpa_kit.kaggle.rehearsal.tree import Tree, damage, simulated
 
@@ -175,6 +177,23 @@ def test_the_environment_has_what_the_image_has_and_not_what_the_wheels_bring(tm
     assert not {"torch", "torchvision", "iterative-stratification", "segmentation-models-pytorch"} & set(
         packages
     )
+
+
+def test_an_environment_is_made_anew_where_what_it_is_made_from_or_links_to_is_another(tmp_path, monkeypatch):
+    for name in ("constraints", "wheels"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    key = environment_key(tmp_path)
+    assert environment_key(tmp_path) == key
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "base_prefix", "/another/python")
+        assert environment_key(tmp_path) != key
+    with monkeypatch.context() as patch:
+        patch.setattr(sysconfig, "get_path", lambda name: f"/another/{name}")
+        assert environment_key(tmp_path) != key
+    with (tmp_path / "constraints" / "kaggle.txt").open("a") as file:
+        file.write("# another image\n")
+    assert environment_key(tmp_path) != key
 
 
 def test_a_need_that_nothing_on_kaggle_meets_is_named(tmp_path):

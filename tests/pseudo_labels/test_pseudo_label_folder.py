@@ -17,8 +17,8 @@ SHARES = ([], ["a"], ["b"], ["c"])  # of four shards
 def make(tmp_path):
     settings = PseudoLabelSettings(data=tmp_path, members=["runs/a"], out=tmp_path / "out", shards=4)
 
-    def make(shard):
-        folder = PseudoLabelFolder(settings.out, shard, 4, LABELS)
+    def make(shard, made_from=None):
+        folder = PseudoLabelFolder(settings.out, shard, 4, LABELS, made_from)
         folder.open(settings, None, "members")
         return folder
 
@@ -75,3 +75,25 @@ def test_parts_that_a_run_left_that_was_killed_after_its_table_was_whole_are_rem
     (left / "fields.csv").touch()
     assert make(1).is_whole()
     assert not left.parent.exists()
+
+
+def test_a_table_made_from_something_else_is_not_whole_and_is_made_again_by_all_shards(make):
+    for shard in range(4):
+        do(make(shard, "images of yesterday"))
+    assert make(0, "images of yesterday").is_whole()
+    assert make(0, "images of today").is_outdated()
+    for shard in (0, 1, 2):
+        do(make(shard, "images of today"))
+        assert not make(shard, "images of today").is_whole()
+    do(make(3, "images of today"))
+    assert make(0, "images of today").is_whole()
+    assert not make(0, "images of today").is_outdated()
+
+
+def test_a_share_made_from_something_else_is_not_put_together_with_the_others(make):
+    do(make(0, "images of yesterday"))
+    for shard in (1, 2, 3):
+        do(make(shard, "images of today"))
+    assert not (make(0).root / "cell_scores.csv").exists()
+    do(make(0, "images of today"))
+    assert scores(make(0)) == ["a", "b", "c"]

@@ -5,6 +5,7 @@ from collections import Counter
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from written_fields import write_field
 
@@ -218,6 +219,53 @@ def test_a_finished_run_returns_at_once_and_a_changed_label_makes_it_anew(make, 
     assert looks["fields"] == 0
     (data / "train.csv").write_text((data / "train.csv").read_text().replace("a,0|7", "a,18"))
     assert (make()["a"][:, 18] == 0.75).all()
+
+
+@pytest.mark.parametrize("change", ["image", "label map", "folds"])
+def test_a_finished_run_is_made_anew_where_what_it_depends_on_has_changed(
+    make, data, make_member, tmp_path, looks, caplog, cells, change
+):
+    run = with_folds(make_member(seed=5), "abc", "1e5d")
+    before = make(members=(run,))
+    looks.clear()
+    make(members=(run,))
+    assert looks["fields"] == 0
+    if change == "image":
+        write_field(data / "train", "a", cells(80, 96, 32), seed=77)
+    elif change == "label map":
+        found = cells(80, 96, 20)
+        write_label_maps(data / "maps" / "a.npz", LabelMaps(found, found))
+    else:
+        with_folds(run, "bc", "a1e5d")
+    after = make(members=(run,))
+    assert "made from other images, label maps or folds" in caplog.text
+    assert looks["fields"] > 0
+    same = before["a"].shape == after["a"].shape and np.allclose(before["a"], after["a"])
+    assert same == (change == "folds")  # the only member looks at it all the same
+    unseen = pd.read_csv(tmp_path / "pseudo" / "fields.csv").set_index("ID")["unseen"]
+    assert unseen["a"] == (change != "folds")
+    looks.clear()
+    make(members=(run,))
+    assert looks["fields"] == 0
+
+
+def test_a_finished_run_of_an_older_version_which_does_not_say_what_it_is_of_stays(make, tmp_path, looks):
+    make()
+    (tmp_path / "pseudo" / "made_from.txt").unlink()
+    looks.clear()
+    make()
+    assert looks["fields"] == 0
+
+
+def test_label_maps_found_by_an_earlier_start_go_where_masks_has_them_now(make, data, tmp_path):
+    whole = (data / "maps" / "a.npz").read_bytes()
+    (data / "maps" / "a.npz").unlink()
+    make()
+    assert (tmp_path / "pseudo" / "masks" / "a.npz").is_file()
+    (data / "maps" / "a.npz").write_bytes(whole)
+    scores = make()
+    assert not (tmp_path / "pseudo" / "masks" / "a.npz").exists()
+    assert len(scores["a"]) == np.load(data / "maps" / "a.npz")["cells"].max()
 
 
 def test_label_maps_that_are_lacking_are_found_and_kept_with_the_pseudo_labels(make, data, tmp_path):

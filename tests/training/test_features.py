@@ -14,7 +14,7 @@ from hpa_kit.errors import InputError
 from hpa_kit.training import features, load_member, train
 from hpa_kit.training.checkpoint import write_checkpoint
 from hpa_kit.training.features import make_features
-from hpa_kit.training.features_file import read_features
+from hpa_kit.training.features_file import read_features, write_features
 from hpa_kit.training.member import build_network
 from hpa_kit.training.subcategory_table import make_subcategories, read_subcategories
 
@@ -119,6 +119,36 @@ def test_what_was_done_is_not_done_again(asked, monkeypatch):
     make_features(made)
     assert calls == []
     make_features(made.model_copy(update={"views": "one"}))
+    assert len(calls) == 13
+
+
+def test_features_of_another_image_are_made_again(asked, competition, monkeypatch):
+    made = asked()
+    before = read_features(make_features(made))
+    images = competition / "train"
+    for channel in ("red", "green", "blue", "yellow"):
+        (images / f"005e1_{channel}.png").write_bytes((images / f"006e1_{channel}.png").read_bytes())
+    calls, read = [], features.read_field
+    monkeypatch.setattr(
+        features, "read_field", lambda *args, **options: calls.append(args[1]) or read(*args, **options)
+    )
+    after = read_features(make_features(made))
+    assert calls == ["005e1"]
+    np.testing.assert_allclose(after.values[5], before.values[6], atol=1e-5)
+    assert (np.delete(after.values, 5, axis=0) == np.delete(before.values, 5, axis=0)).all()
+
+
+def test_features_that_do_not_say_of_which_images_they_are_are_read_and_made_again(asked, monkeypatch):
+    """Those of an older version."""
+    made = asked()
+    before = read_features(make_features(made))
+    write_features(made.out, before._replace(stamps=()))
+    assert read_features(made.out).ids == before.ids
+    calls, read = [], features.read_field
+    monkeypatch.setattr(
+        features, "read_field", lambda *args, **options: calls.append(args[1]) or read(*args, **options)
+    )
+    make_features(made)
     assert len(calls) == 13
 
 

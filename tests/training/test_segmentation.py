@@ -13,6 +13,7 @@ from hpa_kit.data import PseudoLabels, write_cell_scores
 from hpa_kit.errors import InputError
 from hpa_kit.models import SegmentationNet, focal_loss
 from hpa_kit.training import load_member, train
+from hpa_kit.training.contents import refuse_other_contents
 from hpa_kit.training.dataset import Batch
 from hpa_kit.training.objectives.segmentation import SegmentationObjective, pixel_focal_loss
 from hpa_kit.training.segmentation import FULL, CellMaps, load_segmentation_data
@@ -145,6 +146,18 @@ def test_the_fingerprint_changes_where_a_pseudo_label_does(stage2, make_pseudo):
     one, other = (load_segmentation_data(stage2(make_pseudo(confidence=c)), CPU) for c in (0.9, 0.8))
     again = load_segmentation_data(stage2(make_pseudo(confidence=0.9)), CPU)
     assert one.fingerprint == again.fingerprint != other.fingerprint
+
+
+def test_a_run_does_not_go_on_with_other_label_maps_of_as_many_cells(stage2, make_pseudo):
+    pseudo = make_pseudo()
+    chosen = stage2(pseudo)
+    before = load_segmentation_data(chosen, CPU)
+    cells = np.roll(cells_of(0), 3, axis=0)
+    write_label_maps(pseudo / "masks" / f"{IDS[0]}.npz", LabelMaps(cells, cells))
+    after = load_segmentation_data(chosen, CPU)
+    assert before.fingerprint == after.fingerprint  # which older runs have without label maps
+    with pytest.raises(InputError, match="was started with another content of pseudo_labels"):
+        refuse_other_contents(before.contents, after.contents, chosen)
 
 
 def test_the_loss_of_pixels_is_the_focal_loss_averaged_over_everything():

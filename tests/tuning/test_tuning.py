@@ -9,7 +9,7 @@ import pytest
 
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.cli import main
-from hpa_kit.config import EnsembleSettings, TuneSettings, read_ensemble
+from hpa_kit.config import EnsembleSettings, TuneSettings, read_ensemble, write_ensemble
 from hpa_kit.config.scoring import make_step
 from hpa_kit.data import read_field
 from hpa_kit.errors import InputError
@@ -155,16 +155,10 @@ def test_a_truth_of_other_fields_and_fields_that_cannot_be_read_are_told_apart(
         tune(settings_of(labelled, [run], tmp_path))
 
 
-def test_evidence_is_kept_until_something_changes(labelled, make_member, tmp_path, monkeypatch) -> None:
+def test_evidence_is_kept_until_something_changes(labelled, make_member, tmp_path, looked) -> None:
     run = with_folds(make_member(32), tmp_path)
     first = tune(settings_of(labelled, [run], tmp_path))
-    looked = []
-    look = Ensemble.look_apart
-    monkeypatch.setattr(
-        Ensemble,
-        "look_apart",
-        lambda self, inputs, places: looked.extend(inputs) or look(self, inputs, places),
-    )
+    looked.clear()
     assert tune(settings_of(labelled, [run], tmp_path)) == first
     assert not looked
     tune(settings_of(labelled, [run], tmp_path, map_size=40))
@@ -172,6 +166,94 @@ def test_evidence_is_kept_until_something_changes(labelled, make_member, tmp_pat
     labelled.truth.write_text(labelled.truth.read_text() + "\n")
     tune(settings_of(labelled, [run], tmp_path, map_size=40))
     assert len(looked) == 12
+
+
+def set_folds(run, held_out) -> None:
+    folds = pd.DataFrame({"ID": IDS, "Label": "0", "fold": [0 if id in held_out else 1 for id in IDS]})
+    folds.to_csv(run / "folds.csv", index=False)
+
+
+def kept(tmp_path, id: str) -> dict:
+    with np.load(tmp_path / "tuned_evidence" / f"{id}.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture
+def looked(monkeypatch) -> list:
+    """The fields that members were asked about, one entry for each time."""
+    found, look = [], Ensemble.look_apart
+
+    def counted(self, inputs, places):
+        found.extend(one for one, asked in zip(inputs, places, strict=True) for _ in asked)
+        return look(self, inputs, places)
+
+    monkeypatch.setattr(Ensemble, "look_apart", counted)
+    return found
+
+
+def test_what_a_member_said_of_a_field_that_it_has_learnt_from_since_is_not_used(
+    labelled, make_member, tmp_path, looked
+) -> None:
+    runs = [with_folds(make_member(32, seed=seed), tmp_path) for seed in (1, 2)]
+    tune(settings_of(labelled, runs, tmp_path))
+    assert not np.isnan(kept(tmp_path, "f0")["image_scores"]).any()
+    set_folds(runs[0], IDS[1:])  # a fold moved: the first member has learnt from f0
+    looked.clear()
+    tune(settings_of(labelled, runs, tmp_path))
+    assert len(looked) == 1
+    assert np.isnan(kept(tmp_path, "f0")["image_scores"]).all(axis=1).tolist() == [True, False]
+
+
+def test_files_of_fields_that_did_not_belong_when_members_changed_are_not_read_when_they_do_again(
+    labelled, make_member, tmp_path, looked
+) -> None:
+    run = with_folds(make_member(32, seed=1), tmp_path)
+    tune(settings_of(labelled, [run], tmp_path))
+    before = kept(tmp_path, "f5")["image_scores"]
+    shutil.copy(make_member(32, seed=2) / "best.safetensors", run)
+    set_folds(run, IDS[:5])
+    assert tune(settings_of(labelled, [run], tmp_path)).fields == 5
+    set_folds(run, IDS)
+    looked.clear()
+    assert tune(settings_of(labelled, [run], tmp_path)).fields == 6
+    assert len(looked) == 1
+    assert np.abs(kept(tmp_path, "f5")["image_scores"] - before).max() > 1e-3
+
+
+@pytest.mark.parametrize("change", ["image", "label map", "damage", "half precision", "weight"])
+def test_evidence_is_made_again_where_anything_that_it_depends_on_has_changed(
+    labelled, make_member, tmp_path, looked, change
+) -> None:
+    run = with_folds(make_member(32), tmp_path)
+    tune(settings_of(labelled, [run], tmp_path))
+    looked.clear()
+    again, changes = 1, {}
+    if change == "image":
+        shutil.copy(labelled.test / "f1_green.png", labelled.test / "f2_green.png")
+    elif change == "label map":
+        shutil.copy(labelled.masks / "f1.npz", labelled.masks / "f2.npz")
+    elif change == "damage":
+        path = tmp_path / "tuned_evidence" / "f2.npz"
+        path.write_bytes(path.read_bytes()[:200])
+    elif change == "half precision":
+        again, changes = 6, {"amp": False}
+    else:
+        ensemble = settings_of(labelled, [run], tmp_path).of_ensemble()
+        members = (ensemble.members[0].model_copy(update={"mode": "both", "weight": 0.5}),)
+        write_ensemble(ensemble.model_copy(update={"members": members}), tmp_path / "e.yaml")
+        again, changes = 6, {"ensemble": tmp_path / "e.yaml", "members": (), "views": "flips"}
+    tune(settings_of(labelled, [run], tmp_path, **changes))
+    assert len(looked) == again
+
+
+def test_a_changed_rule_needs_no_new_evidence(labelled, make_member, tmp_path, looked) -> None:
+    run = with_folds(make_member(32), tmp_path)
+    ensemble = settings_of(labelled, [run], tmp_path).of_ensemble()
+    for rule in ("mean_logit", "quantile"):
+        looked.clear()
+        write_ensemble(ensemble.model_copy(update={"rule": rule}), tmp_path / "e.yaml")
+        tune(settings_of(labelled, [], tmp_path, ensemble=tmp_path / "e.yaml", views="flips"))
+    assert not looked
 
 
 def test_without_a_truth_image_labels_judge(labelled, make_member, tmp_path) -> None:

@@ -44,10 +44,7 @@ def make_environment(
     """
     packages = sorted({*image_packages(source), *_needs(wheel, source)})
     constraints = source / "constraints" / "kaggle.txt"
-    python = folder / "bin" / "python"
-    shared = [f"{name}=={importlib.metadata.version(name)}" for name in SHARED]
-    made_from = "\n".join([sys.version, constraints.read_text("utf-8"), *packages, *shared])
-    key = hashlib.sha256(made_from.encode()).hexdigest()
+    python, key = folder / "bin" / "python", environment_key(source)
     ready = folder / "ready"
     if not ready.is_file() or ready.read_text("utf-8") != key:
         say(f"environment {folder.name}: {len(packages)} of the image's packages, with what they need, once")
@@ -60,6 +57,19 @@ def make_environment(
     take_out_wheels(python, source)
     atomic_text(ready, key)
     return python
+
+
+def environment_key(source: Path) -> str:
+    """A text that changes where anything does that an environment is made from: versions, and links' places.
+
+    Raises:
+        InputError: as :func:`image_packages`.
+    """
+    constraints = (source / "constraints" / "kaggle.txt").read_text("utf-8")
+    shared = [f"{name}=={importlib.metadata.version(name)}" for name in SHARED]
+    python = [sys.version, sys.base_prefix, *_libraries()]
+    made_from = [*python, constraints, *image_packages(source), *shared, *sorted(shared_files(SHARED))]
+    return hashlib.sha256("\n".join(made_from).encode()).hexdigest()
 
 
 def take_out_wheels(python: Path, source: Path) -> None:
@@ -135,10 +145,15 @@ def _share(folder: Path, purelib: Path) -> None:
     links = folder / "shared"
     links.mkdir()
     for name in shared_files(SHARED):
-        for library in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for library in _libraries():
             if (Path(library) / name).exists() and not (links / name).exists():
                 (links / name).symlink_to(Path(library) / name)
     (purelib / "zz_shared.pth").write_text(f"{links.resolve()}\n", "utf-8")
+
+
+def _libraries() -> list[str]:
+    """Where what is shared lies; an environment of other places links to what may be gone."""
+    return sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
 
 def _write_guard(purelib: Path) -> None:

@@ -49,6 +49,12 @@ CASES = (
         "hpa-kit infer: budget: Input should be a finite number, found 'inf'",
     ),
     _case(
+        "time that is over before the first field",
+        INFER + " --budget 1 --spent 1",
+        "infer: not one of the 2 fields of …test was scored: 2 were not reached; there was no time for any; "
+        "the same command tries them again",
+    ),
+    _case(
         "pictures of a million pixels a side",
         "picture {submission} {data} --out {out} --side 1000000",
         "picture: side is 1000000; expected 32 to 4096 pixels",
