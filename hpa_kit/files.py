@@ -89,8 +89,8 @@ def _fresh(place: Path) -> tuple[int, Path]:
     while True:
         name = f".{place.stem[:40]}{_TORN}{secrets.token_hex(4)}{place.suffix}"
         with suppress(FileExistsError):
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-            return os.open(place.with_name(name), flags, 0o666), place.with_name(name)
+            handle = os.open(place.with_name(name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            return handle, place.with_name(name)
 
 
 @contextmanager

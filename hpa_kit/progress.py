@@ -170,15 +170,18 @@ def say(line: str, stream: TextIO | None = None) -> None:
 class _Messages(logging.Handler):
     """Writes messages above the bars, and hands them to what was configured before, each once."""
 
-    def __init__(self, stream: str, level_before: int) -> None:
+    def __init__(self, stream: str, logger: logging.Logger) -> None:
         super().__init__()
-        self.stream_name, self.level_before = stream, level_before
+        self.stream_name, self.before = stream, (logger.level, logger.propagate)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a message, unless a handler that was there before writes it to the same place."""
         others = [other for other in logging.getLogger().handlers if record.levelno >= other.level]
         if not any(map(_is_shown, others)):
-            say(self.format(record), getattr(sys, self.stream_name))
+            try:
+                say(self.format(record), getattr(sys, self.stream_name))
+            except Exception:  # of arguments that do not fit the message, as logging has it
+                self.handleError(record)
         with _above_bars(sys.stderr):
             for other in others:
                 other.handle(record)
@@ -200,7 +203,7 @@ def show_messages(stream: str = "stderr") -> bool:
     ours = logging.getLogger("hpa_kit")
     if any(isinstance(handler, _Messages) for handler in ours.handlers):
         return False
-    ours.addHandler(_Messages(stream, ours.level))
+    ours.addHandler(_Messages(stream, ours))
     ours.setLevel(ours.level or logging.INFO)
     ours.propagate = False  # the handler does what this would, above the bars
     for name, other in logging.root.manager.loggerDict.items():
@@ -214,5 +217,5 @@ def hide_messages() -> None:
     ours = logging.getLogger("hpa_kit")
     for handler in [handler for handler in ours.handlers if isinstance(handler, _Messages)]:
         ours.removeHandler(handler)
-        ours.setLevel(handler.level_before)
-        ours.propagate = True
+        level, ours.propagate = handler.before
+        ours.setLevel(level)

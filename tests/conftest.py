@@ -49,6 +49,15 @@ def real(shared: Path) -> Path:
     return shared / "real"
 
 
+@pytest.fixture(autouse=True)
+def messages_as_before() -> Iterator[None]:
+    """What a test has shown of the kit's messages, no later one shows."""
+    yield
+    from hpa_kit.progress import hide_messages
+
+    hide_messages()
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """torch computes with one thread, which is quickest for tiny networks."""

@@ -68,9 +68,16 @@ def segment(settings: SegmentSettings) -> Path:
     return settings.out
 
 
+class _Kept(NamedTuple):
+    """What lies in a field's place: what is wrong with it, empty where nothing is there; or its cells."""
+
+    fault: str | None
+    n_cells: int = 0
+
+
 def _kept(
     ids: list[str], images: Path, settings: SegmentSettings, made_with: dict[str, Any]
-) -> dict[str, "_Kept"]:
+) -> dict[str, _Kept]:
     """What is there of each field; warns where it is not good."""
     found = {}
     with ThreadPoolExecutor(settings.workers, "look") as pool:
@@ -81,13 +88,6 @@ def _kept(
             if kept.fault:
                 warnings.warn(f"{kept.fault}; made again", stacklevel=3)
     return found
-
-
-class _Kept(NamedTuple):
-    """What lies in a field's place: what is wrong with it, empty where nothing is there; or its cells."""
-
-    fault: str | None
-    n_cells: int = 0
 
 
 def _look(images: Path, settings: SegmentSettings, made_with: dict[str, Any], id: str) -> _Kept:

@@ -1,5 +1,7 @@
 """One member over its test-time views: what it says of a batch of fields."""
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,9 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from hpa_kit.config import MemberSettings
+from hpa_kit.errors import InputError
+from hpa_kit.models import Sides
 from hpa_kit.scoring.cam_share import FLOOR_SCORE
 from hpa_kit.scoring.mean_logit import MIN_PROBABILITY
 from hpa_kit.training import load_member
+
+log = logging.getLogger(__name__)
 
 # Axes that a view is flipped along: as it is, horizontally, vertically.
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,))
@@ -54,11 +60,44 @@ class LoadedMember:
     segments: bool
 
     def plan(self, given_up: int = 0) -> tuple[tuple[float, ...], tuple[tuple[int, ...], ...]]:
-        """Scales and flips of the views, after giving up 0, 1 (the scales) or 2 (the flips too) kinds."""
-        scaled = self.settings.views == "auto" and not self.segments and self.size < LARGE_SIDE
-        scales = SCALES if scaled and given_up < 1 else SCALES[:1]
+        """Scales and flips of the views, after giving up 0, 1 (the scales) or 2 (the flips too) kinds.
+
+        Of scales at which the network looks at the same side there is one.
+        """
         flips = FLIPS if self.settings.views != "none" and given_up < 2 else FLIPS[:1]
-        return scales, flips
+        sides: dict[int, float] = {}
+        for scale in self._scales(given_up):
+            sides.setdefault(self.side(scale), scale)
+        return tuple(sides.values()), flips
+
+    def side(self, scale: float) -> int:
+        """The side of the views of a scale: as wanted, or the nearest that the network takes."""
+        sides: Sides = self.model.sides
+        return sides.nearest(int(self.size * scale))
+
+    def check_sides(self) -> None:
+        """Find out which sides the network takes before it looks at any field; views of others are said.
+
+        Raises:
+            InputError: it does not take its size.
+        """
+        sides: Sides = self.model.sides
+        try:
+            sides.check(self.size)
+        except InputError as error:
+            raise InputError(f"member {self.settings.checkpoint}: {error}") from None
+        wanted = [int(self.size * scale) for scale in self._scales(0)]
+        refused = [side for side in wanted if not sides.takes(side)]
+        if refused:
+            looked_at = [self.side(scale) for scale in self.plan()[0][1:]]
+            log.info(
+                f"member {self.settings.checkpoint}: {sides.name} takes no fields of {_listed(refused)} px; "
+                + (f"views of {_listed(looked_at)} px instead" if looked_at else "flips only")
+            )
+
+    def _scales(self, given_up: int) -> tuple[float, ...]:
+        scaled = self.settings.views == "auto" and not self.segments and self.size < LARGE_SIDE
+        return SCALES if scaled and given_up < 1 else SCALES[:1]
 
     def look(self, batch: Tensor, *, given_up: int = 0, amp: bool = False) -> Seen:
         """Look at a batch of fields.
@@ -77,7 +116,7 @@ class LoadedMember:
         scales, flips = self.plan(given_up)
         by_scale = []
         for scale in scales:
-            side = int(self.size * scale)
+            side = self.side(scale)
             view = resized_maps(batch, side, side)
             by_scale.append(_averaged([self._view(view, flip, amp) for flip in flips]))
         height, width = by_scale[-1].maps.shape[-2:]
@@ -104,14 +143,20 @@ class LoadedMember:
 
 
 def load(settings: MemberSettings, device: torch.device) -> LoadedMember:
-    """Load a member.
+    """Load a member, and find out whether it takes all that it will look at.
 
     Raises:
-        InputError: it cannot be loaded, or gives no maps.
+        InputError: it cannot be loaded, gives no maps, or cannot look at fields of its size.
     """
     model, trained, _ = load_member(settings.checkpoint, device, networks=("cam", "unet"))
     model = model.to(memory_format=torch.channels_last)
-    return LoadedMember(settings, model, settings.size or trained.size, trained.network == "unet")
+    member = LoadedMember(settings, model, settings.size or trained.size, trained.network == "unet")
+    member.check_sides()
+    return member
+
+
+def _listed(sides: Sequence[int]) -> str:
+    return " and ".join(map(str, sides))
 
 
 def scaled_cams(scores: Tensor, cams: Tensor) -> Tensor:

@@ -44,9 +44,12 @@ def bootstrap(root: str | Path | None = None) -> None:
     lines += [f"  {fault}; upload the bundle again" for fault in faults or ()]
     lines += install_wheels(root / "wheels")
     print("\n".join(lines))
-    from hpa_kit.progress import show_messages  # needs a package that is none of Python's own
-
-    show_messages("stdout")
+    try:
+        from hpa_kit.progress import show_messages
+    except ImportError as error:  # of a package that is neither on the image nor among the wheels
+        print(f"  messages of the commands are not shown: {error}")
+    else:
+        show_messages("stdout")
 
 
 def install_wheels(folder: str | Path, target: str | Path | None = None) -> list[str]:

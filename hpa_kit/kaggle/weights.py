@@ -113,11 +113,17 @@ def _write_members(ensemble: EnsembleSettings, out: Path, licence: str) -> tuple
 
 
 def _write_member(member: MemberSettings, out: Path, name: str) -> MemberCard:
-    """A member's network as it would be used, without what only training needs."""
+    """A member's network as it would be used, without what only training needs.
+
+    Raises:
+        InputError: it cannot look at the fields that it would get.
+    """
+    from hpa_kit.inference.views import LoadedMember
     from hpa_kit.training.checkpoint import write_checkpoint
     from hpa_kit.training.member import load_member
 
     model, settings, info = load_member(member.checkpoint)
+    LoadedMember(member, model, member.size or settings.size, settings.network == "unet").check_sides()
     path = out / f"{name}.safetensors"
     state: dict[str, Any] = {"model": model.state_dict(), "averaged": info["averaged"]}
     state |= {key: info[key] for key in ("epoch", "metrics") if info.get(key) is not None}

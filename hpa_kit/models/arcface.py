@@ -25,7 +25,7 @@ class ArcFaceNet(FieldNet):
     no 1×1 convolution and so no CAM: the network is a source of features to cluster, nothing more.
 
     Args:
-        backbone, stride, stride_by, in_channels, pretrained, contrast: as in
+        backbone, stride, stride_by, in_channels, pretrained, contrast, size: as in
             :class:`~hpa_kit.models.CamClassifier`.
         n_classes: location classes.
         n_centres: sub-centres per class.
@@ -49,8 +49,9 @@ class ArcFaceNet(FieldNet):
         contrast: Contrast = "field",
         n_centres: int = 3,
         scale: float = 30.0,
+        size: int | None = None,
     ) -> None:
-        super().__init__(backbone, stride, stride_by, in_channels, pretrained, contrast)
+        super().__init__(backbone, stride, stride_by, in_channels, pretrained, contrast, size)
         self.drop = nn.Dropout(drop_rate)
         self.embed = nn.Linear(self.n_features, EMBEDDING)
         self.norm = nn.BatchNorm1d(EMBEDDING)
@@ -74,7 +75,8 @@ class ArcFaceNet(FieldNet):
         """Fields -> cosine to the nearest sub-centre of each class, float32 (B, n_classes) in [-1, 1]."""
         embedding = self.forward_embedding(fields)
         # Half precision has three digits, too few for angles.
-        with torch.autocast(embedding.device.type, enabled=False):
+        kind = embedding.device.type
+        with torch.autocast("cpu" if kind == "meta" else kind, enabled=False):
             directions = functional.normalize(self.centres.float(), dim=-1).flatten(0, 1)
             cosines = functional.normalize(embedding.float(), dim=-1) @ directions.t()
         return cosines.unflatten(-1, self.centres.shape[:2]).amax(dim=-1)

@@ -51,9 +51,11 @@ class CamClassifier(FieldNet):
         drop_rate: part of the feature channels dropped before the heads while training.
         contrast: ``field`` or ``fixed``; see :class:`~hpa_kit.models.contrast.ContrastNorm`.
         n_subcategories: sub-categories of all classes together, such as 19 × 10; 0 makes no such head.
+        size: side of the fields that it learns from, which a backbone of one side is made for; None for any.
 
     Raises:
-        InputError: the backbone is unknown, has no maps of that stride, or the weights do not fit.
+        InputError: the backbone is unknown, has no maps of that stride or none of fields of that size, or the
+            weights do not fit.
     """
 
     def __init__(
@@ -68,8 +70,9 @@ class CamClassifier(FieldNet):
         drop_rate: float = 0.0,
         contrast: Contrast = "field",
         n_subcategories: int = 0,
+        size: int | None = None,
     ) -> None:
-        super().__init__(backbone, stride, stride_by, in_channels, pretrained, contrast)
+        super().__init__(backbone, stride, stride_by, in_channels, pretrained, contrast, size)
         self.stride = stride
         self.drop = nn.Dropout2d(drop_rate)
         self.head = _map_head(self.n_features, n_classes)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from hpa_kit.models.backbones import Backbone, StrideBy
 from hpa_kit.models.contrast import Contrast, ContrastNorm
 from hpa_kit.models.pretrained import Weights
+from hpa_kit.models.sides import Sides
 
 
 class FieldNet(nn.Module):
@@ -17,9 +18,11 @@ class FieldNet(nn.Module):
         in_channels: 4 for red, green, blue, yellow; 3 leaves yellow out. Inputs may have 4 either way.
         pretrained: None (random weights), path of the backbone's local weights, or ``"download"``.
         contrast: ``field`` or ``fixed``; see :class:`~hpa_kit.models.contrast.ContrastNorm`.
+        size: side of the fields that it learns from, None for any.
 
     Raises:
-        InputError: the backbone is unknown, has no maps of that stride, or the weights do not fit.
+        InputError: the backbone is unknown, has no maps of that stride or none of fields of that size, or the
+            weights do not fit.
     """
 
     def __init__(
@@ -30,16 +33,22 @@ class FieldNet(nn.Module):
         in_channels: int,
         pretrained: Weights,
         contrast: Contrast,
+        size: int | None,
     ) -> None:
         super().__init__()
         self.input = ContrastNorm(in_channels, contrast)
-        self.backbone = Backbone(backbone, stride, stride_by, in_channels, pretrained)
+        self.backbone = Backbone(backbone, stride, stride_by, in_channels, pretrained, size)
         self.n_features = self.backbone.n_features
 
     @property
     def in_channels(self) -> int:
         """Channels that are read: 3 or 4."""
         return self.input.in_channels
+
+    @property
+    def sides(self) -> Sides:
+        """Which sides of fields it takes."""
+        return self.backbone.sides
 
     def forward_features(self, fields: Tensor) -> Tensor:
         """Fields, uint8 or float 0–255 (B, 4 or in_channels, S, S) -> feature maps (B, n_features, h, w)."""

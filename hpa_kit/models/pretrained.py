@@ -97,12 +97,16 @@ def _of_three(shape: torch.Size) -> torch.Size:
 
 
 def _fit_keys(found: State, network: nn.Module) -> State:
-    """Drop the classifier; rename where the file is another project's and timm knows how."""
-    wanted = network.state_dict().keys()
+    """Drop the classifier; have timm rename what another project wrote, and fit what is of another size."""
+    wanted = network.state_dict()
     heads = tuple(f"{head}." for head in _names(network, "classifier"))
     fitted = {key: value for key, value in found.items() if key in wanted or not key.startswith(heads)}
     rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-    if fitted.keys() == wanted or rename is None:
+    stems = {f"{stem}.weight" for stem in _names(network, "first_conv")}  # of other channels: fitted next
+    if rename is None or (
+        fitted.keys() == wanted.keys()
+        and all(fitted[key].shape == wanted[key].shape for key in wanted if key not in stems)
+    ):
         return fitted
     try:
         renamed = rename(dict(found), network)

@@ -1,6 +1,7 @@
 """The segmentation network of stage 2: fields -> one map per class, and one of what is no cell."""
 
 import math
+from functools import lru_cache, partial
 from typing import Any
 
 import timm
@@ -14,6 +15,7 @@ from hpa_kit.errors import InputError
 from hpa_kit.models.backbones import check_name
 from hpa_kit.models.contrast import Contrast, ContrastNorm
 from hpa_kit.models.pretrained import Weights, load_backbone_weights
+from hpa_kit.models.sides import Sides, reason_of
 
 # The location classes, and last the pixels that are in no cell.
 N_CHANNELS = N_CLASSES + 1
@@ -47,10 +49,14 @@ class SegmentationNet(nn.Module):
         stride_by: how strides 8 and 16 are had, as for a :class:`~hpa_kit.models.backbones.Backbone`, so that
             the encoder can be the backbone of a classifier and start with its weights: ``cut``, ``dilate`` or
             ``both``.
+        size: side of the fields that it learns from, which an encoder of one side is made for; None for any.
+
+    Attributes:
+        sides: which sides of fields it takes.
 
     Raises:
         InputError: segmentation_models_pytorch is not installed, the encoder is unknown, gives no maps that
-            a U-Net can use or not with that stride, or the weights do not fit.
+            a U-Net can use, or not with that stride or of that size, or the weights do not fit.
     """
 
     def __init__(
@@ -62,16 +68,18 @@ class SegmentationNet(nn.Module):
         n_classes: int = N_CHANNELS,
         stride: int = 32,
         stride_by: StrideBy = "cut",
+        size: int | None = None,
     ) -> None:
         super().__init__()
         self.input = ContrastNorm(in_channels, contrast)
         self.n_classes = n_classes
         name = _full_name(encoder)
-        self.network = _build(name, in_channels, n_classes, _shape_options(encoder, stride, stride_by))
+        shape = _shape_options(encoder, stride, stride_by)
+        options, self.sides = _plan(name, in_channels, n_classes, tuple(shape.items()), size)
+        self.network = _library().Unet(**options)
         _start_unlikely(self.network)
         if pretrained is not None:
             _load_encoder(self.network.get_submodule("encoder"), name, in_channels, pretrained)
-        _check_maps(self.network, encoder, in_channels, n_classes)
 
     @property
     def in_channels(self) -> int:
@@ -79,17 +87,14 @@ class SegmentationNet(nn.Module):
         return self.input.in_channels
 
     def forward(self, fields: Tensor) -> Tensor:
-        """Fields, uint8 or float 0–255 (B, 4 or in_channels, H, W) -> logits (B, n_classes, H, W)."""
-        x = self.input(fields)
-        height, width = x.shape[-2:]
-        top, left = -height % _STEP // 2, -width % _STEP // 2
-        padding = (left, -width % _STEP - left, top, -height % _STEP - top)
-        if any(padding):
-            # The border's pixels over again: zeros would look like a field's mean, and reflecting cannot
-            # pad small fields.
-            x = functional.pad(x, padding, mode="replicate")
-        logits: Tensor = self.network(x)
-        return logits[..., top : top + height, left : left + width]
+        """Fields, uint8 or float 0–255 (B, 4 or in_channels, H, W) -> logits (B, n_classes, H, W).
+
+        Raises:
+            InputError: the encoder cannot look at fields of this size.
+        """
+        for side in set(fields.shape[-2:]):
+            self.sides.check(side)
+        return _framed(self.network, self.input(fields))
 
     def forward_maps(self, fields: Tensor) -> Tensor:
         """Fields (B, 4 or in_channels, H, W) -> logits of the location classes only (B, 19, H, W)."""
@@ -131,28 +136,61 @@ def _shape_options(encoder: str, stride: int, stride_by: StrideBy) -> dict[str, 
     return {"encoder_depth": depth, "decoder_channels": _DECODER[-depth:], **dilated}
 
 
-def _build(name: str, in_channels: int, n_classes: int, shape: dict[str, Any]) -> nn.Module:
-    """The U-Net with random weights, never any connection."""
-    reason = ""
-    for options in _size_options(name):
+@lru_cache(maxsize=64)
+def _plan(
+    name: str, in_channels: int, n_classes: int, shape: tuple[tuple[str, Any], ...], size: int | None
+) -> tuple[dict[str, Any], Sides]:
+    """The library's options for a U-Net, and the sides of fields that it takes with them.
+
+    Raises:
+        InputError: it cannot be had with that encoder, or not for fields of that size.
+    """
+    plain = name.removeprefix(_TIMM)
+    common = {"encoder_name": name, "encoder_weights": None, "in_channels": in_channels, "classes": n_classes}
+    fault, refusing = "", None
+    for encoder in _encoder_options(name, size):
+        options = {**common, **dict(shape), **encoder}
         try:
-            network: nn.Module = _library().Unet(
-                encoder_name=name,
-                encoder_weights=None,
-                in_channels=in_channels,
-                classes=n_classes,
-                **shape,
-                **options,
+            sides = Sides(
+                plain, partial(_FramedUnet, options), in_channels, 1, encoder.get("img_size", 2 * _STEP)
             )
-            return network
-        except TypeError as error:
-            reason = str(error)
-        except (AttributeError, AssertionError, KeyError, NotImplementedError, RuntimeError, ValueError) as e:
-            reason = str(e) or type(e).__name__
-            break
-    raise InputError(
-        f"backbone: {name.removeprefix(_TIMM)} cannot be the encoder of a U-Net: {' '.join(reason.split())}"
-    )
+        except InputError:
+            raise
+        except Exception as error:  # of every kind
+            fault = reason_of(error)
+            continue
+        if sides.n_features and (size is None or sides.takes(size)):
+            return options, sides
+        if sides.n_features:
+            refusing = sides
+        fault = sides.fault(sides.built_for)
+    if refusing is not None and size is not None:
+        refusing.check(size)
+    raise InputError(f"backbone: {plain} cannot be the encoder of a U-Net: {fault}")
+
+
+class _FramedUnet(nn.Module):
+    """A U-Net as :class:`SegmentationNet` runs it."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.network: nn.Module = _library().Unet(**options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _framed(self.network, x)
+
+
+def _framed(network: nn.Module, x: Tensor) -> Tensor:
+    """Run a U-Net on normalised fields (B, C, H, W), padded to what can be halved often enough."""
+    height, width = x.shape[-2:]
+    top, left = -height % _STEP // 2, -width % _STEP // 2
+    padding = (left, -width % _STEP - left, top, -height % _STEP - top)
+    if any(padding):
+        # The border's pixels over again: zeros would look like a field's mean, and reflecting cannot pad
+        # small fields.
+        x = functional.pad(x, padding, mode="replicate")
+    logits: Tensor = network(x)
+    return logits[..., top : top + height, left : left + width]
 
 
 def _start_unlikely(network: nn.Module) -> None:
@@ -161,13 +199,14 @@ def _start_unlikely(network: nn.Module) -> None:
         head.bias[:N_CLASSES] = math.log(_SHOWN / (1 - _SHOWN))
 
 
-def _size_options(name: str) -> list[dict[str, Any]]:
+def _encoder_options(name: str, size: int | None) -> list[dict[str, Any]]:
     """Transformers made for one input size are told to take others, each family by its own option."""
     plain = name.removeprefix(_TIMM).partition(".")[0]
     config = timm.get_pretrained_cfg(plain, allow_unregistered=True) if name.startswith(_TIMM) else None
-    if config is not None and config.fixed_input_size:
-        return [{"strict_img_size": False}, {"dynamic_img_size": True}, {}]
-    return [{}]
+    if config is None or not config.fixed_input_size:
+        return [{}]
+    made_for = [] if size is None else [{"img_size": -(-size // _STEP) * _STEP}]
+    return [{"strict_img_size": False}, {"dynamic_img_size": True}, {}, *made_for]
 
 
 def _load_encoder(encoder: nn.Module, name: str, in_channels: int, pretrained: Weights) -> None:
@@ -191,19 +230,3 @@ def _load_encoder(encoder: nn.Module, name: str, in_channels: int, pretrained: W
     if lacking:
         raise InputError(f"pretrained: {pretrained} lacks weights of the encoder: {', '.join(lacking)}")
     encoder.load_state_dict({key: value for key, value in found.items() if value is not None})
-
-
-def _check_maps(network: nn.Module, encoder: str, in_channels: int, n_classes: int) -> None:
-    """Run zeros through it, so that an encoder that a U-Net cannot use is found now."""
-    side = 2 * _STEP
-    network.eval()
-    try:
-        with torch.no_grad():
-            shape = tuple(network(torch.zeros(1, in_channels, side, side)).shape)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(
-            f"backbone: {encoder} cannot be the encoder of a U-Net: {' '.join(str(error).split())}"
-        ) from None
-    network.train()
-    if shape != (1, n_classes, side, side):
-        raise InputError(f"backbone: {encoder} gives maps {shape} for a {side}² field; expected its size")

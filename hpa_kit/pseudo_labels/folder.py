@@ -125,6 +125,7 @@ class PseudoLabelFolder:
 
     def _write_part(self, ordered: list[DoneField]) -> None:
         part = self._part(self.shard)
+        (part / FIELDS).unlink(missing_ok=True)  # of a share before
         with (
             atomic_path(part / SCORES) as temporary,
             temporary.open("w", encoding="utf-8", newline="") as file,
@@ -149,14 +150,15 @@ class PseudoLabelFolder:
             return
         parts = [self._part(shard) for shard in range(self.shards)]
         fields = [line for part in parts for line in _rows(part / FIELDS)]
-        (self.root / MADE_FROM).unlink(missing_ok=True)  # of the table before
+        (self.root / FIELDS).unlink(missing_ok=True)  # of a table before, which is whole no longer
         with atomic_path(self.root / SCORES) as temporary, temporary.open("wb") as file:
             file.write(SCORES_HEADER.encode("utf-8"))
             for part in parts:
                 with (part / SCORES).open("rb") as source:
                     shutil.copyfileobj(source, file)
-        atomic_text(self.root / FIELDS, _csv_text([COLUMNS, *fields]))
         self._say_made_from(self.root)
+        # Written last: it says that the table is whole.
+        atomic_text(self.root / FIELDS, _csv_text([COLUMNS, *fields]))
 
     def _forget_parts(self) -> None:
         if self.is_whole():

@@ -120,8 +120,9 @@ def _comparable(truth: Path, submission: Path, scratch: Path) -> Path:
     sizes = ["ImageWidth", "ImageHeight"]
     table = read_submission(submission)
     known = read_submission(truth).set_index("ID")[sizes].reindex(table["ID"]).to_numpy(dtype=float)
-    other = np.isfinite(known).all(axis=1) & (known != table[sizes].to_numpy()).any(axis=1)
-    if not other.any():
+    there = np.isfinite(known).all(axis=1)
+    other = there & (known != table[sizes].to_numpy()).any(axis=1)
+    if not other.any() or other.sum() == there.sum():  # where all are, the truth is of something else
         return submission
     log.warning(
         f"report: {int(other.sum())} of {len(table)} rows of {submission}, such as ID "

@@ -1,6 +1,7 @@
 """Features of fields: what a trained network's pooled feature maps are, over several views."""
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ from hpa_kit.resume import stamps_of_folders
 from hpa_kit.timing import Forecast
 from hpa_kit.training.features_file import Features, read_features, write_features
 from hpa_kit.training.member import Member, load_member
+
+log = logging.getLogger(__name__)
 
 _FIELDS_PER_PART = 512
 
@@ -77,16 +80,29 @@ def _make_features(settings: FeaturesSettings) -> None:
 
 
 def views_of(settings: FeaturesSettings, member: Member) -> FeatureViews:
-    """The views that settings ask for; sides are multiples of the stride, which every network takes."""
+    """The views that settings ask for; sides are multiples of the stride, or the nearest that are taken.
+
+    Scales at which it would look at a side again are left out.
+    """
     size, stride = member.settings.size, member.settings.stride
     one = settings.views == "one" or (settings.views == "auto" and member.settings.round > 0)
     if one:
         return FeatureViews((size,), flips=False)
-    steps = [max(1, round(size * scale / stride)) for scale in settings.scales]
-    sides = [
-        size if scale == 1 else step * stride for scale, step in zip(settings.scales, steps, strict=True)
+    wanted = [
+        size if scale == 1 else max(1, round(size * scale / stride)) * stride for scale in settings.scales
     ]
+    sides = [member.model.sides.nearest(side) for side in wanted]
+    if sides != wanted:
+        sides = list(dict.fromkeys(sides))
+        log.info(
+            f"features: {member.settings.backbone} does not take fields of all of {_listed(wanted)} px; "
+            f"views of {_listed(sides)} px instead"
+        )
     return FeatureViews(tuple(sides), flips=True)
+
+
+def _listed(sides: Sequence[int]) -> str:
+    return ", ".join(map(str, sides))
 
 
 @torch.inference_mode()

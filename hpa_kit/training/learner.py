@@ -18,6 +18,7 @@ from hpa_kit.training.objectives import Losses, Objective, make_objective, no_fi
 from hpa_kit.training.processes import Processes
 from hpa_kit.training.running import Running
 from hpa_kit.training.schedule import make_optimiser, make_scheduler
+from hpa_kit.training.trial import learns_with_all_weights, refuse_what_cannot_learn
 
 # Reading the loss makes the host wait for the GPU, so the bar asks for it this seldom.
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -59,6 +60,16 @@ class Learner:
 
     # The one way through.
 
+    def try_network(self) -> None:
+        """Find out whether the network can learn as the settings say; nothing is kept.
+
+        Raises:
+            InputError: it cannot be built, or cannot learn from fields of that size or from so few at once.
+        """
+        settings = self.settings
+        alone = self.processes.fields_alone(settings.batch, self.device)
+        refuse_what_cannot_learn(settings, lambda: self.build_model(_begun(settings)), 1 if alone else 2)
+
     def build(self, fields: pd.DataFrame | None = None, fresh: bool = True) -> None:
         """Make the model and what trains it; pretrained weights are only read for a fresh run.
 
@@ -69,14 +80,16 @@ class Learner:
         settings = self.settings
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
-        begun = settings.model_copy(update={"pretrained": None, "warm_start": None})
-        self.model = self.build_model(settings if fresh else begun)
+        self.model = self.build_model(settings if fresh else _begun(settings))
         self.model = self.processes.synchronised(self.model, self.device).to(self.device)
         if self.device.type == "cuda":  # on a CPU this order of the pixels is several times slower
             self.model.to(memory_format=torch.channels_last)
         self.objective = self.build_objective(self.model, no_fields() if fields is None else fields)
         self.objective.to(self.device)
-        self._shared = self.processes.shared(self.objective)
+        some_rest = self.processes.world > 1 and not learns_with_all_weights(
+            settings, lambda: self.build_model(_begun(settings))
+        )
+        self._shared = self.processes.shared(self.objective, some_rest)
         self.optimiser = make_optimiser(self.model, settings)
         # Some of timm's optimisers look at how the gradient itself changes.
         self._second_order = bool(getattr(self.optimiser, "is_second_order", False))
@@ -156,3 +169,8 @@ class Learner:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.float16, enabled=self.amp)
+
+
+def _begun(settings: TrainSettings) -> TrainSettings:
+    """Settings of a run whose weights do not come from other files."""
+    return settings.model_copy(update={"pretrained": None, "warm_start": None})

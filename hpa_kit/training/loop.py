@@ -11,7 +11,7 @@ from torch import nn
 
 from hpa_kit.config import TrainSettings
 from hpa_kit.progress import Bar, progress_bar
-from hpa_kit.training.checkpoint import BEST, LAST, write_checkpoint
+from hpa_kit.training.checkpoint import BEST, LAST, Checkpoint, write_checkpoint
 from hpa_kit.training.clock import Clock, Verdict, Work
 from hpa_kit.training.contents import contents_of, refuse_other_contents
 from hpa_kit.training.data import TrainingData, load_training_data
@@ -100,7 +100,7 @@ class Trainer(Learner):
 
     def _fit(self) -> None:
         settings, first = self.settings, self.processes.first
-        checkpoint = self.processes.first_alone(lambda: (open_run if first else find_checkpoint)(settings))
+        checkpoint = self.processes.first_alone(self._open if first else lambda: find_checkpoint(settings))
         self.contents = contents_of(settings)
         if checkpoint is not None:
             refuse_other_contents(checkpoint.state.get("contents", {}), self.contents, settings)
@@ -125,6 +125,12 @@ class Trainer(Learner):
         finally:
             if events is not None:
                 events.close()
+
+    def _open(self) -> Checkpoint | None:
+        """What to go on from; a run that starts is refused before its folder is made."""
+        if not (self.settings.out / LAST).exists() and self.settings.resume_from is None:
+            self.try_network()
+        return open_run(self.settings)
 
     def after_update(self) -> bool:
         """Keep a checkpoint where it is time to; whether the next step still fits."""

@@ -85,7 +85,8 @@ def build_network(settings: TrainSettings, n_subcategories: int | None = None) -
             many as the table of the settings has.
 
     Raises:
-        InputError: the backbone is unknown, or weights to start with are missing or do not fit.
+        InputError: the backbone is unknown or cannot look at fields of that size, or weights to start with
+            are missing or do not fit.
     """
     # A warm start brings the backbone's weights, so pretrained ones would be read for nothing.
     pretrained = None if settings.warm_start is not None else settings.pretrained
@@ -100,6 +101,7 @@ def build_network(settings: TrainSettings, n_subcategories: int | None = None) -
             contrast=settings.contrast,
             stride=settings.stride,
             stride_by=settings.stride_by,
+            size=settings.size,
         )
     else:
         options: dict[str, Any] = {
@@ -109,6 +111,7 @@ def build_network(settings: TrainSettings, n_subcategories: int | None = None) -
             "pretrained": pretrained,
             "drop_rate": settings.drop_rate,
             "contrast": settings.contrast,
+            "size": settings.size,
         }
         if settings.network == "arcface":
             centres, scale = settings.arcface_centres, settings.arcface_scale

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import timm
 import torch
 from timm.layers import convert_sync_batchnorm
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hpa_kit.config import TrainSettings
@@ -28,6 +28,7 @@ T = TypeVar("T")
 # Others wait while the first process reads all fields or validates, which can take hours. A process that died
 # is noticed at once all the same: its connections close, and torchrun ends the others.
 _PATIENCE = timedelta(days=1)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ADDRESS = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -123,16 +124,31 @@ class Processes(NamedTuple):
         """The network with batch norms that see the whole batch, on GPUs; torch has none for CPUs.
 
         So a run on two GPUs is the run on one with the same batch. On CPUs each process normalises its share
-        by itself, and the running statistics are those of the first.
+        by itself, and the running statistics are those of the first; a single value, which has no spread of
+        its own, is normalised by these.
         """
-        if self.world == 1 or device.type != "cuda":
+        if self.world == 1:
+            return model
+        if device.type != "cuda":
+            for module in model.modules():
+                if isinstance(module, _BATCH_NORMS):
+                    spared = _SparedSingleValue()
+                    module.register_forward_pre_hook(spared.before)
+                    module.register_forward_hook(spared.after)
             return model
         converted: nn.Module = convert_sync_batchnorm(model)
         return converted
 
-    def shared(self, objective: nn.Module) -> nn.Module:
-        """The objective with gradients that are averaged over the processes."""
-        return objective if self.world == 1 else DistributedDataParallel(objective)
+    def fields_alone(self, batch: int | None, device: torch.device) -> bool:
+        """Whether no process ever sees two fields at once, in batches of that many; None is many."""
+        synchronised = self.world > 1 and device.type == "cuda"
+        return batch is not None and batch <= self.world and not synchronised
+
+    def shared(self, objective: nn.Module, some_rest: bool = False) -> nn.Module:
+        """The objective with gradients that are averaged over the processes; some weights may have none."""
+        if self.world == 1:
+            return objective
+        return DistributedDataParallel(objective, find_unused_parameters=some_rest)
 
     def alone(self, objective: nn.Module, wanted: bool) -> AbstractContextManager[None]:
         """A block in which gradients are only gathered here, as an update still waits for further batches."""
@@ -203,6 +219,20 @@ def say_idle_gpus(settings: TrainSettings) -> None:
             f"train: one of {found} GPUs is used; all are by "
             f"{path}{torchrun} --nproc-per-node {found} -m hpa_kit.cli train ..."
         )
+
+
+class _SparedSingleValue:
+    """Has a batch norm take its running statistics where it would see a single value per channel."""
+
+    def __init__(self) -> None:
+        self.learns = False
+
+    def before(self, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.learns = norm.training
+        norm.training = norm.training and inputs[0].numel() > inputs[0].shape[1]
+
+    def after(self, norm: nn.Module, *_: Any) -> None:
+        norm.training = self.learns
 
 
 def _number(name: str, default: int) -> int:

@@ -162,6 +162,18 @@ def test_fields_of_an_older_simulator_are_not_kept(tmp_path):
     assert digests(simulate(settings(root))) == before
 
 
+def test_fields_drawn_with_another_opencv_or_numpy_are_drawn_again(tmp_path, monkeypatch):
+    root = simulate(settings(tmp_path / "data"))
+    before = {path: path.stat().st_mtime_ns for path in (root / "test").iterdir()}
+    simulate(settings(root))
+    assert {path: path.stat().st_mtime_ns for path in (root / "test").iterdir()} == before
+    monkeypatch.setattr("cv2.__version__", "another")
+    simulate(settings(root))
+    after = {path: path.stat().st_mtime_ns for path in (root / "test").iterdir()}
+    assert after.keys() == before.keys()
+    assert all(after[path] != before[path] for path in before)
+
+
 def test_other_settings_are_refused_and_nothing_is_lost(tmp_path):
     root = simulate(settings(tmp_path / "data"))
     before = digests(root)

@@ -1,6 +1,7 @@
 """A notebook's first cell: offline, only what is not importable, one line per package."""
 
 import importlib
+import logging
 import subprocess
 import sys
 import zipfile
@@ -124,3 +125,13 @@ def test_a_wheel_that_unpacks_to_more_than_any_is_left_out(tmp_path, monkeypatch
     (line,) = install_wheels(tmp_path / "wheels", target=tmp_path / "site")
     assert "expected 10000 at most" in line
     assert not (tmp_path / "site").exists()
+
+
+def test_from_then_on_a_notebook_shows_messages_though_its_logging_was_configured(capsys, monkeypatch):
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [logging.NullHandler()])
+    monkeypatch.setattr(root, "level", logging.WARNING)
+    bootstrap()
+    capsys.readouterr()
+    logging.getLogger("hpa_kit.training.loop").info("train: expect 3 min")
+    assert capsys.readouterr().out == "train: expect 3 min\n"

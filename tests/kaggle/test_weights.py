@@ -133,6 +133,21 @@ def test_what_kaggle_would_refuse_is_refused_before_anything_is_written(runs, tm
     assert not (tmp_path / "out").exists()
 
 
+def test_a_member_that_cannot_look_at_its_fields_is_refused_before_it_is_packed(runs, tmp_path):
+    settings = load_member(runs[0]).settings
+    run = tmp_path / "vit"
+    run.mkdir()
+    made = settings.model_copy(update={"backbone": "test_vit", "stride": 16})
+    from hpa_kit.training.member import build_network
+
+    write_checkpoint(run / "best.safetensors", made, {"model": build_network(made).state_dict(), "epoch": 1})
+    member = MemberSettings(checkpoint=run, size=100)
+    write_ensemble(EnsembleSettings(members=(member,)), tmp_path / "e.yaml")
+    with pytest.raises(InputError, match="100 x 100; the nearest sides that it takes: 96 and 112"):
+        weights_dataset([tmp_path / "e.yaml"], tmp_path / "out", "jane-doe")
+    assert not list(tmp_path.glob("out/*.safetensors"))
+
+
 def test_a_run_without_a_checkpoint_is_one_line(tmp_path, capsys):
     (tmp_path / "run").mkdir()
     command = ["kaggle", "weights", str(tmp_path / "run"), str(tmp_path / "out"), "--owner", "jane-doe"]

@@ -1,8 +1,13 @@
 """One thread, which is quickest for tiny networks, and no network."""
 
 import socket
+import sys
+from pathlib import Path
 
 import pytest
+
+# Lets tests import what stands beside them.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True)

@@ -97,3 +97,17 @@ def test_a_share_made_from_something_else_is_not_put_together_with_the_others(ma
     assert not (make(0).root / "cell_scores.csv").exists()
     do(make(0, "images of today"))
     assert scores(make(0)) == ["a", "b", "c"]
+
+
+def test_a_kill_while_the_table_is_put_together_again_leaves_none_that_passes_for_whole(make, monkeypatch):
+    for shard in range(4):
+        do(make(shard, "images of yesterday"))
+    for shard in (0, 1, 2):
+        do(make(shard, "images of today"))
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copyfileobj", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            do(make(3, "images of today"))
+    assert not make(3, "images of today").is_whole()
+    make(3, "images of today").merge()
+    assert make(3, "images of today").is_whole()

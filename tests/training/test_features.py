@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +79,16 @@ def test_later_rounds_are_seen_once_unless_asked_otherwise(asked, competition, m
     torch.testing.assert_close(torch.from_numpy(found.values[3:4]), expected, atol=1e-5, rtol=1e-4)
     several = read_features(make_features(asked(member=path, views="several", scales="1,1.5,2")))
     assert several.values.shape[1] == 3 * found.values.shape[1]
+
+
+def test_sides_that_a_network_cannot_take_are_left_for_the_nearest(asked, member, caplog):
+    vit = load_member(member("vit", backbone="test_vit", stride=16, size=64))
+    settings = asked(member=Path("m"), scales="1,1.2,1.5")
+    assert features.views_of(settings, vit).sides == (64, 80, 96)
+    levit = load_member(member("levit", backbone="levit_128s", stride=32, size=64))
+    with caplog.at_level(logging.INFO):
+        assert features.views_of(settings, levit) == ((64,), True)
+    assert "levit_128s does not take fields of all of 64, 64, 96 px; views of 64 px instead" in caplog.text
 
 
 def test_batches_do_not_matter_and_angles_have_features_too(asked, member):

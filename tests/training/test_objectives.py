@@ -138,6 +138,20 @@ def test_the_difference_weighs_more_over_the_first_half_of_training():
     assert [puzzle.ramp(progress) for progress in (0, 0.125, 0.25, 0.5, 0.75, 1)] == [0, 1, 2, 4, 4, 4]
 
 
+def test_tiles_that_a_network_cannot_take_are_looked_at_at_the_nearest_side(caplog):
+    made = TrainSettings(data="d", out="o", backbone="levit_128s", size=128, puzzle="cam")
+    model, data = build_network(made).eval(), batch(2, 128)
+    with caplog.at_level("INFO"):
+        losses = make_objective(made, model, no_fields())(data, 1.0)
+    assert "levit_128s takes no tiles of 64 px; they are looked at at 128 px" in caplog.text
+    larger = torch.nn.functional.interpolate(
+        cut_tiles(model.input(data.fields), 2), size=(128, 128), mode="bilinear"
+    )
+    maps = torch.nn.functional.interpolate(model.forward_heads(larger).maps, size=(2, 2), mode="bilinear")
+    expected = focal_loss(maps.mean((2, 3)), data.targets.repeat_interleave(4, dim=0))
+    torch.testing.assert_close(losses["tiles"], expected)
+
+
 def test_the_gradient_of_a_puzzle_flows_through_tiles_and_whole():
     gradients = []
     for stopped in (None, "tiles", "whole"):

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import yaml
 
 from hpa_kit.config import SimulateSettings, Split, make_settings, read_yaml
@@ -77,8 +79,8 @@ def _earlier(marker: Path) -> dict[str, Any]:
 
 
 def _code() -> str:
-    """A mark that changes with the simulator, so that no field of an older one is kept beside new truth."""
-    digest = hashlib.sha256()
+    """A mark that changes with the simulator and what it draws with, so that no older field is kept."""
+    digest = hashlib.sha256(f"numpy {np.__version__} opencv {cv2.__version__}".encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

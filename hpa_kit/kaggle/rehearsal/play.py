@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from hpa_kit.data import DataFolder, read_sample
 from hpa_kit.errors import InputError
+from hpa_kit.files import make_folder
 from hpa_kit.kaggle.bundle import build_bundle
 from hpa_kit.kaggle.rehearsal.environment import make_environment, own_wheel, take_out_wheels
 from hpa_kit.kaggle.rehearsal.network import Offline, Played, offline, play
@@ -72,6 +73,7 @@ def rehearse(source: Path, plan: Plan | None = None) -> None:
     for name, (least, most) in LIMITS.items():
         if not least <= getattr(plan, name) <= most:
             raise InputError(f"rehearse: {name} is {getattr(plan, name)}; expected {least} to {most}")
+    make_folder(plan.out)
     say = _teller()
     plan.own.refuse_inside(plan.out / "kaggle", plan.out / "own")
     mounts, trains = plan.own.mounts(), plan.own.members is None

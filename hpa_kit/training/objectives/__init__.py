@@ -1,5 +1,8 @@
 """What networks are trained for."""
 
+import logging
+import math
+
 import pandas as pd
 import torch
 from torch import nn
@@ -12,6 +15,8 @@ from hpa_kit.training.objectives.cam import CamObjective, Pass, Subcategories, T
 from hpa_kit.training.objectives.puzzle import Puzzle
 from hpa_kit.training.objectives.segmentation import SegmentationObjective
 from hpa_kit.training.subcategory_table import read_subcategories
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "ArcFaceObjective",
@@ -60,6 +65,12 @@ def _terms(settings: TrainSettings, model: CamClassifier, fields: pd.DataFrame) 
         subcategories = Subcategories(numbers, table.k, settings.subcategory_weight)
         terms.append(subcategories)
     if settings.puzzle != "off":
+        tile = settings.size // math.isqrt(settings.puzzle_tiles)
+        if not model.sides.takes(tile):
+            log.info(
+                f"puzzle: {settings.backbone} takes no tiles of {tile} px; they are looked at at "
+                f"{model.sides.nearest(tile)} px"
+            )
         terms.append(
             Puzzle(
                 settings.puzzle_tiles,

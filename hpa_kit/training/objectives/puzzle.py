@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hpa_kit.errors import InputError
-from hpa_kit.models import focal_loss, mean_logits
+from hpa_kit.models import CamHeads, focal_loss, mean_logits
 from hpa_kit.training.objectives.base import Losses
 from hpa_kit.training.objectives.cam import Pass, Subcategories
 
@@ -19,7 +19,8 @@ _LEAST_MAXIMUM = 1e-5
 class Puzzle:
     """The losses of tiles: their own classification, and how far their maps differ from the whole field's.
 
-    Tiles are run at their own size, as the whole field was normalised, and their maps put together. Both maps
+    Tiles are run at their own size, or the nearest that the network takes, as the whole field was normalised,
+    and their maps put together. Both maps
     are cut at 0 and divided by their own maximum; the difference is the mean of its absolute values, and its
     weight rises linearly from 0 over the first half of training. Gradients flow through both.
 
@@ -56,7 +57,7 @@ class Puzzle:
 
     def __call__(self, seen: Pass) -> Losses:
         whole, targets = seen.heads, seen.batch.targets
-        parts = seen.model.forward_heads(cut_tiles(seen.normalised, self.per_side))
+        parts = self._look_at_tiles(seen)
         alpha = self.ramp(seen.progress)
         losses = {"tiles": self.tile_weight * self._classified(parts.maps, targets)}
         if self.source == "features":
@@ -74,6 +75,20 @@ class Puzzle:
             losses["subcategory_puzzle"] = alpha * difference
         return losses
 
+    def _look_at_tiles(self, seen: Pass) -> CamHeads:
+        tiles = cut_tiles(seen.normalised, self.per_side)
+        side = seen.model.sides.nearest(tiles.shape[-1])
+        if side == tiles.shape[-1]:
+            return seen.model.forward_heads(tiles)
+        heads = seen.model.forward_heads(_resized(tiles, side))
+        map_side = seen.heads.maps.shape[-1] // self.per_side
+        of_subcategories = heads.subcategory_maps
+        return CamHeads(
+            _resized(heads.features, map_side),
+            _resized(heads.maps, map_side),
+            None if of_subcategories is None else _resized(of_subcategories, map_side),
+        )
+
     def _classified(self, maps: Tensor, targets: Tensor) -> Tensor:
         return focal_loss(mean_logits(maps), targets.repeat_interleave(self.per_side**2, dim=0))
 
@@ -89,6 +104,10 @@ class Puzzle:
         if self.masked and targets is not None:
             difference = difference * targets[:, :, None, None]
         return difference.mean()
+
+
+def _resized(maps: Tensor, side: int) -> Tensor:
+    return functional.interpolate(maps, size=(side, side), mode="bilinear")
 
 
 def cut_tiles(fields: Tensor, per_side: int) -> Tensor:
