@@ -7,12 +7,11 @@ from hpa_kit.lazy import lazy
 if TYPE_CHECKING:
     from hpa_kit.cells.classical import ClassicalSegmenter
     from hpa_kit.cells.dpn_unet import DPNUnet
-    from hpa_kit.cells.label_maps import LabelMaps, write_label_maps
+    from hpa_kit.cells.label_maps import LabelMaps, label_map_ids, write_label_maps
     from hpa_kit.cells.label_step import label_cells
     from hpa_kit.cells.mask_folder import (
         MaskFolder,
         has_label_maps,
-        label_map_ids,
         read_cells,
         read_label_maps,
     )

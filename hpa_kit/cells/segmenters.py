@@ -1,18 +1,20 @@
 """Who finds the cells: segmenters by name; and fields with their label maps, kept ones or found."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
-from hpa_kit.cells.classical import ClassicalSegmenter
+import numpy as np
+from numpy.typing import NDArray
+
 from hpa_kit.cells.label_maps import LabelMaps
-from hpa_kit.cells.mask_folder import MaskFolder
-from hpa_kit.cells.one_or_many import Field, Pair
+from hpa_kit.cells.regions import LabelMap
 from hpa_kit.config import nearest
 from hpa_kit.data import CHANNELS, read_field
 from hpa_kit.devices import pick_device
@@ -20,7 +22,13 @@ from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, attempt, run_ahead
 from hpa_kit.timing import Stopwatch
 
+if TYPE_CHECKING:
+    from hpa_kit.cells.mask_folder import MaskFolder
+
 log = logging.getLogger(__name__)
+
+Field = NDArray[np.uint8]
+Pair = tuple[LabelMap, LabelMap]
 
 # Fields that need no segmenter and wait behind one that does: memory against full batches.
 MAX_PASSING = 8
@@ -45,6 +53,34 @@ class Segmenter(Protocol):
     def __call__(self, fields: Sequence[Field]) -> list[Pair]: ...
     def stream(self, fields: Iterable[Field]) -> Iterator[Pair]:
         """Pairs for any number of fields of any sizes, in their order, a few in memory at a time."""
+
+
+class OneOrMany(ABC):
+    """A segmenter that is called with a field or a list of fields and works through its own ``stream``."""
+
+    @abstractmethod
+    def stream(self, fields: Iterable[Field]) -> Iterator[Pair]:
+        """Pairs of label maps for any number of fields of any sizes, in their order, a few at a time."""
+
+    @overload
+    def __call__(self, fields: Field) -> Pair: ...
+    @overload
+    def __call__(self, fields: Sequence[Field]) -> list[Pair]: ...
+    def __call__(self, fields: Field | Sequence[Field]) -> Pair | list[Pair]:
+        """One field uint8 (4, H, W) -> nuclei and cells, int32 (H, W); several -> a list of pairs."""
+        if isinstance(fields, np.ndarray) and fields.ndim == 3:
+            (pair,) = self.stream([fields])
+            return pair
+        return list(self.stream(fields))
+
+
+def check_field(field: Field) -> None:
+    """Raise InputError unless ``field`` is uint8 (4, H, W)."""
+    if not isinstance(field, np.ndarray) or field.ndim != 3 or field.shape[0] != 4 or field.dtype != np.uint8:
+        found = f"{field.dtype} {field.shape}" if isinstance(field, np.ndarray) else type(field).__name__
+        raise InputError(
+            f"segmenter: expected a field, uint8 (4, H, W), red green blue yellow; found {found}"
+        )
 
 
 def segmenter_for(name: str, weights: str | Path | None) -> str:
@@ -92,6 +128,8 @@ def segmenter(
 
 
 def _classical(wanted: _Wanted) -> Segmenter:
+    from hpa_kit.cells.classical import ClassicalSegmenter
+
     return ClassicalSegmenter(workers=wanted.workers)
 
 
@@ -172,20 +210,26 @@ def load_or_segment(
     Raises:
         InputError: ``masks`` is no folder, or one of other files.
     """
-    folder = None if masks is None else MaskFolder(masks)
-    if folder is not None:
-        folder.check()
+    folder = None if masks is None else _checked(masks)
     timed = Stopwatch() if watch is None else watch
     return timed.watch(
         "reading", _load_or_segment(ids, Path(images), segmenter, folder, max(1, workers), needed, timed)
     )
 
 
+def _checked(masks: str | Path) -> "MaskFolder":
+    from hpa_kit.cells.mask_folder import MaskFolder
+
+    folder = MaskFolder(masks)
+    folder.check()
+    return folder
+
+
 def _load_or_segment(
     ids: Iterable[str],
     images: Path,
     segmenter: Segmenter,
-    masks: MaskFolder | None,
+    masks: "MaskFolder | None",
     workers: int,
     needed: int,
     watch: Stopwatch,
@@ -207,7 +251,7 @@ def _load_or_segment(
             masks.report()
 
 
-def _read(images: Path, masks: MaskFolder | None, id: str, needed: int) -> _Read:
+def _read(images: Path, masks: "MaskFolder | None", id: str, needed: int) -> _Read:
     field = read_field(images, id, needed=needed)
     if masks is None:
         return _Read(field, None)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hpa_kit.cells import FieldCells, write_label_maps
-from hpa_kit.cells.geometry import CellGeometry, cell_geometry
+from hpa_kit.cells.regions import CellGeometry, cell_geometry
 from hpa_kit.config import PredictSettings
 from hpa_kit.data import CLASS_COLUMNS, DataFolder, find_fields
 from hpa_kit.errors import InputError

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpa_kit.cells.geometry import cell_geometry
+from hpa_kit.cells.regions import cell_geometry
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.errors import InputError
 from hpa_kit.scoring.pixel_runs import all_finite

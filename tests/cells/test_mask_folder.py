@@ -20,7 +20,7 @@ from hpa_kit.cells import (
     read_label_maps,
     write_label_maps,
 )
-from hpa_kit.cells.mask_folder import NAMES
+from hpa_kit.cells.label_maps import NAMES
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure
 

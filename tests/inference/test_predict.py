@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from hpa_kit.cells import read_label_maps
-from hpa_kit.cells.geometry import cell_geometry
+from hpa_kit.cells.regions import cell_geometry
 from hpa_kit.classes import CLASSES
 from hpa_kit.cli import main
 from hpa_kit.config import PredictSettings, make_settings, write_ensemble
