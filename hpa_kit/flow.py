@@ -6,9 +6,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
-from queue import Empty, Full, Queue
+from queue import Empty, SimpleQueue
 from typing import Generic, NamedTuple, TypeVar
 
 from hpa_kit.errors import InputError
@@ -87,61 +87,78 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 class Background(Generic[T]):
-    """Items of an iterator that a thread of its own pulls, at most ``most`` ahead.
+    """Items of iterators as they come, each iterator pulled by a thread of its own.
 
     An iterator that works between its items goes on working while the caller does something else.
 
     Args:
-        items: pulled, and closed, in the thread only.
-        most: items kept ready.
+        sources: iterators; each is pulled, and closed, in its thread only.
+        ahead: items of each that are worked on, or wait, before they are asked for.
     """
 
-    def __init__(self, items: Iterator[T], most: int = 1) -> None:
-        self._items = items
-        self._ready: Queue[tuple[T] | BaseException | None] = Queue(most)
+    def __init__(self, *sources: Iterator[T], ahead: int = 1) -> None:
+        self._found: SimpleQueue[tuple[int, tuple[T] | BaseException | None]] = SimpleQueue()
+        self._may_pull = [threading.Semaphore(ahead) for _ in sources]
         self._unwanted = threading.Event()
-        self._thread = threading.Thread(target=self._pull, name="background", daemon=True)
-        self._thread.start()
+        self._ended = 0
+        self._fault: BaseException | None = None
+        self._threads = [
+            threading.Thread(target=self._pull, args=(place, items), name="background", daemon=True)
+            for place, items in enumerate(sources)
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    def get(self, seconds: float) -> T | None:
-        """The next item, or None where there are no more.
+    def get(self, seconds: float | None = None) -> T | None:
+        """The next item of any source, or None where there are no more.
+
+        Args:
+            seconds: to wait; None waits as long as it takes.
 
         Raises:
             TimeoutError: there is none after so many seconds; ask again.
-            Exception: what the iterator raised.
+            Exception: what an iterator raised; whoever asks again gets the same answer.
         """
-        try:
-            found = self._ready.get(timeout=max(0.0, seconds))
-        except Empty:
-            raise TimeoutError from None
-        if isinstance(found, tuple):
-            return found[0]
-        self._put(found)  # whoever asks again gets the same answer
-        if found is None:
-            return None
-        raise found
+        while self._fault is None and self._ended < len(self._threads):
+            try:
+                place, found = self._found.get(timeout=None if seconds is None else max(0.0, seconds))
+            except Empty:
+                raise TimeoutError from None
+            if isinstance(found, tuple):
+                self._may_pull[place].release()
+                return found[0]
+            self._ended += 1
+            self._fault = found
+        if self._fault is not None:
+            raise self._fault
+        return None
 
-    def close(self, seconds: float = 5.0) -> None:
-        """Want no more items; the thread ends after the one it is at, which is not waited for any longer."""
+    def __iter__(self) -> Iterator[T]:
+        while (item := self.get()) is not None:
+            yield item
+
+    def close(self, seconds: float | None = 5.0) -> None:
+        """Want no more items; threads end after the item they are at.
+
+        Args:
+            seconds: to wait for each thread; None waits as long as it takes.
+        """
         self._unwanted.set()
-        self._thread.join(seconds)
+        for permit in self._may_pull:
+            permit.release()
+        for thread in self._threads:
+            thread.join(seconds)
 
-    def _pull(self) -> None:
+    def _pull(self, place: int, items: Iterator[T]) -> None:
         end: BaseException | None = None
         try:
-            for item in self._items:
-                self._put((item,))
-                if self._unwanted.is_set():
-                    break
+            while self._may_pull[place].acquire() and not self._unwanted.is_set():
+                self._found.put((place, (next(items),)))
+        except StopIteration:
+            pass
         except BaseException as error:  # the caller's to handle, in its own thread
             end = error
         finally:
-            if close := getattr(self._items, "close", None):
+            if close := getattr(items, "close", None):
                 close()
-        self._put(end)
-
-    def _put(self, found: tuple[T] | BaseException | None) -> None:
-        while not self._unwanted.is_set():
-            with suppress(Full):
-                self._ready.put(found, timeout=0.05)
-                return
+            self._found.put((place, end))

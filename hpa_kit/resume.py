@@ -74,7 +74,12 @@ def field_stamps(
 
 
 def stamps_of_folders(folders: Mapping[str, Path], others: Sequence[FieldFolder] = ()) -> dict[str, str]:
-    """Fingerprint the files of fields whose images lie in several folders, {ID: folder}."""
+    """Fingerprint the files of fields whose images lie in several folders, as :func:`field_stamps`.
+
+    Args:
+        folders: {ID: folder of its images}.
+        others: as for :func:`field_stamps`.
+    """
     stamps: dict[str, str] = {}
     for images in set(folders.values()):
         stamps |= field_stamps([id for id in folders if folders[id] == images], images, others, {})

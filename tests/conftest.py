@@ -1,11 +1,16 @@
 """What all tests share: where reference data lies, and how a test that needs it skips."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+# Lets tests, and those of the rooms, import what stands beside this file.
+sys.path.insert(0, str(Path(__file__).parent))
+pytest_plugins = ("members",)
 
 # Before torch is imported, as the command line does it: threads sleep while they wait for each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -21,7 +21,7 @@ from hpa_kit.config import (
 from hpa_kit.config.scoring import FuseStep, NegativeStep
 from hpa_kit.errors import InputError
 from hpa_kit.kaggle import notebook_settings
-from hpa_kit.report.looking import look_settings
+from hpa_kit.report.predicting import look_settings
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "fifteenth.yaml"
 

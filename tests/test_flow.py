@@ -29,14 +29,14 @@ def test_a_background_works_while_nobody_asks_and_no_further_ahead_than_it_may(p
                 fourth.set()
             yield k
 
-    background = Background(items(), most=2)
+    background = Background(items(), ahead=3)
     asked.append(1)
     assert background.get(patience) == 1
     assert fourth.wait(patience)
     for expected in range(2, 9):
         asked.append(expected)
         assert background.get(patience) == expected
-    assert max(ahead) <= 3  # two ready, one in hand
+    assert max(ahead) <= 3
     assert background.get(patience) is None
 
 
@@ -64,6 +64,52 @@ def test_waiting_for_an_item_has_an_end(patience) -> None:
         background.get(0.01)
     release.set()
     assert background.get(patience) == 1
+
+
+def test_an_item_that_nobody_has_taken_keeps_the_next_from_being_begun(patience) -> None:
+    begun = []
+
+    def items():
+        for k in range(1, 4):
+            begun.append(k)
+            yield k
+
+    background = Background(items())
+    for expected in (1, 2, 3):
+        assert background.get(patience) == expected
+        assert max(begun) <= expected + 1
+    assert background.get(patience) is None
+
+
+def test_several_iterators_work_side_by_side_and_none_waits_for_another(patience) -> None:
+    release = threading.Event()
+
+    def waits():
+        release.wait(patience)
+        yield "late"
+
+    background = Background(waits(), iter("ab"))
+    assert [background.get(patience) for _ in range(2)] == ["a", "b"]
+    release.set()
+    assert list(background) == ["late"]
+
+
+def test_what_one_iterator_raises_is_told_while_another_works(patience) -> None:
+    release = threading.Event()
+
+    def waits():
+        release.wait(patience)
+        yield 1
+
+    def raises():
+        raise ValueError("by hand")
+        yield 1
+
+    background = Background(waits(), raises())
+    with pytest.raises(ValueError, match="by hand"):
+        background.get(patience)
+    release.set()
+    background.close(patience)
 
 
 def test_closing_closes_the_iterator_in_its_thread(patience) -> None:

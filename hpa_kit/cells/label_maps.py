@@ -1,6 +1,7 @@
 """Label maps as the files that this kit writes, ``ID.npz``."""
 
 import json
+import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,12 @@ from hpa_kit.npz import read_npz
 
 FORMAT = "hpa_kit label maps"
 VERSION = 1
+
+# What a field's file may be called after its ID: as this kit and most do, by cellpose, by others. Where there
+# are several the first counts, and of one name the first ending.
+NAMES = ("", "_cp_masks", "_masks", "_mask", "_cellmask")
+ENDINGS = (".npz", ".png", ".npy", ".tif", ".tiff")
+EXPECTED_NAMES = "expected ID.npz, .png, .npy or .tif, or cellpose's ID_cp_masks.png"
 
 _MOST_INFO = 2**20  # bytes of what a file says of itself
 
@@ -123,6 +130,12 @@ def is_label_maps(path: str | Path) -> bool:
     except InputError:
         return False
     return True
+
+
+def label_map_ids(name: str) -> list[str]:
+    """The IDs that a file of this name may hold the label map of, whatever its ending."""
+    stem = os.path.splitext(name)[0]  # noqa: PTH122 - a Path for each of many files is slow
+    return [stem.removesuffix(end) for end in NAMES if stem.endswith(end)]
 
 
 def _compact(labels: NDArray[Any]) -> NDArray[Any]:

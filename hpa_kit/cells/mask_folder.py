@@ -13,18 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpa_kit.cells.classical import ClassicalSegmenter
-from hpa_kit.cells.label_maps import LabelMaps
+from hpa_kit.cells.label_maps import ENDINGS, EXPECTED_NAMES, NAMES, LabelMaps, label_map_ids
 from hpa_kit.cells.mask_files import EXPECTED, MaskFile, read_mask_file
 from hpa_kit.cells.regions import LabelMap
 from hpa_kit.errors import InputError
 
 log = logging.getLogger(__name__)
-
-# What a field's file may be called after its ID: as this kit and most do, by cellpose, by others. Where there
-# are several the first counts, and of one name the first ending.
-NAMES = ("", "_cp_masks", "_masks", "_mask", "_cellmask")
-ENDINGS = (".npz", ".png", ".npy", ".tif", ".tiff")
-EXPECTED_NAMES = "expected ID.npz, .png, .npy or .tif, or cellpose's ID_cp_masks.png"
 
 _NONE = (len(NAMES), len(ENDINGS))
 _PICKLED = "_seg.npy"  # cellpose's arrays beside its settings; reading them would run what they hold
@@ -181,12 +175,6 @@ def read_label_maps(folder: str | Path, id: str, field: NDArray[np.uint8]) -> La
 def read_cells(folder: str | Path, id: str) -> LabelMap:
     """Read the cells of one field of a folder; see :meth:`MaskFolder.read_cells`."""
     return MaskFolder(folder).read_cells(id)
-
-
-def label_map_ids(name: str) -> list[str]:
-    """The IDs that a file of this name may hold the label map of, whatever its ending."""
-    stem = os.path.splitext(name)[0]  # noqa: PTH122 - a Path for each of many files is slow
-    return [stem.removesuffix(end) for end in NAMES if stem.endswith(end)]
 
 
 def _rank(id: str, name: str) -> tuple[int, int]:

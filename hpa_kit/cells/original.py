@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from skimage.morphology import remove_small_holes, remove_small_objects
 from skimage.transform import rescale
 
-from hpa_kit.cells.classical import check_field
-from hpa_kit.cells.one_or_many import Field, OneOrMany, Pair
 from hpa_kit.cells.published import fingerprint
+from hpa_kit.cells.segmenters import Field, OneOrMany, Pair, check_field
 from hpa_kit.cells.weights import find_weights, load_published_network
 from hpa_kit.errors import InputError
 

@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hpa_kit.cells.classical import check_field
 from hpa_kit.cells.dpn_unet import STRIDE
 from hpa_kit.cells.label_step import SMALLEST_FULL_SIDE, label_cells
-from hpa_kit.cells.one_or_many import Field, OneOrMany, Pair
+from hpa_kit.cells.segmenters import Field, OneOrMany, Pair, check_field
 from hpa_kit.cells.weights import find_weights, load_published_network
 from hpa_kit.devices import is_out_of_memory
 from hpa_kit.errors import InputError

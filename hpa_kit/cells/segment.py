@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hpa_kit.cells.kept import FieldCells, kept_or_made
 from hpa_kit.cells.label_maps import VERSION, label_map_images, label_map_info, write_label_maps
 from hpa_kit.cells.mask_folder import read_label_maps
-from hpa_kit.cells.segmenters import Segmenter, segmenter
+from hpa_kit.cells.segmenters import FieldCells, Segmenter, load_or_segment, segmenter
 from hpa_kit.config import SegmentSettings
 from hpa_kit.data import CHANNELS, DataFolder, field_size
 from hpa_kit.data.kept_fields import origins
@@ -153,7 +152,7 @@ def _make(
         ThreadPoolExecutor(workers, "write") as writing,
         progress_bar("segment", len(ids)) as bar,
     ):
-        found = kept_or_made(ids, images, finder, workers=workers, needed=settings.in_channels)
+        found = load_or_segment(ids, images, finder, workers=workers, needed=settings.in_channels)
         for id, result in run_ahead(writing, write, found, workers):
             results[id] = result
             forecast.add(1)

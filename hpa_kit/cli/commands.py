@@ -76,13 +76,13 @@ def _predict(settings: "PredictSettings") -> None:
 
 
 def _pseudo_labels(settings: "PseudoLabelSettings") -> None:
-    from hpa_kit.inference import make_pseudo_labels
+    from hpa_kit.pseudo_labels import make_pseudo_labels
 
     print(f"pseudo labels: {make_pseudo_labels(settings)}")
 
 
 def _tune(settings: "TuneSettings") -> None:
-    from hpa_kit.inference import tune
+    from hpa_kit.tuning import tune
 
     tune(settings)
     tell("ensemble", settings.out)

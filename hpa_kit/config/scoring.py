@@ -108,3 +108,8 @@ def make_step(value: Any, source: str = "steps") -> Settings:
     if not isinstance(name, str) or name not in STEPS:
         raise InputError(f"{source}: unknown step {name!r}{nearest(str(name), STEPS)}")
     return make_settings(STEPS[name], values, source=f"{source}: {name}")
+
+
+def name_of(step: Settings) -> str:
+    """A step's name."""
+    return str(step.step)  # type: ignore[attr-defined]

@@ -1,89 +1,38 @@
-"""From class maps and label maps to cell scores and a submission."""
+"""Ensembles of members, and what they say of fields as a submission or a table of cells."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hpa_kit.lazy import lazy
 
 if TYPE_CHECKING:
-    from hpa_kit.inference.arrays import resized
-    from hpa_kit.inference.cell_table import predict
+    from hpa_kit.cells import resized
     from hpa_kit.inference.ensemble import Effort, Ensemble, FieldMaps
-    from hpa_kit.inference.pipeline import infer
-    from hpa_kit.inference.pseudo_labels import make_pseudo_labels
-    from hpa_kit.inference.quantiles import score_cells_quantile
-    from hpa_kit.inference.rules import (
+    from hpa_kit.inference.infer_submission import infer
+    from hpa_kit.inference.predict_cells import predict
+    from hpa_kit.inference.prediction import Prediction, PreparedField
+    from hpa_kit.inference.stream import predict_fields
+    from hpa_kit.inference.summary import summary_line
+    from hpa_kit.scoring import (
         RULES,
         FieldEvidence,
         ScoringRule,
         add_rule,
+        copy_image_scores,
         rule_of,
+        score_cells,
+        score_cells_mean_logit,
+        score_cells_quantile,
         score_field,
         scores_to_prediction,
         scoring_rule,
-    )
-    from hpa_kit.inference.scoring import (
-        copy_image_scores,
-        score_cells,
-        score_cells_mean_logit,
         settle_negative,
     )
-    from hpa_kit.inference.summary import summary_line
-    from hpa_kit.inference.tuning import Tuning, tune
 
-# Imported when first asked for: torch takes seconds, and scoring maps needs none.
-_HOME = {
-    "RULES": "rules",
-    "Tuning": "tuning",
-    "tune": "tuning",
-    "Effort": "ensemble",
-    "Ensemble": "ensemble",
-    "FieldEvidence": "rules",
-    "FieldMaps": "ensemble",
-    "ScoringRule": "rules",
-    "add_rule": "rules",
-    "copy_image_scores": "scoring",
-    "infer": "pipeline",
-    "make_pseudo_labels": "pseudo_labels",
-    "predict": "cell_table",
-    "resized": "arrays",
-    "rule_of": "rules",
-    "score_cells": "scoring",
-    "score_cells_mean_logit": "scoring",
-    "score_cells_quantile": "quantiles",
-    "score_field": "rules",
-    "scores_to_prediction": "rules",
-    "scoring_rule": "rules",
-    "settle_negative": "scoring",
-    "summary_line": "summary",
+# Rooms that stand on this one now.
+_MOVED = {
+    "Tuning": "hpa_kit.tuning",
+    "make_pseudo_labels": "hpa_kit.pseudo_labels",
+    "tune": "hpa_kit.tuning",
 }
 
-__all__ = [
-    "RULES",
-    "Effort",
-    "Ensemble",
-    "FieldEvidence",
-    "FieldMaps",
-    "ScoringRule",
-    "Tuning",
-    "add_rule",
-    "copy_image_scores",
-    "infer",
-    "make_pseudo_labels",
-    "predict",
-    "resized",
-    "rule_of",
-    "score_cells",
-    "score_cells_mean_logit",
-    "score_cells_quantile",
-    "score_field",
-    "scores_to_prediction",
-    "scoring_rule",
-    "settle_negative",
-    "summary_line",
-    "tune",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"hpa_kit.inference.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy(__name__, _MOVED)

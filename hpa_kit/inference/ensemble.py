@@ -1,7 +1,8 @@
 """What the members say of a field together, and how an ensemble does with less when time is short."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,7 +17,6 @@ from hpa_kit.config.kinds import DEFAULT_MAP_SIZE, DEFAULT_VIEWS
 from hpa_kit.data import resize_field
 from hpa_kit.devices import is_out_of_memory
 from hpa_kit.errors import InputError
-from hpa_kit.flow import Failure, attempt
 from hpa_kit.inference.views import LoadedMember, load, resized_maps
 from hpa_kit.training.checkpoint import checkpoint_file, settings_of
 
@@ -35,7 +35,7 @@ MAP_PIXEL, SCORING_PIXELS = 0.5, 256**2
 
 
 class FieldMaps(NamedTuple):
-    """What the members say of one field; see :class:`~hpa_kit.inference.rules.FieldEvidence`."""
+    """What the members say of one field; see :class:`~hpa_kit.scoring.functions.FieldEvidence`."""
 
     image_scores: NDArray[np.float32]
     class_maps: NDArray[np.float32]
@@ -163,11 +163,39 @@ class Ensemble:
         Raises:
             InputError: memory runs out with a single field.
         """
+        return self._by_steps(inputs, self._staying(self.effort))
+
+    def look_apart(
+        self, inputs: Sequence[Inputs], places: Sequence[Collection[int]]
+    ) -> list[dict[int, FieldMaps]]:
+        """Ask members each for itself, whatever its mode and weight.
+
+        Args:
+            inputs: of fields, as :meth:`inputs` gives them.
+            places: of the members that are asked about each field.
+
+        Returns:
+            {place: what this member says} of each field, in order.
+
+        Raises:
+            InputError: memory runs out with a single field.
+        """
+        found: list[dict[int, FieldMaps]] = [{} for _ in inputs]
+        for place, member in enumerate(self.members):
+            mine = [number for number, asked in enumerate(places) if place in asked]
+            whole = replace(member, settings=member.settings.model_copy(update={"mode": "both"}))
+            said = self._by_steps([inputs[number] for number in mine], [whole])
+            for number, maps in zip(mine, said, strict=True):
+                found[number][place] = maps
+        return found
+
+    def _by_steps(self, inputs: Sequence[Inputs], members: Sequence[LoadedMember]) -> list[FieldMaps]:
+        """What members say together, so many fields at a time as there is memory for."""
         found: list[FieldMaps] = []
         while len(found) < len(inputs):
             some = inputs[len(found) : len(found) + self.batch]
             try:
-                found += self._together(some)
+                found += self._together(some, members)
                 continue
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -186,29 +214,17 @@ class Ensemble:
                 torch.cuda.empty_cache()
         return found
 
-    def look_each(self, inputs: Sequence[Inputs]) -> list[FieldMaps | Failure]:
-        """As :meth:`look`; where the members fail on a batch each of its fields has another chance alone."""
-        if not inputs:
-            return []
-        seen = attempt(self.look, inputs)
-        if not isinstance(seen, Failure):
-            return list(seen)
-        if len(inputs) == 1:
-            return [seen]
-        return [found for one in inputs for found in self.look_each([one])]
-
     @torch.inference_mode()
-    def _together(self, inputs: Sequence[Inputs]) -> list[FieldMaps]:
+    def _together(self, inputs: Sequence[Inputs], members: Sequence[LoadedMember]) -> list[FieldMaps]:
         effort, count = self.effort, len(inputs)
-        staying = self._staying(effort)
-        batches = {size: self._batch([field[size] for field in inputs]) for size in {m.size for m in staying}}
+        batches = {size: self._batch([field[size] for field in inputs]) for size in {m.size for m in members}}
         side = effort.map_size
         scores = _Sum(count, N_CLASSES)
         class_maps, logit_maps = (
             _Sum(count, N_CLASSES, side * wanted, side * wanted)
             for wanted in (self.class_maps, self.logit_maps)
         )
-        for member in staying:
+        for member in members:
             seen = member.look(batches[member.size], given_up=effort.views, amp=self.amp)
             weight = member.settings.weight
             if member.settings.gives_scores:

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from hpa_kit.cells.segmenters import segmenter_for
 from hpa_kit.config import EnsembleSettings, InferSettings, MemberSettings
-from hpa_kit.inference.choices import name_of
-from hpa_kit.inference.rules import rule_of
+from hpa_kit.config.scoring import name_of
+from hpa_kit.scoring.functions import rule_of
 
 OWN = ("mode", "weight", "views", "size")  # what members can differ in
 

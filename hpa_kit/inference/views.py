@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from hpa_kit.config import MemberSettings
 from hpa_kit.errors import InputError
-from hpa_kit.inference.logits import LEAST_PROBABILITY
-from hpa_kit.inference.scoring import FLOOR_SCORE
 from hpa_kit.models import Sides
+from hpa_kit.scoring.cam_share import FLOOR_SCORE
+from hpa_kit.scoring.mean_logit import MIN_PROBABILITY
 from hpa_kit.training import load_member
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class LoadedMember:
         )
         if self.segments:
             shown = (maps > SHOWN).any(-1).any(-1).float()
-            return Seen(shown, maps, maps.logit(LEAST_PROBABILITY))
+            return Seen(shown, maps, maps.logit(MIN_PROBABILITY))
         return Seen(scores, scaled_cams(scores, maps), raw)
 
     def _view(self, batch: Tensor, flip: tuple[int, ...], amp: bool) -> _Views:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from hpa_kit.errors import InputError
-from hpa_kit.inference.seconds import read_seconds, seconds_of
+from hpa_kit.inference.growing_table import read_seconds, seconds_of
 from hpa_kit.report.experiment_log import list_runs, runs_rows
 from hpa_kit.training.log import read_scalars
 from hpa_kit.training.run_folder import EVENTS, METRICS

@@ -13,7 +13,6 @@ from torch import nn
 from hpa_kit.classes import CLASSES, NEGATIVE, parse_label
 from hpa_kit.config import InferSettings, TrainSettings
 from hpa_kit.data import DataFolder, labelled_fields, read_field, resize_field
-from hpa_kit.report.looking import Looker
 from hpa_kit.report.picture import cells_of
 from hpa_kit.report.plots import (
     Field,
@@ -25,6 +24,7 @@ from hpa_kit.report.plots import (
     tiled,
     write_picture,
 )
+from hpa_kit.report.predicting import predict_for_report
 from hpa_kit.submission.table import parse_prediction
 from hpa_kit.together import run_together
 from hpa_kit.training import Processes, processes_for, train
@@ -163,13 +163,13 @@ def first_look(settings: InferSettings, fields: int = 3, cells: int = 8, side: i
     """
     folder = DataFolder(settings.data)
     images = folder.images(settings.split)
-    looker = Looker(settings, images, lambda id, maps: None)
-    rows = looker.rows(folder.fields(settings.split).ids[:fields])
-    for id, reason in looker.failed.items():
+    ids = folder.fields(settings.split).ids[:fields]
+    predicted = predict_for_report(settings, images, ids, lambda id, maps: None, cells=True)
+    for id, reason in predicted.failed.items():
         log.warning(f"first look: ID {id} could not be used: {reason}")
     found = [
         (read_field(images, row[0], needed=3), *cells_of(parse_prediction(row[3]), row[2], row[1]))
-        for row in rows
+        for row in predicted.rows
     ]
     found = [one for one in found if len(one[2])]
     if not found:

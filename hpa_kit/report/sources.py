@@ -14,7 +14,7 @@ from hpa_kit.submission import read_submission, write_submission
 from hpa_kit.training.checkpoint import BEST, LAST
 
 if TYPE_CHECKING:
-    from hpa_kit.report.looking import KeepMaps
+    from hpa_kit.report.predicting import KeepMaps
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +70,15 @@ def find_source(settings: ReportSettings, scratch: Path, keep: "KeepMaps") -> So
         table, seconds = read_submission(source), dict[str, float]()
         ids = spread(table["ID"].tolist(), settings.fields)
         if runs and images is not None:
-            from hpa_kit.report.looking import Looker, look_settings
+            from hpa_kit.report.predicting import (  # here: members need torch
+                look_settings,
+                predict_for_report,
+            )
 
-            looker = Looker(look_settings(settings, settings.members), images, keep)
-            looker.maps(ids)
-            seconds = looker.seconds
-            _say(looker.failed)
+            chosen = look_settings(settings, settings.members)
+            predicted = predict_for_report(chosen, images, ids, keep, cells=False)
+            seconds = predicted.seconds
+            _say(predicted.failed)
         elif runs:
             log.warning("report: class maps need the fields; give --data to see them")
         kind, csv, total = "submission", source, len(table)
@@ -88,22 +91,23 @@ def find_source(settings: ReportSettings, scratch: Path, keep: "KeepMaps") -> So
             raise InputError(
                 f"report: {source} holds no {BEST} or {LAST}; to show fields, give one run or a submission"
             )
-        from hpa_kit.report.looking import Looker, look_settings
+        from hpa_kit.report.predicting import look_settings, predict_for_report
 
         all_ids = _fields_of_run(source, data, settings.split)
-        looker = Looker(look_settings(settings, [source]), images, keep)
-        rows = looker.rows(spread(all_ids, settings.fields))
-        _say(looker.failed)
+        chosen, ids = look_settings(settings, [source]), spread(all_ids, settings.fields)
+        predicted = predict_for_report(chosen, images, ids, keep, cells=True)
+        rows = predicted.rows
+        _say(predicted.failed)
         if not rows:
             raise InputError(
-                f"report: not one of {len(looker.failed)} fields of {images} could be looked at; the first: "
-                f"{next(iter(looker.failed.values()))}"
+                f"report: not one of {len(predicted.failed)} fields of {images} could be looked at; the "
+                f"first: {next(iter(predicted.failed.values()))}"
             )
         csv = scratch / "submission.csv"
         write_submission(csv, rows)
         if truth is not None:
             truth = _truth_of(truth, [row[0] for row in rows], scratch / "truth.csv")
-        kind, ids, total, seconds = "run", [row[0] for row in rows], len(rows), looker.seconds
+        kind, ids, total, seconds = "run", [row[0] for row in rows], len(rows), predicted.seconds
     if csv is not None and truth is not None:
         csv = _comparable(truth, csv, scratch)
     return Source(kind, csv, ids, total, images, _labels(data, settings.split), truth, runs, seconds)
@@ -161,7 +165,7 @@ def _is_run(folder: Path) -> bool:
 def _fields_of_run(run: Path, data: DataFolder, split: str) -> list[str]:
     """The split's fields; of the training fields those that the run has not learnt from."""
     ids = data.fields(split).ids
-    from hpa_kit.inference.unseen import learnt_from
+    from hpa_kit.training.learnt_fields import learnt_from
 
     learnt = None if split == "test" else learnt_from(run)
     if learnt is None:

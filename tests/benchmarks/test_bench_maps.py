@@ -14,9 +14,10 @@ import pytest
 
 from hpa_kit.cells import FieldCells, LabelMaps
 from hpa_kit.config import TrainSettings
-from hpa_kit.inference import RULES, Ensemble, FieldEvidence, score_field, scores_to_prediction
-from hpa_kit.inference.ensemble import Effort
-from hpa_kit.inference.prepare import at_map_scale
+from hpa_kit.inference import Ensemble
+from hpa_kit.inference.ensemble import Effort, FieldMaps
+from hpa_kit.inference.prediction import prepare
+from hpa_kit.scoring import RULES, score_field, scores_to_prediction
 from hpa_kit.submission import encode_label_map
 from hpa_kit.training.checkpoint import BEST, write_checkpoint
 from hpa_kit.training.member import build_network
@@ -71,10 +72,10 @@ def test_bench_scoring_by_the_size_of_the_maps(rule) -> None:
     field, masks = rng.integers(0, 256, (4, 2048, 2048), dtype=np.uint8), encode_label_map(maps.cells)
     took = []
     for side in SIDES:
-        small = at_map_scale(FieldCells(field, maps, made=False), side)
+        small = prepare("f", FieldCells(field, maps, made=False), side)
         planes = rng.random((19, side, side), dtype=np.float32)
         scores = rng.uniform(0.05, 1, 19).astype(np.float32)
-        seen = FieldEvidence(scores, planes, planes, **small._asdict(), n_cells=25)
+        seen = small.evidence(FieldMaps(scores, planes, planes))
         took.append(
             seconds_of(lambda seen=seen: scores_to_prediction(score_field("f", seen, RULES[rule]), masks), 10)
         )

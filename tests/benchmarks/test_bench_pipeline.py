@@ -13,20 +13,20 @@ import numpy as np
 import pytest
 import torch
 
-from hpa_kit.cells import FieldCells, LabelMaps, kept, kept_or_made, label_cells, write_label_maps
+from hpa_kit.cells import (
+    FieldCells,
+    LabelMaps,
+    label_cells,
+    load_or_segment,
+    resized,
+    segmenters,
+    write_label_maps,
+)
 from hpa_kit.cells.segmenters import segmenter
 from hpa_kit.config import InferSettings, TrainSettings
 from hpa_kit.data import CHANNELS, read_field, resize_field
-from hpa_kit.inference import (
-    RULES,
-    Ensemble,
-    FieldEvidence,
-    FieldMaps,
-    infer,
-    score_field,
-    scores_to_prediction,
-)
-from hpa_kit.inference.arrays import resized
+from hpa_kit.inference import Ensemble, FieldMaps, infer
+from hpa_kit.scoring import RULES, FieldEvidence, score_field, scores_to_prediction
 from hpa_kit.submission import encode_label_map, read_submission
 from hpa_kit.training.checkpoint import BEST, write_checkpoint
 from hpa_kit.training.member import build_network
@@ -102,7 +102,7 @@ def settings(images: Path, member: Path, out: Path, **changes) -> InferSettings:
 def decoding(images: Path, ids: list[str], workers: int) -> float:
     """Seconds to read fields and their label maps with as many threads, and nothing else."""
     begun = time.perf_counter()
-    found = kept_or_made(ids, images, segmenter("classical"), images.parent / "masks", workers)
+    found = load_or_segment(ids, images, segmenter("classical"), images.parent / "masks", workers)
     assert sum(isinstance(field, FieldCells) for _, field in found) == len(ids)
     return time.perf_counter() - begun
 
@@ -135,13 +135,13 @@ def test_a_disk_and_networks_that_both_wait_overlap(tmp_path, monkeypatch, per_f
     """As above with hardly any work for the processor: what the pipeline itself loses."""
     fields, workers, disk = 64, 2, 0.6
     images, member = write_folder(tmp_path, 256, fields), write_member(tmp_path, 64)
-    read = kept.read_field
+    read = segmenters.read_field
 
     def slow(folder, id, **options):
         time.sleep(disk)
         return read(folder, id, **options)
 
-    monkeypatch.setattr(kept, "read_field", slow)
+    monkeypatch.setattr(segmenters, "read_field", slow)
     decode = decoding(images, [f"f{k:04d}" for k in range(fields)], workers)
     networks = per_field * disk / workers * fields
     stand_in(monkeypatch, 64, networks / fields)

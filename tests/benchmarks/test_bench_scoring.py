@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.inference import score_cells
+from hpa_kit.scoring import score_cells
 
 SIDE, CELLS_A_SIDE = 512, 5
 

@@ -15,12 +15,12 @@ from hpa_kit.cells import (
     ClassicalSegmenter,
     LabelMaps,
     MaskFolder,
-    kept_or_made,
+    load_or_segment,
     read_cells,
     read_label_maps,
     write_label_maps,
 )
-from hpa_kit.cells.mask_folder import NAMES
+from hpa_kit.cells.label_maps import NAMES
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure
 
@@ -268,7 +268,7 @@ def fields(tmp_path, draw_field):
 
 def found(fields, ids=("f", "g")):
     made = {}
-    for id, result in kept_or_made(ids, fields / "images", ClassicalSegmenter(), fields / "masks"):
+    for id, result in load_or_segment(ids, fields / "images", ClassicalSegmenter(), fields / "masks"):
         assert not isinstance(result, Failure)
         made[id] = (int(result.maps.cells.max()), result.made)
     return made

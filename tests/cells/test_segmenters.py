@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from hpa_kit.cells import LabelMaps, kept, kept_or_made, segmenter, write_label_maps
-from hpa_kit.cells.kept import FieldCells
+from hpa_kit.cells import LabelMaps, load_or_segment, segmenter, segmenters, write_label_maps
+from hpa_kit.cells.segmenters import FieldCells
 from hpa_kit.data import CHANNELS
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure
@@ -75,7 +75,7 @@ def test_fields_come_in_order_kept_made_or_failed(folders, workers):
     (images / "f04_blue.png").unlink()
     (masks / "f06.npz").write_bytes(b"")
     ids = [*sorted(numbers), "gone"]
-    results = list(kept_or_made(ids, images, Windows(), masks, workers))
+    results = list(load_or_segment(ids, images, Windows(), masks, workers))
     assert [id for id, _ in results] == ids
     expected = {id: "kept" if k % 3 == 0 else "made" for k, id in enumerate(sorted(numbers))}
     assert summary(results) == expected | {"f04": "failed", "f06": "made", "gone": "failed"}
@@ -88,7 +88,7 @@ def test_fields_come_in_order_kept_made_or_failed(folders, workers):
 def test_a_field_on_which_the_segmenter_fails_costs_no_other_its_cells(folders):
     numbers = {f"f{k:02d}": BAD if k in (2, 3, 9) else 5 for k in range(14)}
     images, _ = folders(numbers)
-    found = dict(kept_or_made(list(numbers), images, Windows()))
+    found = dict(load_or_segment(list(numbers), images, Windows()))
     assert {id for id, result in found.items() if isinstance(result, Failure)} == {"f02", "f03", "f09"}
     assert "a number it cannot stand" in found["f02"].reason
     assert all((found[id].maps.cells == 5).all() for id, number in numbers.items() if number == 5)
@@ -98,7 +98,7 @@ def test_what_is_kept_is_not_segmented_again(folders):
     numbers = {f"f{k}": 5 for k in range(9)}
     images, masks = folders(numbers, with_maps=numbers)
     finder = Windows()
-    assert set(summary(kept_or_made(list(numbers), images, finder, masks)).values()) == {"kept"}
+    assert set(summary(load_or_segment(list(numbers), images, finder, masks)).values()) == {"kept"}
     assert finder.alone == finder.streamed == 0
 
 
@@ -106,7 +106,7 @@ def test_fields_go_through_the_stream_and_not_one_by_one(folders):
     numbers = {f"f{k}": 5 for k in range(9)}
     images, _ = folders(numbers)
     finder = Windows()
-    assert len(list(kept_or_made(list(numbers), images, finder))) == 9
+    assert len(list(load_or_segment(list(numbers), images, finder))) == 9
     assert (finder.streamed, finder.alone) == (9, 0)
 
 
@@ -121,8 +121,8 @@ def test_many_fields_do_not_pile_up(folders, monkeypatch, kind):
             raise InputError("no")
         return np.full((4, 6, 8), 5, np.uint8)
 
-    monkeypatch.setattr(kept, "read_field", count)
-    results = kept_or_made(["one"] * 200, images, Windows(), masks if kind == "kept" else None)
+    monkeypatch.setattr(segmenters, "read_field", count)
+    results = load_or_segment(["one"] * 200, images, Windows(), masks if kind == "kept" else None)
     first = next(results)
     assert len(read) <= 16
     expected = "failed" if kind == "unreadable" else kind
@@ -133,15 +133,15 @@ def test_many_fields_do_not_pile_up(folders, monkeypatch, kind):
 def test_a_field_that_needs_no_segmenter_waits_for_no_other(folders, monkeypatch, patience):
     numbers = {f"f{k}": 5 for k in range(6)}
     images, masks = folders(numbers, with_maps=numbers)
-    taken, read = threading.Event(), kept.read_field
+    taken, read = threading.Event(), segmenters.read_field
 
     def late(folder, id, needed):
         if id != "f0" and not taken.wait(patience):
             raise InputError("the first field waited for this one")
         return read(folder, id, needed=needed)
 
-    monkeypatch.setattr(kept, "read_field", late)
-    results = kept_or_made(list(numbers), images, Windows(), masks)
+    monkeypatch.setattr(segmenters, "read_field", late)
+    results = load_or_segment(list(numbers), images, Windows(), masks)
     assert next(results)[0] == "f0"
     taken.set()
     assert set(summary(results).values()) == {"kept"}
@@ -150,13 +150,13 @@ def test_a_field_that_needs_no_segmenter_waits_for_no_other(folders, monkeypatch
 def test_a_field_without_cells_is_named(folders, caplog):
     images, _ = folders({"dark": 0, "bright": 9})
     with caplog.at_level(logging.WARNING):
-        list(kept_or_made(["dark", "bright"], images, Windows()))
+        list(load_or_segment(["dark", "bright"], images, Windows()))
     assert [record.message for record in caplog.records] == ["cells: windows finds no cell in field dark"]
 
 
 def test_a_masks_folder_that_is_none_is_refused_at_once(tmp_path):
     with pytest.raises(InputError, match="is no folder"):
-        kept_or_made([], tmp_path, Windows(), tmp_path / "gone")
+        load_or_segment([], tmp_path, Windows(), tmp_path / "gone")
 
 
 def test_auto_without_weights_is_classical_and_says_so(caplog):

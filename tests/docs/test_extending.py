@@ -14,7 +14,7 @@ from hpa_kit.cli import main
 from hpa_kit.config import SimulateSettings
 from hpa_kit.config.kinds import RULE_NAMES
 from hpa_kit.data.simulate import simulate
-from hpa_kit.inference import RULES
+from hpa_kit.scoring import RULES
 from hpa_kit.submission import check_submission
 from hpa_kit.training.augmentation import Augmentation
 
@@ -93,7 +93,7 @@ def test_a_backbone_of_ones_own_is_trained_and_looks_at_fields(place, run):
 def test_a_wrong_stride_of_it_is_one_line(place, run, capsys):
     assert run(commands("plain16")[0], "--stride 32") == 2
     assert re.search(
-        r"backbone: plain16 gives no maps for stride 32: gives \(1, 256, 8, 8\) .*expected 4² maps for stride 32",
+        r"plain16 gives no maps for stride 32: gives \(1, 256, 8, 8\) .*expected 4² maps for stride 32",
         capsys.readouterr().err,
         capsys.readouterr().err,
     )

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hpa_kit.inference.batching import Batches, batch_sizes, batches_to_do
-from hpa_kit.inference.journal import Journal
+from hpa_kit.config import EnsembleSettings, PredictSettings
+from hpa_kit.inference.results import Journal, Results, batch_sizes
 
 
 @pytest.mark.parametrize("most", [1, 2, 8])
@@ -16,16 +16,14 @@ def test_batches_are_small_at_both_ends_and_hold_every_field_once(fields, most) 
     assert len(sizes) <= fields / most + 2 * most.bit_length() + 1
 
 
-def test_each_batch_is_taken_once() -> None:
-    batches = Batches(["ab", "c"])
-    assert [batches.take(), batches.take(), batches.take()] == ["ab", "c", None]
-
-
 def test_a_batch_with_a_field_to_do_is_done_whole_and_failed_ones_are_tried_alone(tmp_path) -> None:
-    ids = list("abcdefg")
+    settings = PredictSettings(data=tmp_path, out=tmp_path / "out.csv", members=("run",))
     with Journal(folder=tmp_path) as journal:
-        assert list(batches_to_do(ids, 2, journal)) == [["a"], ["b", "c"], ["d", "e"], ["f"], ["g"]]
+        results = Results(
+            "predict", "abcdefg", tmp_path, journal, settings, EnsembleSettings(members=("run",))
+        )
+        assert results.still_to_do(2) == [["a"], ["b", "c"], ["d", "e"], ["f"], ["g"]]
         for id in "abdef":
             journal.add(id, b"done")
         journal.add("d", b"", failed="why")
-        assert list(batches_to_do(ids, 2, journal)) == [["b", "c"], ["d"], ["g"]]
+        assert results.still_to_do(2) == [["b", "c"], ["d"], ["g"]]

@@ -10,21 +10,25 @@ import pytest
 
 from hpa_kit.config import InferSettings, make_settings, write_ensemble
 from hpa_kit.errors import InputError
-from hpa_kit.inference import Ensemble, ensemble, infer, lanes
-from hpa_kit.inference.seconds import read_seconds, seconds_of
+from hpa_kit.flow import Background
+from hpa_kit.inference import Ensemble, ensemble, infer, stream
+from hpa_kit.inference.growing_table import read_seconds, seconds_of
 from hpa_kit.submission import check_submission, read_submission
 
 
 class Inline:
     """A background that pulls only when asked."""
 
-    def __init__(self, items) -> None:
+    def __init__(self, items, ahead: int = 1) -> None:
         self.items = items
 
-    def get(self, seconds: float):
+    def get(self, seconds: float | None = None):
         return next(self.items, None)
 
-    def close(self) -> None:
+    def __iter__(self):
+        return self.items
+
+    def close(self, seconds: float | None = None) -> None:
         self.items.close()
 
 
@@ -83,10 +87,10 @@ def found(competition) -> int:
 def slow_members(monkeypatch, clock, seconds) -> list:
     """Let members take simulated seconds per field, by effort; returns the efforts as they were used.
 
-    A lane then does its parts one after another, so that seconds of one are no other's too.
+    A device then does its parts one after another, so that seconds of one are no other's too.
     """
-    monkeypatch.setattr(lanes, "Background", Inline)
-    monkeypatch.setattr(lanes, "ThreadPoolExecutor", InlinePool)
+    monkeypatch.setattr(stream, "Background", Inline)
+    monkeypatch.setattr(stream, "ThreadPoolExecutor", InlinePool)
     look, used = Ensemble.look, []
 
     def slow(self, inputs):
@@ -172,14 +176,14 @@ def test_a_gpu_too_slow_for_anything_still_gives_a_whole_csv(fields, member, clo
 
 def test_a_slow_disk_costs_the_last_fields_not_the_views(fields, member, clock, monkeypatch) -> None:
     used = slow_members(monkeypatch, clock, lambda effort: 1)
-    prepared = lanes.kept_or_made
+    prepared = stream.load_or_segment
 
     def slow(ids, *arguments):
         for item in prepared(ids, *arguments):
             clock.seconds += 40
             yield item
 
-    monkeypatch.setattr(lanes, "kept_or_made", slow)
+    monkeypatch.setattr(stream, "load_or_segment", slow)
     infer(settings(fields, member, budget=400 / 3600), now=clock)
     assert found(fields) == 7  # nine of 41 s would fit, of which two are read ahead when time is up
     assert clock() <= 400 + 2 * 41
@@ -217,7 +221,7 @@ def test_a_disk_that_hangs_is_not_waited_for_beyond_the_end(
     fields, member, clock, monkeypatch, patience
 ) -> None:
     released, waited = threading.Event(), []
-    prepared = lanes.kept_or_made
+    prepared = stream.load_or_segment
 
     def hanging(ids, *arguments):
         for k, item in enumerate(prepared(ids, *arguments)):
@@ -226,8 +230,9 @@ def test_a_disk_that_hangs_is_not_waited_for_beyond_the_end(
                 waited.append(released.wait(patience))
             yield item
 
-    monkeypatch.setattr(lanes, "kept_or_made", hanging)
-    monkeypatch.setattr("hpa_kit.flow.Background.close", lambda self: self._unwanted.set())
+    monkeypatch.setattr(stream, "load_or_segment", hanging)
+    close = Background.close
+    monkeypatch.setattr(Background, "close", lambda self, seconds=5.0: close(self, 0.0 if seconds else None))
     try:
         infer(settings(fields, member, budget=1.0), now=clock)
         assert waited == []  # it hangs still
@@ -296,7 +301,7 @@ def test_two_devices_share_the_fields_and_change_nothing(fields, member, monkeyp
         by[id(self)] += len(inputs)
         return look(self, inputs)
 
-    monkeypatch.setattr("hpa_kit.cells.kept.READ_AHEAD", 1)
+    monkeypatch.setattr("hpa_kit.cells.segmenters.READ_AHEAD", 1)
     monkeypatch.setattr(Ensemble, "look", together)
     assert infer(chosen.model_copy(update={"device": "cpu,cpu"})).read_bytes() == alone
     assert len(by) == 2

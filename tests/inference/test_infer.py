@@ -10,8 +10,9 @@ import pytest
 
 from hpa_kit.config import InferSettings
 from hpa_kit.errors import InputError
-from hpa_kit.inference import RULES, FieldEvidence, infer, pipeline, score_field, scores_to_prediction
-from hpa_kit.inference.rules import CLASS_COLUMNS
+from hpa_kit.inference import Ensemble, infer, infer_submission
+from hpa_kit.scoring import RULES, FieldEvidence, score_field, scores_to_prediction
+from hpa_kit.scoring.functions import CLASS_COLUMNS
 from hpa_kit.submission import check_submission, decode_mask, read_submission
 from hpa_kit.submission.table import parse_prediction
 
@@ -149,14 +150,14 @@ def test_an_unexpected_fault_in_one_field_costs_only_that_field(
 ) -> None:
     competition.add("a", cells(80, 80, 20))
     competition.add("b", cells(80, 80, 20))
-    predict = pipeline._predict
+    score = infer_submission.score_field
 
-    def brittle(field, maps, rule):
-        if field.id == "a":
+    def brittle(id, seen, rule):
+        if id == "a":
             raise ZeroDivisionError("by hand")
-        return predict(field, maps, rule)
+        return score(id, seen, rule)
 
-    monkeypatch.setattr(pipeline, "_predict", brittle)
+    monkeypatch.setattr(infer_submission, "score_field", brittle)
     found = run(competition, member)
     assert finds_nothing(found["a"], 80, 80)
     assert not finds_nothing(found["b"], 80, 80)
@@ -175,7 +176,7 @@ def test_a_valid_submission_stands_before_the_members_are_loaded(competition, ce
 def test_an_interrupted_run_keeps_what_it_has(competition, member, cells, monkeypatch) -> None:
     for k in range(6):
         competition.add(f"f{k}", cells(80, 80, 20))
-    look = pipeline.Ensemble.look
+    look = Ensemble.look
     calls = []
 
     def interrupted(self, inputs):
@@ -184,7 +185,7 @@ def test_an_interrupted_run_keeps_what_it_has(competition, member, cells, monkey
             raise KeyboardInterrupt
         return look(self, inputs)
 
-    monkeypatch.setattr(pipeline.Ensemble, "look", interrupted)
+    monkeypatch.setattr(Ensemble, "look", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(competition, member)
     table = read_submission(competition.root / "out" / "submission.csv")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpa_kit.errors import InputError
-from hpa_kit.inference.journal import Journal
+from hpa_kit.inference.results import Journal
 
 STAMPS = {f"f{k}": f"s{k}" for k in range(5)}
 

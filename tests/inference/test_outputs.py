@@ -9,8 +9,7 @@ import pytest
 from hpa_kit.config import InferSettings, PredictSettings
 from hpa_kit.errors import InputError
 from hpa_kit.inference import infer, predict
-from hpa_kit.inference.journal import Journal
-from hpa_kit.inference.pipeline import journal_of
+from hpa_kit.inference.results import Journal, journal_of
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 
 from hpa_kit.cells import read_label_maps
-from hpa_kit.cells.geometry import cell_geometry
+from hpa_kit.cells.regions import cell_geometry
 from hpa_kit.classes import CLASSES
 from hpa_kit.cli import main
 from hpa_kit.config import PredictSettings, make_settings, write_ensemble
 from hpa_kit.data import CHANNELS, read_field
 from hpa_kit.errors import InputError
 from hpa_kit.inference import Ensemble, predict
-from hpa_kit.inference.cell_table import COLUMNS
+from hpa_kit.inference.predict_cells import COLUMNS
 
 NAMES = [location.name for location in CLASSES]
 

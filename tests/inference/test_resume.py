@@ -12,9 +12,8 @@ import pytest
 from hpa_kit.config import InferSettings
 from hpa_kit.errors import InputError
 from hpa_kit.inference import Ensemble, infer
-from hpa_kit.inference.journal import Journal
-from hpa_kit.inference.pipeline import journal_of
-from hpa_kit.inference.seconds import seconds_of
+from hpa_kit.inference.growing_table import seconds_of
+from hpa_kit.inference.results import Journal, journal_of
 from hpa_kit.submission import check_submission
 
 N_FIELDS, BATCH = 7, 2

@@ -9,9 +9,8 @@ import yaml
 from hpa_kit.config import InferSettings, PredictSettings
 from hpa_kit.errors import InputError
 from hpa_kit.inference import Ensemble, infer, predict
-from hpa_kit.inference.journal import Journal
-from hpa_kit.inference.rows import SubmissionRows
-from hpa_kit.inference.seconds import PARTS, read_seconds, seconds_of
+from hpa_kit.inference.growing_table import PARTS, SubmissionTable, read_seconds, seconds_of
+from hpa_kit.inference.results import Journal
 
 N_FIELDS = 6
 
@@ -122,11 +121,11 @@ def test_a_csv_is_not_lost_for_want_of_its_seconds(fields, member, caplog) -> No
 
 def test_fields_of_a_journal_without_seconds_are_not_counted(tmp_path) -> None:
     path = tmp_path / "s.csv"
-    with SubmissionRows(path, ["a", "b"], {}, Journal(tmp_path / "j")) as rows:
-        rows.add("a", (8, 8), "0 0.5 m")
+    with SubmissionTable(path, ["a", "b"], {}, Journal(tmp_path / "j")) as rows:
+        rows.journal.add("a", b"0 0.5 m", size=(8, 8))
         rows.write()
         assert not seconds_of(path).exists()
-        rows.add("b", (8, 8), "0 0.5 m", seconds={"members": 0.1234567, "reading": 0.5})
+        rows.journal.add("b", b"0 0.5 m", size=(8, 8), seconds={"members": 0.1234567, "reading": 0.5})
         rows.write()
     assert yaml.safe_load(seconds_of(path).read_text()) == {
         "reading": {"seconds_per_field": 0.5, "fields": 1},

@@ -206,7 +206,7 @@ COMMANDS = (
     Command("predict", f"{LOOK} --out out/cells.csv", *TWO_BATCHES),
     Command(
         "tune", f"{LOOK} --split test --truth data/truth.csv --parts 2 --repeats 1 --out out/tuned.yaml",
-        LOOKED, "field",
+        f"{LOOKED.removesuffix('[]')}_apart[]", "field",
         (1 + DEVICES) * BATCH, "the batch that is kept and one per device that its members look at", BOTH,
     ),
     Command(

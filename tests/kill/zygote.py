@@ -19,8 +19,8 @@ from pathlib import Path
 TOUCHES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 PRELOADED = (
     "hpa_kit.cli.main hpa_kit.training.trainer hpa_kit.training.objectives.cam hpa_kit.models.cam "
-    "hpa_kit.training.features hpa_kit.inference.pipeline "
-    "hpa_kit.inference.tuning hpa_kit.inference.cell_table hpa_kit.inference.pseudo_labels "
+    "hpa_kit.training.features hpa_kit.inference.infer_submission "
+    "hpa_kit.tuning.tuning hpa_kit.inference.predict_cells hpa_kit.pseudo_labels.make "
     "hpa_kit.cells.segment hpa_kit.data.simulate hpa_kit.ablation hpa_kit.report timm torch.utils.tensorboard"
 )
 

@@ -1,0 +1,103 @@
+"""``hpa-kit predict``: a table with a row per cell of any folder of fields, and label maps beside it."""
+
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import pandas as pd
+
+from hpa_kit.cells import FieldCells, write_label_maps
+from hpa_kit.cells.regions import CellGeometry, cell_geometry
+from hpa_kit.config import PredictSettings
+from hpa_kit.data import CLASS_COLUMNS, DataFolder, find_fields
+from hpa_kit.errors import InputError
+from hpa_kit.files import forget_torn, make_folder, regular_path
+from hpa_kit.inference.deadline import Budget, Now
+from hpa_kit.inference.growing_table import CellTable
+from hpa_kit.inference.prediction import Prediction
+from hpa_kit.inference.results import Journal, Results, journal_of
+from hpa_kit.inference.stream import predict_fields
+from hpa_kit.scoring import ScoringRule, rule_of, score_field
+
+BOX = ("box_top", "box_left", "box_bottom", "box_right")
+COLUMNS = ("ID", "cell", "centroid_y", "centroid_x", *BOX, "area", "cut_by_border", *CLASS_COLUMNS)
+
+
+def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
+    """Score every cell of every field of a folder, and write a table of them.
+
+    The same work as :func:`~hpa_kit.inference.infer`, without table, sample, time limit or mask strings:
+    label maps of full size are written as ``ID.npz`` instead, see :func:`~hpa_kit.cells.write_label_maps`. A
+    field that cannot be used has no rows, is counted and said. Killed at any moment, the same call goes on.
+    Where the time went is kept as :func:`~hpa_kit.inference.infer` keeps it. A pipe or a device gets the
+    table once, when all is done; only label maps whose folder is named are kept then.
+
+    Args:
+        settings: see :class:`~hpa_kit.config.PredictSettings`.
+        now: the clock, in seconds from any zero on.
+
+    Returns:
+        Path of the CSV: a row per cell, fields by rising ID, with ``ID``, ``cell`` (its number in the label
+        map), ``centroid_y`` and ``centroid_x``, ``box_top``, ``box_left``, ``box_bottom`` and ``box_right``
+        (the last two one beyond), ``area``, all in pixels of the field, ``cut_by_border`` (True or False),
+        and a score per location class under its name.
+
+    Raises:
+        InputError: data, members or settings cannot be used, or not one field was scored.
+    """
+    images = DataFolder(settings.data).images(settings.split)
+    ids = find_fields(images)
+    if not ids:
+        raise InputError(f"predict: {images} holds no field; expected ID_red.png, _green, _blue and _yellow")
+    ensemble = settings.of_ensemble()
+    scoring = rule_of(ensemble)
+    header = pd.DataFrame(columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")
+    with regular_path(settings.out) as out, CellTable(out, ids, header, Journal(journal_of(out))) as table:
+        folder = make_folder(settings.label_maps or out.with_name(f"{out.stem}_label_maps"))
+        forget_torn(folder)
+        results = Results("predict", ids, images, table.journal, settings, ensemble)
+        results.forget(id for id in results.done if not (folder / f"{id}.npz").is_file())
+        predictions = predict_fields(
+            "predict",
+            results.still_to_do(settings.batch),
+            images,
+            settings,
+            ensemble,
+            details=partial(_keep, folder, ensemble.masks),
+            scoring=scoring,
+            budget=Budget(now=now),
+            done=len(results.done),
+        )
+        with table.growing(), closing(predictions):
+            for prediction in predictions:
+                begun = now()
+                lines = prediction.result(_lines, scoring)
+                results.add(prediction, lines, now() - begun)
+                table.write_if_due()
+        outcome = results.outcome()
+        if not outcome.late:
+            table.journal.finish()
+        outcome.report("predict", ensemble.masks, "has no rows")
+        outcome.refuse_if_nothing_done("predict", images)
+    return settings.out
+
+
+def _keep(folder: Path, masks: Path | None, id: str, found: FieldCells) -> CellGeometry:
+    """Write a field's label maps where they are not there already, and measure its cells."""
+    kept_here = not found.made and masks is not None and masks.resolve() == folder.resolve()
+    path = folder / f"{id}.npz"
+    if not (kept_here and path.is_file()):
+        write_label_maps(path, found.maps)
+    return cell_geometry(found.maps.cells)
+
+
+def _lines(prediction: Prediction, scoring: ScoringRule) -> str:
+    """One field's lines of the table."""
+    table = score_field(prediction.id, prediction.evidence, scoring)
+    geometry: CellGeometry = prediction.prepared.details
+    places = dict(zip(("centroid_y", "centroid_x"), np.round(geometry.centroid, 2).T, strict=True))
+    places |= dict(zip(BOX, geometry.box.T, strict=True))
+    table = table.assign(**places, area=geometry.area, cut_by_border=geometry.cut)
+    return table[list(COLUMNS)].to_csv(header=False, index=False, lineterminator="\n", float_format="%.7g")

@@ -1,0 +1,245 @@
+"""``hpa-kit pseudo-labels``: what an ensemble says of the cells of training fields, to learn from."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpa_kit.cells import FieldCells, label_map_ids, write_label_maps
+from hpa_kit.classes import multi_hot, parse_label
+from hpa_kit.config import EnsembleSettings, PseudoLabelSettings
+from hpa_kit.config.scoring import CalibrateStep, NegativeCheckStep
+from hpa_kit.data import LabelledFields, labelled_fields
+from hpa_kit.data.cell_scores import MASKS, cell_rows
+from hpa_kit.errors import InputError
+from hpa_kit.flow import share
+from hpa_kit.inference.deadline import Budget, Now
+from hpa_kit.inference.prediction import Prediction
+from hpa_kit.inference.results import Outcome, Results
+from hpa_kit.inference.stream import predict_fields
+from hpa_kit.pseudo_labels.folder import DoneField, PseudoLabelFolder
+from hpa_kit.resume import depends_on, stamps_of_folders
+from hpa_kit.scoring import ScoringRule, rule_of
+from hpa_kit.timing import Forecast, duration
+from hpa_kit.training.learnt_fields import out_of_fold_members
+
+log = logging.getLogger(__name__)
+
+WHAT = "pseudo-labels"
+
+
+class Members(NamedTuple):
+    """Who predicts some fields: places of members, and whether none of them has learnt from these fields."""
+
+    places: tuple[int, ...]
+    unseen: bool
+
+
+class _Group(NamedTuple):
+    """Fields that the same members predict and whose images lie in the same folder, under a name."""
+
+    name: str
+    members: Members
+    images: Path
+    ids: list[str]
+
+
+def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> Path:
+    """Score the cells of labelled fields by an ensemble, for stage 2 to learn from.
+
+    The known image label takes the image score's place. ``hard`` labels are confidences of the form label x
+    maximum of the map in the cell x share, then the Negative check, as the competition's 15th place made
+    them; ``soft`` ones are probabilities, sigmoid of the mean logit in the cell, calibrated where the
+    ensemble's YAML has a step ``calibrate``, of the classes that the image has. Of an ensemble's YAML
+    members, map size, masks and segmenter count besides, not its rule.
+
+    Each field is predicted by the members that have not learnt from it, as the folds in their run folders
+    say; fields that every member has learnt from by all members.
+
+    Shards are contiguous shares of the sorted IDs: several processes, each with its own shard, write to one
+    folder, and the one that ends last puts the table together. Killed at any moment, the same call goes on.
+
+    Args:
+        settings: see :class:`~hpa_kit.config.PseudoLabelSettings`.
+        now: the clock, in seconds from any zero on.
+
+    Returns:
+        The folder: ``cell_scores.csv`` (ID, cell, a column per class; fields by rising ID), ``fields.csv``
+        (every field that is done, with its number of cells and of members that predicted it),
+        ``settings.yaml``, and ``masks/`` with the label maps that ``settings.masks`` lacked.
+
+    Raises:
+        InputError: data, members or settings cannot be used, the folder holds a run of other settings, or
+            not one field could be used.
+    """
+    fields = labelled_fields(settings)
+    chosen = _of_maps(settings.of_ensemble())
+    labels = dict(zip(fields.table["ID"], fields.table["Label"], strict=True))
+    members = _members_of(
+        sorted(labels), [member.checkpoint for member in chosen.members], settings.out_of_fold
+    )
+    made_from = _made_from(settings, chosen, fields, members)
+    folder = PseudoLabelFolder(settings.out, settings.shard, settings.shards, labels, made_from)
+    folder.open(settings, chosen.masks, depends_on([member.model_dump() for member in chosen.members]))
+    if folder.is_whole():
+        log.info(f"{WHAT}: {settings.out} holds all {len(labels)} fields already")
+        return settings.out
+    if folder.is_outdated():
+        log.warning(
+            f"{WHAT}: {settings.out} was made from other images, label maps or folds than there are now; "
+            "it is made again"
+        )
+    ids = share(sorted(labels), settings.shard, settings.shards)
+    begun, forecast = now(), Forecast(WHAT, len(ids), settings.batch, now)
+    outcome, done, taken = Outcome([], {}, [], 0, {}, 0), list[DoneField](), list[dict[str, float]]()
+    for group in _groups(ids, fields, members):
+        asked = tuple(chosen.members[place] for place in group.members.places)
+        ensemble = chosen.model_copy(update={"members": asked, **_scored_by(settings, chosen)})
+        scoring = rule_of(ensemble)
+        with folder.journal(group.name) as journal:
+            results = Results(WHAT, group.ids, group.images, journal, settings, ensemble)
+            results.forget(
+                id for id in results.done if not _counts(journal.facts(id), labels[id], folder.root)
+            )
+            predictions = predict_fields(
+                WHAT,
+                results.still_to_do(settings.batch),
+                group.images,
+                settings,
+                ensemble,
+                details=partial(_keep_found, folder.root / MASKS, ensemble.masks),
+                scoring=scoring,
+                budget=Budget(now=now),
+                forecast=forecast,
+                done=len(results.done),
+            )
+            with closing(predictions):
+                for prediction in predictions:
+                    since, label = now(), labels[prediction.id]
+                    lines = prediction.result(_lines, label, scoring, settings.labels == "soft")
+                    took = now() - since
+                    results.add(prediction, lines, took, label=label)
+                    if prediction.failure is None:
+                        taken.append({**prediction.seconds, "scoring": took})
+            outcome += results.outcome()
+            done += [
+                DoneField(id, labels[id], len(asked), group.members.unseen, journal.read(id).decode())
+                for id in results.done
+                if "failed" not in journal.facts(id)
+            ]
+    _report(settings, outcome, taken, now() - begun)
+    folder.write_part(done)
+    folder.merge()
+    return settings.out
+
+
+def _of_maps(ensemble: EnsembleSettings) -> EnsembleSettings:
+    """An ensemble of the members that give maps; what they give beside counts not."""
+    members = tuple(
+        member.model_copy(update={"mode": "both"}) for member in ensemble.members if member.gives_maps
+    )
+    return ensemble.model_copy(update={"members": members})
+
+
+def _scored_by(settings: PseudoLabelSettings, ensemble: EnsembleSettings) -> dict[str, Any]:
+    """The scoring function and post-processing of these labels, in the place of the ensemble's own."""
+    if settings.labels == "soft":
+        steps = [step for step in ensemble.steps if isinstance(step, CalibrateStep)]
+        return {"rule": "cell_logit", "steps": tuple(steps)}
+    check = (NegativeCheckStep(),) if settings.negative_check else ()
+    return {"rule": "cam_share", "form": "max_share", "steps": check}
+
+
+def _made_from(
+    settings: PseudoLabelSettings,
+    chosen: EnsembleSettings,
+    fields: LabelledFields,
+    members: Mapping[str, Members],
+) -> str:
+    """A fingerprint of all that pseudo labels depend on beside the settings and the labels."""
+    ensemble = chosen.model_dump(exclude={"masks", "rule", "form"})
+    stamps = stamps_of_folders(fields.folders, [(chosen.masks, label_map_ids)])
+    return depends_on(WHAT, settings.amp, ensemble, members, stamps)
+
+
+def _groups(ids: list[str], fields: LabelledFields, members: Mapping[str, Members]) -> list[_Group]:
+    """The fields in groups; names are the same in every start of a run, whatever is left to do."""
+    groups: dict[tuple[Members, Path], list[str]] = {}
+    for id in ids:
+        groups.setdefault((members[id], fields.folders[id]), []).append(id)
+    number = {images: place for place, images in enumerate(sorted(set(fields.folders.values())))}
+    found = []
+    for (of, images), of_group in groups.items():
+        places = "-".join(map(str, of.places))
+        name = f"members-{places}-{'unseen' if of.unseen else 'seen'}-folder-{number[images]}"
+        found.append(_Group(name, of, images, of_group))
+    return found
+
+
+def _members_of(ids: list[str], checkpoints: list[Path], out_of_fold: bool) -> dict[str, Members]:
+    """The members that predict each field: those that have not learnt from it, all where each has."""
+    everybody = Members(tuple(range(len(checkpoints))), unseen=False)
+    if not out_of_fold:
+        return dict.fromkeys(ids, everybody)
+    fresh = out_of_fold_members(ids, checkpoints, WHAT)
+    chosen = {id: Members(places, unseen=True) if places else everybody for id, places in fresh.items()}
+    seen = sum(not members.unseen for members in chosen.values())
+    log.info(
+        f"{WHAT}: {len(ids) - seen} of {len(ids)} fields by members that have not learnt from them"
+        + (f", {seen} that every member has learnt from by all" if seen else "")
+    )
+    return chosen
+
+
+def _keep_found(own: Path, masks: Path | None, id: str, found: FieldCells) -> None:
+    """Write label maps that had to be found, so that the cells' numbers keep their meaning."""
+    if found.made:
+        write_label_maps(own / f"{id}.npz", found.maps)
+    elif masks is not None and masks.resolve() != own.resolve():
+        (own / f"{id}.npz").unlink(missing_ok=True)  # of an earlier start, which had to find them
+
+
+def _counts(facts: dict[str, Any], label: str, root: Path) -> bool:
+    """Whether a result still counts: label maps that were found are there, and the label is the same."""
+    kept = not facts.get("made") or (root / MASKS / f"{facts['id']}.npz").is_file()
+    return kept and ("failed" in facts or facts.get("label") == label)
+
+
+def _lines(prediction: Prediction, label: str, scoring: ScoringRule, soft: bool) -> str:
+    """One field's lines of the table."""
+    known, seen = multi_hot([parse_label(label)])[0], prediction.evidence
+    rows: NDArray[np.float64] = scoring(seen) * known if soft else scoring(replace(seen, image_scores=known))
+    return cell_rows(prediction.id, np.clip(rows, 0, 1))
+
+
+def _report(
+    settings: PseudoLabelSettings, outcome: Outcome, taken: list[dict[str, float]], seconds: float
+) -> None:
+    """Say what could not be used, how fast it went and where the time went.
+
+    Raises:
+        InputError: not one field could be used, or some were not reached.
+    """
+    outcome.report(WHAT, settings.masks, "has no pseudo labels; the same command tries it again")
+    outcome.refuse_if_nothing_done(WHAT, settings.data)
+    if taken:
+        parts: dict[str, float] = defaultdict(float)
+        for one in taken:
+            for part, took in one.items():
+                parts[part] += took / len(taken)
+        listed = ", ".join(f"{part} {took:.2g}" for part, took in parts.items())
+        log.info(
+            f"{WHAT}: {len(taken)} fields in {duration(seconds)}, "
+            f"{len(taken) / max(seconds, 1e-9):.2g} per second; seconds of a field by part, which overlap: "
+            f"{listed}"
+        )
+    if outcome.late:
+        raise InputError(f"{WHAT}: {len(outcome.late)} fields were not reached; the same command goes on")
