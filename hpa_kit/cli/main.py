@@ -6,6 +6,8 @@ converts and checks it, so that the command line, YAML and notebooks accept and 
 
 import argparse
 import os
+import platform
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,6 +59,25 @@ def _default_text(field: "FieldInfo") -> str:
     return f" (default: {shown})" if shown else ""
 
 
+def _facts() -> str:
+    """Tell what an issue should: versions, as installed and without importing anything, and the machine."""
+    from importlib.metadata import PackageNotFoundError, distributions, requires
+
+    versions = {one.metadata["Name"].lower().replace("_", "-"): one.version for one in distributions()}
+    try:
+        needed = [text for text in requires("hpa-kit") or () if "extra ==" not in text]
+    except PackageNotFoundError:  # on Kaggle the kit is a folder on the path
+        needed = ["torch", "timm", "albumentations", "numpy", "pandas", "numba", "opencv-python-headless"]
+    names = sorted(re.split(r"[^\w-]", text, maxsplit=1)[0].lower() for text in needed)
+    return "\n".join(
+        [
+            f"hpa-kit {__version__} in {Path(__file__).parents[1]}",
+            f"Python {platform.python_version()} on {platform.platform()}, {os.cpu_count()} processors",
+            *(f"{name} {versions.get(name, 'is missing')}" for name in names),
+        ]
+    )
+
+
 class _Parser(argparse.ArgumentParser):
     """Refuses an empty text for a path, which would be the current folder, in all commands."""
 
@@ -73,8 +94,14 @@ def _path(text: str) -> Path:
 
 def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Make the parser, with the options of the command that is asked for; the others are names and texts."""
-    parser = _Parser(prog="hpa-kit", description="Where in each single cell a protein sits.")
-    parser.add_argument("--version", action="version", version=f"hpa-kit {__version__}")
+    parser = _Parser(
+        prog="hpa-kit",
+        description="Where in each single cell a protein sits.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # keeps the lines of the facts
+    )
+    version = _facts() if "--verbose" in words else f"hpa-kit {__version__}"
+    parser.add_argument("--version", action="version", version=version)
+    parser.add_argument("--verbose", action="store_true", help="with --version: what an issue should tell")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     asked = next((word for word in words if not word.startswith("-")), None)
     for command in COMMANDS:

@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -5,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+import hpa_kit
 from hpa_kit.cli import COMMANDS, main
 from hpa_kit.submission import encode_mask, write_submission
 
@@ -101,3 +103,17 @@ sys.exit(read != {"hpa_kit.config.train"})
 def test_published_weights_are_converted_or_refused(tmp_path, capsys):
     assert main(["weights", "convert", str(tmp_path / "no.pth"), str(tmp_path / "no.safetensors")]) == 2
     assert "is missing" in capsys.readouterr().err
+
+
+def test_the_verbose_version_tells_what_an_issue_asks_for(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version", "--verbose"])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"hpa-kit {hpa_kit.__version__} in ")
+    assert lines[1].startswith(f"Python {sys.version.split()[0]} on ")
+    assert f"torch {importlib.metadata.version('torch')}" in lines
+    assert not any("missing" in line for line in lines)
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"hpa-kit {hpa_kit.__version__}\n"
