@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 
-def lazy(room: str, moved: Mapping[str, str] | None = None) -> Callable[[str], Any]:
+def lazy(room: str, earlier: Mapping[str, str] | None = None) -> Callable[[str], Any]:
     """Make a room's ``__getattr__`` from what its ``__init__`` imports under ``if TYPE_CHECKING:``.
 
     So each name is listed once, as an import that editors and type checkers read too. The room's ``__all__``
@@ -15,7 +15,7 @@ def lazy(room: str, moved: Mapping[str, str] | None = None) -> Callable[[str], A
 
     Args:
         room: ``__name__`` of the room.
-        moved: {name: room} of names that another room has now and that code written before takes from here.
+        earlier: {name: where it is now, ``module.name``} of names that code written before takes from here.
 
     Returns:
         the function to call ``__getattr__`` there.
@@ -23,7 +23,7 @@ def lazy(room: str, moved: Mapping[str, str] | None = None) -> Callable[[str], A
     found = sys.modules[room]
     loader = getattr(found.__spec__, "loader", None)
     source = getattr(loader, "get_source")(room)  # noqa: B009 - of whatever loader there is
-    home = {name: (other, name) for name, other in (moved or {}).items()}
+    home = {name: tuple(place.rsplit(".", 1)) for name, place in (earlier or {}).items()}
     for block in ast.parse(source).body:
         if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING":
             imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]

@@ -24,7 +24,7 @@ NAMES = ("", "_cp_masks", "_masks", "_mask", "_cellmask")
 ENDINGS = (".npz", ".png", ".npy", ".tif", ".tiff")
 EXPECTED_NAMES = "expected ID.npz, .png, .npy or .tif, or cellpose's ID_cp_masks.png"
 
-_MOST_INFO = 2**20  # bytes of what a file says of itself
+_MAX_INFO = 2**20  # bytes of what a file says of itself
 
 
 class LabelMaps(NamedTuple):
@@ -110,7 +110,7 @@ def label_map_images(path: str | Path) -> list[list[Any]] | None:
 
 def _read_info(path: str | Path) -> tuple[LabelMapInfo, list[list[Any]] | None]:
     try:
-        info = json.loads(str(read_npz(path, ("info",), _MOST_INFO)["info"][()]))
+        info = json.loads(str(read_npz(path, ("info",), _MAX_INFO)["info"][()]))
         if info["format"] != FORMAT:
             raise ValueError(f"format {info['format']!r}")
         height, width = info["shape"]

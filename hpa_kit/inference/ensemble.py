@@ -23,10 +23,10 @@ from hpa_kit.training.checkpoint import checkpoint_file, settings_of
 log = logging.getLogger(__name__)
 
 Inputs = Mapping[int, NDArray[np.uint8]]
-Saving = Literal["views", "members", "map_size"]
+Fallback = Literal["views", "members", "map_size"]
 
-SAVINGS: tuple[Saving, ...] = ("views", "members", "map_size")
-LEAST_MAP_SIZE = 128  # cells of a few pixels tell nothing
+FALLBACKS: tuple[Fallback, ...] = ("views", "members", "map_size")
+MIN_MAP_SIZE = 128  # cells of a few pixels tell nothing
 # What a pixel of one kind of maps costs, for each member that gives them, beside a pixel that a member reads:
 # 0.7 of it by resnet10t and efficientnet_b0, 0.3 by resnet50. What scoring takes however small the maps are,
 # in their pixels: 380² by the rule best, 330² by cam_share, hardly anything by quantile. All on a processor,
@@ -42,12 +42,12 @@ class FieldMaps(NamedTuple):
     logit_maps: NDArray[np.float32]
 
 
-class Effort(NamedTuple):
+class QualityLevel(NamedTuple):
     """How much an ensemble does for a field.
 
     Attributes:
         views: kinds of test-time views given up: 0 none, 1 the scales, 2 the flips too.
-        members: how many members look, those of largest weight.
+        members: how many members are asked, those of largest weight.
         map_size: side of the maps.
     """
 
@@ -62,7 +62,7 @@ class Effort(NamedTuple):
 
 
 def channels_needed(members: Sequence[MemberSettings]) -> int:
-    """Channels that a field must have to be looked at: 3, without yellow, where every member reads three.
+    """Channels that a field must have to be predicted: 3, without yellow, where every member reads three.
 
     Raises:
         InputError: a checkpoint cannot be read.
@@ -71,15 +71,15 @@ def channels_needed(members: Sequence[MemberSettings]) -> int:
 
 
 class Ensemble:
-    """Members that look at the same fields, by weight.
+    """Members that predict the same fields, by weight.
 
     Scores and maps are weighted sums, each divided by the weight of the members that gave them: a member of
     mode ``cam`` gives maps only, one of mode ``pred`` scores only. What one member says is told in
-    :meth:`hpa_kit.inference.views.LoadedMember.look`; together this is how the competition's 15th place made
-    its maps.
+    :meth:`hpa_kit.inference.views.LoadedMember.predict`; together this is how the competition's 15th place
+    made its maps.
 
     Attributes:
-        effort: how much is done from the next :meth:`look` on; one of :meth:`efforts`.
+        level: how much is done from the next :meth:`predict` on; one of :meth:`levels`.
 
     Args:
         members: run folders or checkpoints, which weigh the same, or members with settings of their own.
@@ -114,10 +114,10 @@ class Ensemble:
         self.map_size, self.batch = map_size, batch
         self.class_maps, self.logit_maps = class_maps, logit_maps
         self.members = [load(member, self.device) for member in settings.members]
-        self.effort = Effort(0, len(self.members), map_size)
+        self.level = QualityLevel(0, len(self.members), map_size)
 
-    def efforts(self, order: Sequence[Saving] = SAVINGS) -> list[Effort]:
-        """All efforts, from full down to least, each less than the one before.
+    def levels(self, order: Sequence[Fallback] = FALLBACKS) -> list[QualityLevel]:
+        """All levels, from full down to least, each less than the one before.
 
         Args:
             order: what is given up first: ``views`` (scales, then flips), ``members`` (of least weight first,
@@ -125,28 +125,28 @@ class Ensemble:
         """
         least = len(self._leaving()) - 1
         smaller = [self.map_size >> k for k in range(1, self.map_size.bit_length())]
-        levels: dict[Saving, list[int]] = {
+        levels: dict[Fallback, list[int]] = {
             "views": [k for k in (1, 2) if any(one.plan(k) != one.plan(k - 1) for one in self.members)],
             "members": [len(self.members) - 1 - k for k in range(least + 1)],
-            "map_size": [side for side in smaller if side >= LEAST_MAP_SIZE],
+            "map_size": [side for side in smaller if side >= MIN_MAP_SIZE],
         }
-        found = [Effort(0, len(self.members), self.map_size)]
-        for saving in order:
-            for level in levels[saving]:
-                found.append(found[-1]._replace(**{saving: level}))
+        found = [QualityLevel(0, len(self.members), self.map_size)]
+        for fallback in order:
+            for level in levels[fallback]:
+                found.append(found[-1]._replace(**{fallback: level}))
         return found
 
-    def cost(self, effort: Effort) -> float:
+    def cost(self, level: QualityLevel) -> float:
         """What the members' time grows with: pixels that they read over all views, and those of their maps.
 
         The maps' are weighed by :data:`MAP_PIXEL`.
         """
         pixels = 0.0
-        for member in self._staying(effort):
-            scales, flips = member.plan(effort.views)
+        for member in self._staying(level):
+            scales, flips = member.plan(level.views)
             pixels += sum((member.size * scale) ** 2 for scale in scales) * len(flips)
             kinds = member.settings.gives_maps * (self.class_maps + self.logit_maps)
-            pixels += MAP_PIXEL * kinds * effort.map_size**2
+            pixels += MAP_PIXEL * kinds * level.map_size**2
         return pixels
 
     def inputs(self, field: NDArray[np.uint8]) -> dict[int, NDArray[np.uint8]]:
@@ -155,17 +155,17 @@ class Ensemble:
 
     def __call__(self, fields: Sequence[NDArray[np.uint8]]) -> list[FieldMaps]:
         """Fields uint8 (4, H, W) of any sizes -> their maps, in order."""
-        return self.look([self.inputs(field) for field in fields])
+        return self.predict([self.inputs(field) for field in fields])
 
-    def look(self, inputs: Sequence[Inputs]) -> list[FieldMaps]:
+    def predict(self, inputs: Sequence[Inputs]) -> list[FieldMaps]:
         """Fields as :meth:`inputs` gives them -> their maps, in order.
 
         Raises:
             InputError: memory runs out with a single field.
         """
-        return self._by_steps(inputs, self._staying(self.effort))
+        return self._by_steps(inputs, self._staying(self.level))
 
-    def look_apart(
+    def predict_apart(
         self, inputs: Sequence[Inputs], places: Sequence[Collection[int]]
     ) -> list[dict[int, FieldMaps]]:
         """Ask members each for itself, whatever its mode and weight.
@@ -216,16 +216,16 @@ class Ensemble:
 
     @torch.inference_mode()
     def _together(self, inputs: Sequence[Inputs], members: Sequence[LoadedMember]) -> list[FieldMaps]:
-        effort, count = self.effort, len(inputs)
+        level, count = self.level, len(inputs)
         batches = {size: self._batch([field[size] for field in inputs]) for size in {m.size for m in members}}
-        side = effort.map_size
+        side = level.map_size
         scores = _Sum(count, N_CLASSES)
         class_maps, logit_maps = (
             _Sum(count, N_CLASSES, side * wanted, side * wanted)
             for wanted in (self.class_maps, self.logit_maps)
         )
         for member in members:
-            seen = member.look(batches[member.size], given_up=effort.views, amp=self.amp)
+            seen = member.predict(batches[member.size], given_up=level.views, amp=self.amp)
             weight = member.settings.weight
             if member.settings.gives_scores:
                 scores.add(seen.scores, weight)
@@ -236,8 +236,8 @@ class Ensemble:
         parts = (part.mean().float().cpu().numpy() for part in (scores, class_maps, logit_maps))
         return [FieldMaps(*field) for field in zip(*parts, strict=True)]
 
-    def _staying(self, effort: Effort) -> list[LoadedMember]:
-        leaving = self._leaving()[: len(self.members) - effort.members]
+    def _staying(self, level: QualityLevel) -> list[LoadedMember]:
+        leaving = self._leaving()[: len(self.members) - level.members]
         return [member for place, member in enumerate(self.members) if place not in leaving]
 
     def _leaving(self) -> list[int]:

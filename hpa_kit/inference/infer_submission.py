@@ -16,7 +16,7 @@ from hpa_kit.inference.growing_table import SubmissionTable
 from hpa_kit.inference.prediction import Prediction, Size
 from hpa_kit.inference.results import MAX_NAMED, Journal, Outcome, Results, journal_of, named
 from hpa_kit.inference.stream import predict_fields
-from hpa_kit.scoring import ScoringRule, rule_of, score_field, scores_to_prediction
+from hpa_kit.scoring import ScoringFunction, score_field, scores_to_prediction, scoring_of
 from hpa_kit.submission import check_submission, encode_label_map
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def infer(settings: InferSettings, now: Now = monotonic) -> Path:
     """
     budget = Budget(settings.budget * 3600, settings.spent * 3600, now)
     ensemble = settings.of_ensemble()
-    scoring = rule_of(ensemble)
+    scoring = scoring_of(ensemble)
     rows = submission_rows(DataFolder(settings.data), settings.split)
 
     def masks(id: str, found: FieldCells) -> dict[int, str]:
@@ -97,7 +97,7 @@ def infer(settings: InferSettings, now: Now = monotonic) -> Path:
     return settings.out
 
 
-def _prediction_string(prediction: Prediction, scoring: ScoringRule) -> str:
+def _prediction_string(prediction: Prediction, scoring: ScoringFunction) -> str:
     scores = score_field(prediction.id, prediction.evidence, scoring)
     return scores_to_prediction(scores, prediction.prepared.details)
 

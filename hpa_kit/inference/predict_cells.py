@@ -19,7 +19,7 @@ from hpa_kit.inference.growing_table import CellTable
 from hpa_kit.inference.prediction import Prediction
 from hpa_kit.inference.results import Journal, Results, journal_of
 from hpa_kit.inference.stream import predict_fields
-from hpa_kit.scoring import ScoringRule, rule_of, score_field
+from hpa_kit.scoring import ScoringFunction, score_field, scoring_of
 
 BOX = ("box_top", "box_left", "box_bottom", "box_right")
 COLUMNS = ("ID", "cell", "centroid_y", "centroid_x", *BOX, "area", "cut_by_border", *CLASS_COLUMNS)
@@ -52,7 +52,7 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
     if not ids:
         raise InputError(f"predict: {images} holds no field; expected ID_red.png, _green, _blue and _yellow")
     ensemble = settings.of_ensemble()
-    scoring = rule_of(ensemble)
+    scoring = scoring_of(ensemble)
     header = pd.DataFrame(columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")
     with regular_path(settings.out) as out, CellTable(out, ids, header, Journal(journal_of(out))) as table:
         folder = make_folder(settings.label_maps or out.with_name(f"{out.stem}_label_maps"))
@@ -93,7 +93,7 @@ def _keep(folder: Path, masks: Path | None, id: str, found: FieldCells) -> CellG
     return cell_geometry(found.maps.cells)
 
 
-def _lines(prediction: Prediction, scoring: ScoringRule) -> str:
+def _lines(prediction: Prediction, scoring: ScoringFunction) -> str:
     """One field's lines of the table."""
     table = score_field(prediction.id, prediction.evidence, scoring)
     geometry: CellGeometry = prediction.prepared.details

@@ -29,10 +29,10 @@ from hpa_kit.data import read_field
 from hpa_kit.devices import pick_devices
 from hpa_kit.flow import Background, Failure, attempt, run_ahead
 from hpa_kit.inference.deadline import BatchSeconds, Budget, Deadline
-from hpa_kit.inference.ensemble import Effort, Ensemble, FieldMaps, Saving, channels_needed
+from hpa_kit.inference.ensemble import Ensemble, Fallback, FieldMaps, QualityLevel, channels_needed
 from hpa_kit.inference.prediction import Prediction, PreparedField, prepare
 from hpa_kit.progress import Bar, progress_bar
-from hpa_kit.scoring import ScoringRule
+from hpa_kit.scoring import ScoringFunction
 from hpa_kit.timing import Forecast, Stopwatch, duration
 
 log = logging.getLogger(__name__)
@@ -51,11 +51,11 @@ def predict_fields(
     ensemble: EnsembleSettings,
     *,
     details: Callable[[str, FieldCells], Any] = lambda id, found: None,
-    scoring: ScoringRule | None = None,
+    scoring: ScoringFunction | None = None,
     members_of: Mapping[str, Collection[int]] | None = None,
     find_cells: bool = True,
     budget: Budget | None = None,
-    give_up: Sequence[Saving] = (),
+    give_up: Sequence[Fallback] = (),
     forecast: Forecast | None = None,
     done: int = 0,
 ) -> Generator[Prediction, None, None]:
@@ -112,8 +112,8 @@ def predict_fields(
         )
         devices.append(_Device(name, members, finds))
     first, total = devices[0].ensemble, sum(map(len, batches))
-    efforts = first.efforts(give_up)
-    costs = [first.cost(effort) for effort in efforts]
+    levels = first.levels(give_up)
+    costs = [first.cost(level) for level in levels]
     limit = f"; {duration(budget.seconds)} allowed" if budget.seconds < float("inf") else ""
     stream = _Stream(
         what=what,
@@ -123,8 +123,8 @@ def predict_fields(
         workers=workers,
         details=details,
         members_of=members_of,
-        efforts=efforts,
-        deadline=Deadline(budget, total, costs, len(devices), [effort.scoring_cost for effort in efforts]),
+        levels=levels,
+        deadline=Deadline(budget, total, costs, len(devices), [level.scoring_cost for level in levels]),
         forecast=forecast or Forecast(what, total, settings.batch * len(devices), budget.now, note=limit),
         batches=iter(batches),
     )
@@ -157,14 +157,14 @@ class _Predicted:
     Attributes:
         predictions: of its fields.
         good: how many did not fail.
-        effort: number of the effort that was made.
+        level: number of the level that was made.
         parts: seconds of a field by part.
         scoring: seconds that its predictions kept the caller busy, once it has come for more.
     """
 
     predictions: list[Prediction]
     good: int
-    effort: int
+    level: int
     parts: dict[str, float]
     scoring: float = 0.0
 
@@ -180,7 +180,7 @@ class _Stream:
     workers: int
     details: Callable[[str, FieldCells], Any]
     members_of: Mapping[str, Collection[int]] | None
-    efforts: list[Effort]
+    levels: list[QualityLevel]
     deadline: Deadline
     forecast: Forecast
     batches: Iterator[Sequence[str]]
@@ -189,7 +189,7 @@ class _Stream:
 
     def predictions(self, bar: Bar) -> Generator[Prediction, None, None]:
         """Predictions of all devices as they come, in the caller's thread."""
-        now, said = self.deadline.budget.now, self.deadline.effort
+        now, said = self.deadline.budget.now, self.deadline.level
         with bar:
             predicted = Background(*(self._predicted(device) for device in self.devices))
             try:
@@ -201,9 +201,9 @@ class _Stream:
                         bar.update()
                     parts = batch.parts | self.deadline.parts()
                     self.forecast.add(len(batch.predictions), parts)
-                    if self.deadline.effort != said:
-                        said = self.deadline.effort
-                        log.warning(self._effort_line(self.efforts[said]))
+                    if self.deadline.level != said:
+                        said = self.deadline.level
+                        log.warning(self._level_line(self.levels[said]))
             finally:
                 self.stop.set()
                 predicted.close(None)
@@ -220,10 +220,10 @@ class _Stream:
         try:
             while broken < MAX_BROKEN and (batch := self._next(ready)) is not None:
                 good = [one for _, one in batch.fields if not isinstance(one, Failure)]
-                effort = deadline.choose(len(good))
-                if effort is None:
+                level = deadline.choose(len(good))
+                if level is None:
                     return
-                device.ensemble.effort = self.efforts[effort]
+                device.ensemble.level = self.levels[level]
                 begun = now()
                 said = self._ask(device.ensemble, good)
                 members = now() - begun
@@ -232,12 +232,12 @@ class _Stream:
                 found = [Prediction(id, failure=one) for id, one in batch.fields if isinstance(one, Failure)]
                 found += [Prediction.of(one, says, each) for one, says in zip(good, said, strict=True)]
                 n_said = sum(prediction.failure is None for prediction in found)
-                yield (predicted := _Predicted(found, n_said, effort, parts))
+                yield (predicted := _Predicted(found, n_said, level, parts))
                 whole, asked = now() - asked, now()
-                scored = (effort, 0) if before is None else (before[0].effort, before[1])
+                scored = (level, 0) if before is None else (before[0].level, before[1])
                 scoring = 0.0 if before is None else before[0].scoring
                 spent = BatchSeconds(sum(batch.seconds.values()), members, scoring, whole, scored)
-                deadline.add(effort, len(batch.fields), len(good), spent)
+                deadline.add(level, len(batch.fields), len(good), spent)
                 # The first batch to be scored waits for compilers, and tells nothing of the others.
                 before = (predicted, 0 if before is None else n_said)
                 broken = broken + 1 if good and not n_said else 0
@@ -265,9 +265,9 @@ class _Stream:
         inputs = [one.inputs for one in fields]
         said: Any
         if self.members_of is None:
-            said = attempt(ensemble.look, inputs)
+            said = attempt(ensemble.predict, inputs)
         else:
-            said = attempt(ensemble.look_apart, inputs, [self.members_of[one.id] for one in fields])
+            said = attempt(ensemble.predict_apart, inputs, [self.members_of[one.id] for one in fields])
         if not isinstance(said, Failure):
             return list(said)
         return [said] if len(fields) == 1 else [self._ask(ensemble, [one])[0] for one in fields]
@@ -327,12 +327,12 @@ class _Stream:
         with self.taking:
             return next(self.batches, None)
 
-    def _effort_line(self, effort: Effort) -> str:
-        views = ("all views", "no scaled views", "no views")[effort.views]
+    def _level_line(self, level: QualityLevel) -> str:
+        views = ("all views", "no scaled views", "no views")[level.views]
         left = duration(max(0.0, self.deadline.budget.left()))
         return (
             f"{self.what}: {self.deadline.left} fields and {left} left, now with {views}, "
-            f"{effort.members} members, maps of {effort.map_size} px"
+            f"{level.members} members, maps of {level.map_size} px"
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from hpa_kit.cells.segmenters import segmenter_for
 from hpa_kit.config import EnsembleSettings, InferSettings, MemberSettings
 from hpa_kit.config.scoring import name_of
-from hpa_kit.scoring.functions import rule_of
+from hpa_kit.scoring.functions import scoring_of
 
 OWN = ("mode", "weight", "views", "size")  # what members can differ in
 
@@ -27,7 +27,7 @@ def summary_line(settings: InferSettings) -> str:
     chosen = settings.of_ensemble()
     differing = [name for name in OWN if len({getattr(one, name) for one in chosen.members}) > 1]
     members = ", ".join(_member(one, differing) for one in chosen.members)
-    steps = ", ".join(map(name_of, rule_of(chosen).steps))
+    steps = ", ".join(map(name_of, scoring_of(chosen).steps))
     parts = [
         f"{len(chosen.members)} members: {members}" if len(chosen.members) > 1 else f"member: {members}",
         f"rule {chosen.rule}{f' {chosen.form}' if chosen.rule == 'cam_share' else ''}",

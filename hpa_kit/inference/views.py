@@ -99,7 +99,7 @@ class LoadedMember:
         scaled = self.settings.views == "auto" and not self.segments and self.size < LARGE_SIDE
         return SCALES if scaled and given_up < 1 else SCALES[:1]
 
-    def look(self, batch: Tensor, *, given_up: int = 0, amp: bool = False) -> Seen:
+    def predict(self, batch: Tensor, *, given_up: int = 0, amp: bool = False) -> Seen:
         """Look at a batch of fields.
 
         A classifier's score is the mean of the views' sigmoids; its CAMs are flipped back, averaged, resized

@@ -35,7 +35,7 @@ class DoneField(NamedTuple):
 
     Attributes:
         id, label: of the field.
-        members: how many looked.
+        members: how many predicted it.
         unseen: whether none of them has learnt from it.
         lines: its cells' lines of the table.
     """
@@ -55,7 +55,7 @@ class PseudoLabelFolder:
         shard, shards: which share of the sorted IDs is this process's.
         labels: image label of every field by ID, of all shards.
         made_from: a fingerprint of what else the table depends on: images, label maps, segmenter, and who
-            looks at which field; None asks for none.
+            predicts which field; None asks for none.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ from hpa_kit.inference.results import Outcome, Results
 from hpa_kit.inference.stream import predict_fields
 from hpa_kit.pseudo_labels.folder import DoneField, PseudoLabelFolder
 from hpa_kit.resume import depends_on, stamps_of_folders
-from hpa_kit.scoring import ScoringRule, rule_of
+from hpa_kit.scoring import ScoringFunction, scoring_of
 from hpa_kit.timing import Forecast, duration
 from hpa_kit.training.learnt_fields import out_of_fold_members
 
@@ -103,7 +103,7 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
     for group in _groups(ids, fields, members):
         asked = tuple(chosen.members[place] for place in group.members.places)
         ensemble = chosen.model_copy(update={"members": asked, **_scored_by(settings, chosen)})
-        scoring = rule_of(ensemble)
+        scoring = scoring_of(ensemble)
         with folder.journal(group.name) as journal:
             results = Results(WHAT, group.ids, group.images, journal, settings, ensemble)
             results.forget(
@@ -213,7 +213,7 @@ def _counts(facts: dict[str, Any], label: str, root: Path) -> bool:
     return kept and ("failed" in facts or facts.get("label") == label)
 
 
-def _lines(prediction: Prediction, label: str, scoring: ScoringRule, soft: bool) -> str:
+def _lines(prediction: Prediction, label: str, scoring: ScoringFunction, soft: bool) -> str:
     """One field's lines of the table."""
     known, seen = multi_hot([parse_label(label)])[0], prediction.evidence
     rows: NDArray[np.float64] = scoring(seen) * known if soft else scoring(replace(seen, image_scores=known))

@@ -13,7 +13,7 @@ from hpa_kit.config import LookSettings, PredictSettings, ReportSettings, make_s
 from hpa_kit.devices import pick_devices
 from hpa_kit.flow import Failure, batches
 from hpa_kit.inference import Prediction, predict_fields
-from hpa_kit.scoring import ScoringRule, rule_of, score_field, scores_to_prediction
+from hpa_kit.scoring import ScoringFunction, score_field, scores_to_prediction, scoring_of
 from hpa_kit.submission import encode_label_map
 
 KeepMaps = Callable[[str, NDArray[np.float32]], None]
@@ -51,7 +51,7 @@ def predict_for_report(
         InputError: members cannot be loaded.
     """
     ensemble, found = settings.of_ensemble(), Predicted()
-    scoring = rule_of(ensemble)
+    scoring = scoring_of(ensemble)
     rows: dict[str, Row] = {}
     predictions = predict_fields(
         "report",
@@ -77,7 +77,7 @@ def predict_for_report(
     return found
 
 
-def _row(prediction: Prediction, scoring: ScoringRule | None) -> Row:
+def _row(prediction: Prediction, scoring: ScoringFunction | None) -> Row:
     field = prediction.prepared
     height, width = field.size
     if scoring is None:

@@ -7,14 +7,14 @@ from hpa_kit.lazy import lazy
 if TYPE_CHECKING:
     from hpa_kit.scoring.cam_share import score_cells
     from hpa_kit.scoring.functions import (
-        RULES,
+        SCORING_FUNCTIONS,
         FieldEvidence,
-        ScoringRule,
+        ScoringFunction,
         add_rule,
-        rule_of,
         score_field,
         scores_to_prediction,
-        scoring_rule,
+        scoring_function,
+        scoring_of,
     )
     from hpa_kit.scoring.mean_logit import copy_image_scores, score_cells_mean_logit
     from hpa_kit.scoring.post_processing import settle_negative

@@ -27,11 +27,11 @@ from hpa_kit.submission import prediction_string
 
 @dataclass(frozen=True)
 class FieldEvidence:
-    """All that a rule may look at: what the members say of a field, and where its cells are.
+    """All that a scoring function may look at: what the members say of a field, and where its cells are.
 
     Attributes:
         image_scores: float32 (19,) in [0, 1].
-        class_maps: float32 (19, m, m) in [0, 1]; without pixels where no rule asked for them.
+        class_maps: float32 (19, m, m) in [0, 1]; without pixels where nobody asked for them.
         logit_maps: float32 (19, m, m), the classifiers' maps before any ReLU; likewise.
         cells, nuclei: int32 (H, W), at any scale.
         green: (H, W), 0 to 255.
@@ -50,8 +50,8 @@ class FieldEvidence:
 
 
 @dataclass(frozen=True)
-class ScoringRule:
-    """A rule, which maps it looks at, so that the others need not be made, and the steps that follow it.
+class ScoringFunction:
+    """How cells are scored, from which maps (others need not be made), and the post-processing that follows.
 
     Calling it with a :class:`FieldEvidence` gives float64 (n_cells, 19), row i for cell i + 1.
     """
@@ -65,7 +65,7 @@ class ScoringRule:
         """Score every cell of a field.
 
         Raises:
-            InputError: the rule gives no such table of numbers in [0, 1].
+            InputError: ``score`` gives no such table of numbers in [0, 1].
         """
         rows = _checked(self.score(seen), seen.n_cells)
         if not self.steps:
@@ -75,7 +75,7 @@ class ScoringRule:
 
 
 def _checked(rows: NDArray[np.float64], n_cells: int) -> NDArray[np.float64]:
-    """The rows of a rule, which may be anybody's, in the form that all that follows takes."""
+    """The rows of a scoring function, which may be anybody's, in the form that all that follows takes."""
     rows = np.asarray(rows, dtype=np.float64)
     if rows.shape != (n_cells, N_CLASSES):
         raise InputError(f"rule: it gives {rows.shape}; expected ({n_cells}, {N_CLASSES}), a row per cell")
@@ -115,16 +115,16 @@ def _copied(seen: FieldEvidence) -> NDArray[np.float64]:
 # a classifier cannot learn it; several of the competition's best teams formed it like this. best: the same
 # without scores too low to matter, which only make the submission large. cell_logit: without the image's
 # score, to be calibrated or fused by steps.
-RULES: dict[Rule, ScoringRule] = {
-    "best": ScoringRule(_mean_logit, logit_maps=True, steps=(NegativeStep(), FloorStep())),
-    "cam_share": ScoringRule(_cam_share, class_maps=True),
-    "mean_logit": ScoringRule(_mean_logit, logit_maps=True),
-    "mean_logit_negative": ScoringRule(_mean_logit, logit_maps=True, steps=(NegativeStep(),)),
-    "cell_logit": ScoringRule(_cell_logit, logit_maps=True),
-    "quantile": ScoringRule(_quantile, class_maps=True),
-    "copied": ScoringRule(_copied),
+SCORING_FUNCTIONS: dict[Rule, ScoringFunction] = {
+    "best": ScoringFunction(_mean_logit, logit_maps=True, steps=(NegativeStep(), FloorStep())),
+    "cam_share": ScoringFunction(_cam_share, class_maps=True),
+    "mean_logit": ScoringFunction(_mean_logit, logit_maps=True),
+    "mean_logit_negative": ScoringFunction(_mean_logit, logit_maps=True, steps=(NegativeStep(),)),
+    "cell_logit": ScoringFunction(_cell_logit, logit_maps=True),
+    "quantile": ScoringFunction(_quantile, class_maps=True),
+    "copied": ScoringFunction(_copied),
 }
-BUILT_IN = frozenset(RULES)
+BUILT_IN = frozenset(SCORING_FUNCTIONS)
 
 
 def add_rule(
@@ -134,9 +134,9 @@ def add_rule(
     logit_maps: bool = False,
     steps: Sequence[Settings | str] = (),
 ) -> None:
-    """Add a rule of your own: from now on settings, ensembles' YAML and command lines take its name.
+    """Add a scoring function of your own: settings, ensembles' YAML and ``--rule`` take its name from now on.
 
-    Call it before settings with that name are made. Adding a rule of your own again replaces it.
+    Call it before settings with that name are made. Adding one of your own again replaces it.
 
     Args:
         name: what to call it.
@@ -147,52 +147,56 @@ def add_rule(
             :mod:`hpa_kit.config.scoring`.
 
     Raises:
-        InputError: the kit has a rule of that name, or no step of one.
+        InputError: the kit has one of that name, or no step of one.
     """
     if name in BUILT_IN:
         raise InputError(f"rule: {name!r} is one of the kit's own; give yours another name")
-    RULES[name] = ScoringRule(score, class_maps, logit_maps, tuple(make_step(step) for step in steps))
+    SCORING_FUNCTIONS[name] = ScoringFunction(
+        score, class_maps, logit_maps, tuple(make_step(step) for step in steps)
+    )
     if name not in RULE_NAMES:
         RULE_NAMES.append(name)
 
 
 def code_of(name: Rule) -> Path | str:
-    """What the results of a rule depend on beside its name: of one of your own the file it stands in.
+    """What results depend on beside a scoring function's name: of one of your own the file it stands in.
 
     One that was typed in, as in a notebook, is taken for another in every process.
     """
     if name in BUILT_IN:
         return ""
-    module = sys.modules.get(getattr(RULES[name].score, "__module__", ""))
+    module = sys.modules.get(getattr(SCORING_FUNCTIONS[name].score, "__module__", ""))
     file = getattr(module, "__file__", None)
     return Path(file) if file else uuid4().hex
 
 
-def scoring_rule(name: Rule, form: Form = DEFAULT_FORM, steps: Sequence[Settings] = ()) -> ScoringRule:
-    """A rule by name, with steps after its own.
+def scoring_function(
+    name: Rule, form: Form = DEFAULT_FORM, steps: Sequence[Settings] = ()
+) -> ScoringFunction:
+    """A scoring function by name, with steps after its own.
 
     Args:
-        name: one of :data:`RULES`.
-        form: of ``cam_share``, see :func:`~hpa_kit.inference.score_cells`; the other rules have none.
+        name: one of :data:`SCORING_FUNCTIONS`.
+        form: of ``cam_share``, see :func:`~hpa_kit.inference.score_cells`; the others have none.
         steps: what is done to its scores, in order; see :mod:`hpa_kit.config.scoring`.
     """
-    rule = RULES[name]
+    rule = SCORING_FUNCTIONS[name]
     score = partial(_cam_share, form=form) if name == "cam_share" else rule.score
     return replace(rule, score=score, steps=(*rule.steps, *steps))
 
 
-def rule_of(settings: EnsembleSettings) -> ScoringRule:
-    """The rule that an ensemble's settings ask for."""
-    return scoring_rule(settings.rule, settings.form, settings.steps)
+def scoring_of(settings: EnsembleSettings) -> ScoringFunction:
+    """The scoring function that an ensemble's settings ask for."""
+    return scoring_function(settings.rule, settings.form, settings.steps)
 
 
-def score_field(id: str, seen: FieldEvidence, rule: ScoringRule) -> pd.DataFrame:
+def score_field(id: str, seen: FieldEvidence, rule: ScoringFunction) -> pd.DataFrame:
     """The cell scores of one field.
 
     Args:
         id: the field's ID.
         seen: what the members say of it, and its cells.
-        rule: one of :data:`RULES`, or of :func:`scoring_rule`.
+        rule: one of :data:`SCORING_FUNCTIONS`, or of :func:`scoring_function`.
 
     Returns:
         One row per cell, rising: ``ID`` (text), ``cell`` (from 1), and a column per class by name

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config.scoring import CalibrateStep
 
-LEAST_OF_A_KIND = 10  # examples of yes and of no from which a class is fitted by itself
-MOST_EXAMPLES = 50_000  # more change nothing but the time
+MIN_OF_A_KIND = 10  # examples of yes and of no from which a class is fitted by itself
+MAX_EXAMPLES = 50_000  # more change nothing but the time
 DIGITS = 4
 
 
@@ -34,7 +34,7 @@ def fit_calibration(
         image_logits: (n, 19), of their images.
         right: bool (n, 19), whether the cell shows the class.
     """
-    step = max(1, len(right) // MOST_EXAMPLES)
+    step = max(1, len(right) // MAX_EXAMPLES)
     cells, images, truth = cell_logits[::step], image_logits[::step], right[::step]
     shared = _fit(cells.ravel(), images.ravel(), truth.ravel()) or _Line(1, 0, 0)
     lines = [_fit(cells[:, k], images[:, k], truth[:, k]) or shared for k in range(N_CLASSES)]
@@ -45,7 +45,7 @@ def fit_calibration(
 
 
 def _fit(cells: NDArray[np.floating], images: NDArray[np.floating], right: NDArray[np.bool_]) -> _Line | None:
-    if min(right.sum(), (~right).sum()) < LEAST_OF_A_KIND:
+    if min(right.sum(), (~right).sum()) < MIN_OF_A_KIND:
         return None
     # Here, because scikit-learn takes a second to import.
     from sklearn.linear_model import LogisticRegression

@@ -18,7 +18,7 @@ from hpa_kit.config.scoring import (
     name_of,
 )
 from hpa_kit.progress import track
-from hpa_kit.scoring.functions import RULES
+from hpa_kit.scoring.functions import SCORING_FUNCTIONS
 from hpa_kit.timing import Forecast
 from hpa_kit.tuning.calibration import fit_calibration
 from hpa_kit.tuning.pool import LINEAR, Pool
@@ -169,7 +169,7 @@ def _rules(
 
 def _further_steps(pool: Pool, settings: EnsembleSettings) -> Iterator[EnsembleSettings]:
     """The settings with one more step, or one less of those that could be added."""
-    spelled = [*RULES[settings.rule].steps, *settings.steps]
+    spelled = [*SCORING_FUNCTIONS[settings.rule].steps, *settings.steps]
     rule = _PLAIN.get(settings.rule, settings.rule)
     # Only a truth of cells can say what a cell's size and place are worth.
     addable = [FuseStep(), NegativeStep(), OthersStep(), *([SmallStep()] if pool.by_cell else [])]

@@ -20,7 +20,7 @@ from hpa_kit.inference.results import MAX_NAMED
 from hpa_kit.inference.stream import predict_fields
 from hpa_kit.npz import read_npz
 from hpa_kit.resume import depends_on, field_stamps
-from hpa_kit.scoring import scoring_rule
+from hpa_kit.scoring import scoring_function
 from hpa_kit.scoring.mean_logit import mean_logits
 from hpa_kit.scoring.post_processing import cell_context
 from hpa_kit.tuning.truth import Compared, TrueCells, no_truth
@@ -31,11 +31,11 @@ STAMP = "made_from"  # beside the evidence in its file: what it depends on
 MAX_BYTES = 2**31  # of an array; more than any field's
 # Rules that are not linear in the maps: their scores are kept for the weights that were given.
 MAP_RULES = {
-    "cam_share mean_share": scoring_rule("cam_share", "mean_share"),
-    "cam_share max_share": scoring_rule("cam_share", "max_share"),
-    "cam_share mean": scoring_rule("cam_share", "mean"),
-    "cam_share max": scoring_rule("cam_share", "max"),
-    "quantile": scoring_rule("quantile"),
+    "cam_share mean_share": scoring_function("cam_share", "mean_share"),
+    "cam_share max_share": scoring_function("cam_share", "max_share"),
+    "cam_share mean": scoring_function("cam_share", "mean"),
+    "cam_share max": scoring_function("cam_share", "max"),
+    "quantile": scoring_function("quantile"),
 }
 
 

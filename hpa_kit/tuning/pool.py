@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import EnsembleSettings
-from hpa_kit.scoring.functions import rule_of
+from hpa_kit.scoring.functions import scoring_of
 from hpa_kit.scoring.mean_logit import logit, sigmoid
 from hpa_kit.scoring.post_processing import CellContext, apply_steps
 from hpa_kit.submission.metric import average_precision
@@ -60,7 +60,7 @@ class Pool:
         """Cell scores (N, 19) by rule and steps; for rules that are not linear, the weights play no part."""
         images = self.image_scores_of(settings)
         rows = self._rule_rows(settings, images)
-        steps = rule_of(settings).steps
+        steps = scoring_of(settings).steps
         if not steps:
             return rows
         adjusted = np.zeros_like(rows)

@@ -22,7 +22,7 @@ from hpa_kit.tuning.truth import TrueCells
 
 log = logging.getLogger(__name__)
 
-LEAST_FIELDS = 4  # with fewer nothing can be chosen on some and judged on others
+MIN_FIELDS = 4  # with fewer nothing can be chosen on some and judged on others
 
 
 class Tuning(NamedTuple):
@@ -57,7 +57,7 @@ def tune(settings: TuneSettings) -> Tuning:
     """Choose an ensemble's weights, rule and steps and write its YAML.
 
     Judged by the mAP of cells where a truth is given; else by the mAP of image labels, an image scoring in
-    each class what its strongest cell does. Each field is looked at by members that have not learnt from it,
+    each class what its strongest cell does. Each field is predicted by members that have not learnt from it,
     as the folds in their run folders say; what they say is kept in ``settings.cache`` and used again.
 
     So that the choice cannot fool itself it is made again on all parts of the fields but one, for each part,
@@ -114,14 +114,14 @@ def _tuned(settings: TuneSettings, start: EnsembleSettings, cache: Path) -> Tuni
 
 def _refuse_too_few(usable: int, unseen: int, fields: int) -> None:
     """Raise where too little is left to choose on."""
-    if unseen < LEAST_FIELDS:
+    if unseen < MIN_FIELDS:
         raise InputError(
             f"tune: {unseen} of {fields} fields can be looked at by members that have not learnt from them; "
-            f"expected {LEAST_FIELDS} or more: members need the folds.csv of their run beside them"
+            f"expected {MIN_FIELDS} or more: members need the folds.csv of their run beside them"
         )
-    if usable < LEAST_FIELDS:
+    if usable < MIN_FIELDS:
         raise InputError(
-            f"tune: {usable} of {unseen} fields could be used; expected {LEAST_FIELDS} or more: what is "
+            f"tune: {usable} of {unseen} fields could be used; expected {MIN_FIELDS} or more: what is "
             "wrong with the others is said above"
         )
 

@@ -15,9 +15,9 @@ import pytest
 from hpa_kit.cells import FieldCells, LabelMaps
 from hpa_kit.config import TrainSettings
 from hpa_kit.inference import Ensemble
-from hpa_kit.inference.ensemble import Effort, FieldMaps
+from hpa_kit.inference.ensemble import FieldMaps, QualityLevel
 from hpa_kit.inference.prediction import prepare
-from hpa_kit.scoring import RULES, score_field, scores_to_prediction
+from hpa_kit.scoring import SCORING_FUNCTIONS, score_field, scores_to_prediction
 from hpa_kit.submission import encode_label_map
 from hpa_kit.training.checkpoint import BEST, write_checkpoint
 from hpa_kit.training.member import build_network
@@ -57,8 +57,8 @@ def test_bench_a_pixel_of_the_maps_beside_a_pixel_read(tmp_path, one_thread, bac
     fields = [ensemble.inputs(np.random.default_rng(0).integers(0, 256, (4, size, size), dtype=np.uint8))]
 
     def took(side: int) -> float:
-        ensemble.effort = Effort(0, 1, side)
-        return seconds_of(lambda: ensemble.look(fields))
+        ensemble.level = QualityLevel(0, 1, side)
+        return seconds_of(lambda: ensemble.predict(fields))
 
     least, most = took(16), took(1024)
     part = (most - least) / 1024**2 / (least / (3 * size**2))
@@ -77,7 +77,12 @@ def test_bench_scoring_by_the_size_of_the_maps(rule) -> None:
         scores = rng.uniform(0.05, 1, 19).astype(np.float32)
         seen = small.evidence(FieldMaps(scores, planes, planes))
         took.append(
-            seconds_of(lambda seen=seen: scores_to_prediction(score_field("f", seen, RULES[rule]), masks), 10)
+            seconds_of(
+                lambda seen=seen: scores_to_prediction(
+                    score_field("f", seen, SCORING_FUNCTIONS[rule]), masks
+                ),
+                10,
+            )
         )
     fixed = took[0] * (SIDES[1] ** 2 - SIDES[0] ** 2) / (took[1] - took[0]) - SIDES[0] ** 2
     listed = ", ".join(f"{side} px {each * 1e3:.1f} ms" for side, each in zip(SIDES, took, strict=True))

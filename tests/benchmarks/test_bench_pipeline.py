@@ -26,7 +26,7 @@ from hpa_kit.cells.segmenters import segmenter
 from hpa_kit.config import InferSettings, TrainSettings
 from hpa_kit.data import CHANNELS, read_field, resize_field
 from hpa_kit.inference import Ensemble, FieldMaps, infer
-from hpa_kit.scoring import RULES, FieldEvidence, score_field, scores_to_prediction
+from hpa_kit.scoring import SCORING_FUNCTIONS, FieldEvidence, score_field, scores_to_prediction
 from hpa_kit.submission import encode_label_map, read_submission
 from hpa_kit.training.checkpoint import BEST, write_checkpoint
 from hpa_kit.training.member import build_network
@@ -83,7 +83,7 @@ def stand_in(monkeypatch, map_size: int, seconds: float) -> None:
         time.sleep(seconds * len(inputs))
         return [seen] * len(inputs)
 
-    monkeypatch.setattr(Ensemble, "look", look)
+    monkeypatch.setattr(Ensemble, "predict", look)
 
 
 def settings(images: Path, member: Path, out: Path, **changes) -> InferSettings:
@@ -161,13 +161,13 @@ def test_memory_stays_flat_over_two_thousand_fields(tmp_path, monkeypatch) -> No
     fields = 2000
     images, member = write_folder(tmp_path, 128, fields), write_member(tmp_path, 64)
     stand_in(monkeypatch, 128, 0.0)
-    look, held = Ensemble.look, []
+    look, held = Ensemble.predict, []
 
     def watched(self, inputs):
         held.append((len(inputs), resident()))
         return look(self, inputs)
 
-    monkeypatch.setattr(Ensemble, "look", watched)
+    monkeypatch.setattr(Ensemble, "predict", watched)
     begun = time.perf_counter()
     out = infer(settings(images, member, tmp_path / "s.csv", map_size=128))
     wall = time.perf_counter() - begun
@@ -217,7 +217,7 @@ def test_what_a_field_costs_beside_networks_and_decoding(tmp_path) -> None:
         "reduce": reduce,
         "mask strings": lambda: encode_label_map(maps.cells),
     }
-    whole = dict.fromkeys(RULES, 0.0)
+    whole = dict.fromkeys(SCORING_FUNCTIONS, 0.0)
     print(f"\na field of {side}² with {N_CELLS} cells on one core:")
     for name, work in steps.items():
         seconds = fastest(work)
@@ -226,7 +226,7 @@ def test_what_a_field_costs_beside_networks_and_decoding(tmp_path) -> None:
     masks = encode_label_map(maps.cells)
     assert len(masks) == N_CELLS
     assert label_cells(*network_maps)[1].max() == N_CELLS
-    for name, rule in RULES.items():
+    for name, rule in SCORING_FUNCTIONS.items():
         seconds = fastest(lambda rule=rule: scores_to_prediction(score_field("a", seen, rule), masks))
         print(f"  {name:20s}{1000 * seconds:7.1f} ms, with the steps {1000 * (whole[name] + seconds):.0f} ms")
     usual = usual_way(maps, class_maps, scores, green)

@@ -14,7 +14,7 @@ from hpa_kit.cli import main
 from hpa_kit.config import SimulateSettings
 from hpa_kit.config.kinds import RULE_NAMES
 from hpa_kit.data.simulate import simulate
-from hpa_kit.scoring import RULES
+from hpa_kit.scoring import SCORING_FUNCTIONS
 from hpa_kit.submission import check_submission
 from hpa_kit.training.augmentation import Augmentation
 
@@ -43,10 +43,10 @@ def place(data, tmp_path, monkeypatch) -> Iterator[Path]:
     (tmp_path / "DATA").symlink_to(data)
     (tmp_path / "label_maps").symlink_to(data / "masks")
     monkeypatch.chdir(tmp_path)
-    rules, names = dict(RULES), list(RULE_NAMES)
+    rules, names = dict(SCORING_FUNCTIONS), list(RULE_NAMES)
     yield tmp_path
-    RULES.clear()
-    RULES.update(rules)
+    SCORING_FUNCTIONS.clear()
+    SCORING_FUNCTIONS.update(rules)
     RULE_NAMES[:] = names
 
 

@@ -85,39 +85,39 @@ def found(competition) -> int:
 
 
 def slow_members(monkeypatch, clock, seconds) -> list:
-    """Let members take simulated seconds per field, by effort; returns the efforts as they were used.
+    """Let members take simulated seconds per field, by level; returns the levels as they were used.
 
     A device then does its parts one after another, so that seconds of one are no other's too.
     """
     monkeypatch.setattr(stream, "Background", Inline)
     monkeypatch.setattr(stream, "ThreadPoolExecutor", InlinePool)
-    look, used = Ensemble.look, []
+    look, used = Ensemble.predict, []
 
     def slow(self, inputs):
-        used.append(self.effort)
-        clock.seconds += seconds(self.effort) * len(inputs)
+        used.append(self.level)
+        clock.seconds += seconds(self.level) * len(inputs)
         return look(self, inputs)
 
-    monkeypatch.setattr(Ensemble, "look", slow)
+    monkeypatch.setattr(Ensemble, "predict", slow)
     return used
 
 
 def test_with_time_enough_all_views_are_looked_at(fields, member, clock, monkeypatch) -> None:
-    used = slow_members(monkeypatch, clock, lambda effort: 10)
+    used = slow_members(monkeypatch, clock, lambda level: 10)
     infer(settings(fields, member, budget=1.0), now=clock)
     assert found(fields) == 16
-    assert {effort.views for effort in used} == {0}
+    assert {level.views for level in used} == {0}
 
 
 def test_with_less_time_views_are_given_up_and_every_field_is_done(
     fields, member, clock, monkeypatch, caplog
 ) -> None:
-    used = slow_members(monkeypatch, clock, lambda effort: 30 if effort.views == 0 else 10)
+    used = slow_members(monkeypatch, clock, lambda level: 30 if level.views == 0 else 10)
     with caplog.at_level(logging.INFO):
         infer(settings(fields, member, budget=300 / 3600), now=clock)
     assert found(fields) == 16
     assert clock() <= 300
-    assert {effort.views for effort in used} == {0, 2}
+    assert {level.views for level in used} == {0, 2}
     assert "no views" in caplog.text
 
 
@@ -125,24 +125,24 @@ def test_members_of_least_weight_go_first_where_settings_say_so(
     fields, make_member, clock, monkeypatch
 ) -> None:
     runs = (make_member(seed=1), make_member(seed=2))
-    used = slow_members(monkeypatch, clock, lambda effort: 15 * effort.members)
+    used = slow_members(monkeypatch, clock, lambda level: 15 * level.members)
     infer(settings(fields, None, members=runs, budget=320 / 3600, give_up="members"), now=clock)
     assert found(fields) == 16
-    assert {effort.members for effort in used} == {1, 2}
-    assert {effort.views for effort in used} == {0}
-    assert {effort.map_size for effort in used} == {128}
+    assert {level.members for level in used} == {1, 2}
+    assert {level.views for level in used} == {0}
+    assert {level.map_size for level in used} == {128}
 
 
 def test_where_only_the_maps_can_get_smaller_they_do_and_every_field_is_done(
     fields, member, clock, monkeypatch, caplog
 ) -> None:
-    used = slow_members(monkeypatch, clock, lambda effort: 40 * (effort.map_size / 512) ** 2 + 1)
+    used = slow_members(monkeypatch, clock, lambda level: 40 * (level.map_size / 512) ** 2 + 1)
     chosen = settings(fields, member, budget=240 / 3600, give_up="map_size", map_size=512, views="none")
     with caplog.at_level(logging.INFO):
         infer(chosen, now=clock)
     assert found(fields) == 16
     assert clock() <= 240
-    assert {effort.map_size for effort in used} == {512, 256}
+    assert {level.map_size for level in used} == {512, 256}
     assert "maps of 256 px" in caplog.text
     assert "not reached" not in caplog.text
 
@@ -150,16 +150,16 @@ def test_where_only_the_maps_can_get_smaller_they_do_and_every_field_is_done(
 def test_maps_get_as_small_as_they_may_before_fields_are_left_out(fields, member, clock, monkeypatch) -> None:
     """However little their pixels cost beside those that the members read."""
     monkeypatch.setattr(ensemble, "MAP_PIXEL", 1e-9)
-    used = slow_members(monkeypatch, clock, lambda effort: 40 * effort.map_size / 512)
+    used = slow_members(monkeypatch, clock, lambda level: 40 * level.map_size / 512)
     infer(settings(fields, member, budget=300 / 3600, map_size=512, views="none"), now=clock)
     assert found(fields) == 16
-    assert {effort.map_size for effort in used} == {512, 256, 128}
+    assert {level.map_size for level in used} == {512, 256, 128}
 
 
 def test_where_nothing_may_be_given_up_the_last_fields_find_nothing(
     fields, member, clock, monkeypatch, caplog
 ) -> None:
-    used = slow_members(monkeypatch, clock, lambda effort: 30)
+    used = slow_members(monkeypatch, clock, lambda level: 30)
     infer(settings(fields, member, budget=200 / 3600, give_up=()), now=clock)
     assert found(fields) == 5
     assert clock() == 5 * 30  # the next batch, of two, would end after 210 s
@@ -168,14 +168,14 @@ def test_where_nothing_may_be_given_up_the_last_fields_find_nothing(
 
 
 def test_a_gpu_too_slow_for_anything_still_gives_a_whole_csv(fields, member, clock, monkeypatch) -> None:
-    slow_members(monkeypatch, clock, lambda effort: 1000)
+    slow_members(monkeypatch, clock, lambda level: 1000)
     infer(settings(fields, member, budget=500 / 3600), now=clock)
     assert found(fields) == 1
     assert clock() <= 500 + 1000
 
 
 def test_a_slow_disk_costs_the_last_fields_not_the_views(fields, member, clock, monkeypatch) -> None:
-    used = slow_members(monkeypatch, clock, lambda effort: 1)
+    used = slow_members(monkeypatch, clock, lambda level: 1)
     prepared = stream.load_or_segment
 
     def slow(ids, *arguments):
@@ -187,11 +187,11 @@ def test_a_slow_disk_costs_the_last_fields_not_the_views(fields, member, clock, 
     infer(settings(fields, member, budget=400 / 3600), now=clock)
     assert found(fields) == 7  # nine of 41 s would fit, of which two are read ahead when time is up
     assert clock() <= 400 + 2 * 41
-    assert {effort.views for effort in used} == {0}
+    assert {level.views for level in used} == {0}
 
 
 def test_time_that_is_spent_before_counts(fields, member, clock, monkeypatch) -> None:
-    slow_members(monkeypatch, clock, lambda effort: 1)
+    slow_members(monkeypatch, clock, lambda level: 1)
     with pytest.raises(InputError, match="there was no time for any"):
         infer(settings(fields, member, budget=1.0, spent=1.0), now=clock)
     assert found(fields) == 0
@@ -200,7 +200,7 @@ def test_time_that_is_spent_before_counts(fields, member, clock, monkeypatch) ->
 def test_fields_left_for_want_of_time_are_done_by_the_next_call(
     fields, member, clock, monkeypatch, caplog
 ) -> None:
-    slow_members(monkeypatch, clock, lambda effort: 30)
+    slow_members(monkeypatch, clock, lambda level: 30)
     chosen = settings(fields, member, budget=200 / 3600, give_up=())
     infer(chosen, now=clock)
     done = [found(fields)]
@@ -243,7 +243,7 @@ def test_a_disk_that_hangs_is_not_waited_for_beyond_the_end(
 
 
 def test_what_it_expects_to_take_is_said_once(fields, member, clock, monkeypatch, caplog) -> None:
-    slow_members(monkeypatch, clock, lambda effort: 90)
+    slow_members(monkeypatch, clock, lambda level: 90)
     with caplog.at_level(logging.INFO):
         infer(settings(fields, member, budget=8.5), now=clock)
     lines = [record.message for record in caplog.records if "expect" in record.message]
@@ -255,7 +255,7 @@ def test_what_it_expects_to_take_is_said_once(fields, member, clock, monkeypatch
 
 
 def test_a_field_on_which_the_members_fail_costs_no_other(fields, member, monkeypatch, caplog) -> None:
-    look, calls = Ensemble.look, []
+    look, calls = Ensemble.predict, []
 
     def brittle(self, inputs):
         calls.append(len(inputs))
@@ -265,7 +265,7 @@ def test_a_field_on_which_the_members_fail_costs_no_other(fields, member, monkey
 
     planes = [cv2.imread(str(fields.test / f"f05_{c}.png"), 0) for c in ("red", "green", "blue", "yellow")]
     poison = int(np.stack(planes).astype(int).sum())
-    monkeypatch.setattr(Ensemble, "look", brittle)
+    monkeypatch.setattr(Ensemble, "predict", brittle)
     infer(settings(fields, member))
     assert found(fields) == 15
     assert "f05 finds nothing: RuntimeError: cuDNN error by hand" in caplog.text
@@ -273,7 +273,7 @@ def test_a_field_on_which_the_members_fail_costs_no_other(fields, member, monkey
 
 
 def test_a_broken_device_is_left_alone_and_what_was_found_stays(fields, member, monkeypatch, caplog) -> None:
-    look, calls = Ensemble.look, []
+    look, calls = Ensemble.predict, []
 
     def breaks(self, inputs):
         calls.append(len(inputs))
@@ -281,7 +281,7 @@ def test_a_broken_device_is_left_alone_and_what_was_found_stays(fields, member, 
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return look(self, inputs)
 
-    monkeypatch.setattr(Ensemble, "look", breaks)
+    monkeypatch.setattr(Ensemble, "predict", breaks)
     infer(settings(fields, member))
     assert found(fields) == 3
     assert "cpu failed on 3 batches in a row" in caplog.text
@@ -292,7 +292,7 @@ def test_two_devices_share_the_fields_and_change_nothing(fields, member, monkeyp
     """While one device looks at its first batch the other has work left; what is read ahead is kept small."""
     chosen = settings(fields, member, batch=1, workers=1)
     alone = infer(chosen).read_bytes()
-    look, by, both = Ensemble.look, {}, threading.Barrier(2)
+    look, by, both = Ensemble.predict, {}, threading.Barrier(2)
 
     def together(self, inputs):
         if id(self) not in by:
@@ -302,7 +302,7 @@ def test_two_devices_share_the_fields_and_change_nothing(fields, member, monkeyp
         return look(self, inputs)
 
     monkeypatch.setattr("hpa_kit.cells.segmenters.READ_AHEAD", 1)
-    monkeypatch.setattr(Ensemble, "look", together)
+    monkeypatch.setattr(Ensemble, "predict", together)
     assert infer(chosen.model_copy(update={"device": "cpu,cpu"})).read_bytes() == alone
     assert len(by) == 2
     assert sum(by.values()) == 16

@@ -13,7 +13,7 @@ class Machine:
 
     def __init__(self, read: float, per_cost: float, scoring: float = 0.05) -> None:
         self.now, self.read, self.per_cost, self.scoring = 0.0, read, per_cost, scoring
-        self.efforts: list[int] = []
+        self.levels: list[int] = []
         self.begun: list[float] = []
 
     def run(self, deadline: Deadline, fields: int) -> int:
@@ -23,17 +23,17 @@ class Machine:
             some = min(BATCH, fields - done)
             asked = self.now
             self.now += (
-                max(0.0, self.read - (self.member(deadline.effort) if done else 0)) * some
+                max(0.0, self.read - (self.member(deadline.level) if done else 0)) * some
             )  # waits for the disk
-            effort = deadline.choose(some)
-            if effort is None:
+            level = deadline.choose(some)
+            if level is None:
                 break
             self.begun.append(self.now)
-            looked = self.member(effort) * some
+            looked = self.member(level) * some
             self.now += looked
-            self.efforts.append(effort)
+            self.levels.append(level)
             deadline.add(
-                effort,
+                level,
                 some,
                 some,
                 BatchSeconds(self.read * some, looked, self.scoring * some, self.now - asked),
@@ -41,8 +41,8 @@ class Machine:
             done += some
         return done
 
-    def member(self, effort: int) -> float:
-        return self.per_cost * COSTS[effort]
+    def member(self, level: int) -> float:
+        return self.per_cost * COSTS[level]
 
     def longest_batch(self) -> float:
         return max(self.read, self.member(0)) * BATCH
@@ -56,7 +56,7 @@ def run(machine: Machine, fields: int, seconds: float, devices: int = 1) -> tupl
 def test_where_there_is_time_nothing_is_given_up() -> None:
     machine = Machine(read=0.5, per_cost=1.0)
     assert run(machine, 400, seconds=4000)[0] == 400
-    assert set(machine.efforts) == {0}
+    assert set(machine.levels) == {0}
 
 
 def test_twice_the_fields_are_done_in_the_same_time_with_less_for_each() -> None:
@@ -64,14 +64,14 @@ def test_twice_the_fields_are_done_in_the_same_time_with_less_for_each() -> None
         machine = Machine(read=0.1, per_cost=1.0)
         assert run(machine, fields, seconds=4000)[0] == fields
         assert machine.now <= 4000
-    assert max(machine.efforts) == 2
+    assert max(machine.levels) == 2
 
 
 def test_as_much_is_done_as_there_is_time_for() -> None:
     machine = Machine(read=0.1, per_cost=1.0)
     run(machine, 800, seconds=4000)
     assert machine.now > 3000  # all in flips would have taken 2400
-    assert {0, 1} <= set(machine.efforts)
+    assert {0, 1} <= set(machine.levels)
 
 
 def test_a_gpu_too_slow_for_the_least_does_what_it_can_and_stops_in_time() -> None:
@@ -79,14 +79,14 @@ def test_a_gpu_too_slow_for_the_least_does_what_it_can_and_stops_in_time() -> No
     done, _ = run(machine, 400, seconds=4000)
     assert 0 < done < 400
     assert machine.now <= 4000
-    assert machine.efforts[-1] == 3
+    assert machine.levels[-1] == 3
 
 
 def test_a_slow_disk_is_no_reason_to_give_views_up() -> None:
     machine = Machine(read=20.0, per_cost=1.0)
     done, _ = run(machine, 400, seconds=4000)
     assert 150 < done < 400
-    assert set(machine.efforts) == {0}
+    assert set(machine.levels) == {0}
     assert machine.now <= 4000 + machine.read * BATCH
 
 
@@ -103,21 +103,21 @@ def test_a_machine_that_gets_slower_is_noticed() -> None:
     machine = Machine(read=0.1, per_cost=0.1)
     deadline = Deadline(Budget(1200, now=lambda: machine.now), 1000, COSTS)
     assert machine.run(deadline, 200) == 200
-    assert set(machine.efforts) == {0}
+    assert set(machine.levels) == {0}
     machine.per_cost = 0.5
     assert machine.run(deadline, 800) == 800
     assert machine.now <= 1200
-    assert max(machine.efforts) >= 1
+    assert max(machine.levels) >= 1
 
 
 def test_what_was_given_up_comes_back_when_time_allows() -> None:
     machine = Machine(read=0.01, per_cost=1.0)
     deadline = Deadline(Budget(2000, now=lambda: machine.now), 600, COSTS)
     machine.run(deadline, 200)
-    assert machine.efforts[-1] >= 1
+    assert machine.levels[-1] >= 1
     machine.per_cost = 0.1
     machine.run(deadline, 400)
-    assert machine.efforts[-1] == 0
+    assert machine.levels[-1] == 0
 
 
 def test_a_slow_first_batch_does_not_decide() -> None:
@@ -126,7 +126,7 @@ def test_a_slow_first_batch_does_not_decide() -> None:
     machine.run(deadline, BATCH)
     machine.per_cost = 0.5
     machine.run(deadline, 392)
-    assert machine.efforts[-1] == 0
+    assert machine.levels[-1] == 0
 
 
 def test_two_devices_have_time_for_more() -> None:
@@ -135,8 +135,8 @@ def test_two_devices_have_time_for_more() -> None:
     run(one, 800, seconds=4000)
     deadline = Deadline(Budget(4000, now=lambda: two.now), 400, COSTS, 1)
     two.run(deadline, 400)
-    assert two.efforts.count(0) * BATCH == 400
-    assert one.efforts.count(0) * BATCH < 400
+    assert two.levels.count(0) * BATCH == 400
+    assert one.levels.count(0) * BATCH < 400
     shared = Deadline(Budget(4000, now=lambda: 0.0), 800, COSTS, 2)
     shared.add(0, 8, 8, BatchSeconds(0.8, 72.0, 0.4, 72.0))
     assert shared.choose(8) == 0
@@ -170,22 +170,22 @@ SMALLER = (1.0, 0.999, 0.998)  # what little the members' time gets less by
 
 
 def scored_in(seconds, done: int = 64, budget: float = 400.0) -> Deadline:
-    """A deadline after some of 800 fields, of which scoring takes so long at each effort."""
+    """A deadline after some of 800 fields, of which scoring takes so long at each level."""
     clock = [0.0]
     deadline = Deadline(Budget(budget, now=lambda: clock[0]), 800, SMALLER, scoring_costs=(4.0, 1.0, 0.25))
     before = (0, 0)
     for _ in range(done // BATCH):
-        effort = deadline.choose(BATCH)
+        level = deadline.choose(BATCH)
         took = seconds[before[0]] * before[1]
         clock[0] += max(took, 0.1 * BATCH)
-        deadline.add(effort, BATCH, BATCH, BatchSeconds(0.08, 0.1 * BATCH, took, took, before))
-        before = (effort, BATCH)
+        deadline.add(level, BATCH, BATCH, BatchSeconds(0.08, 0.1 * BATCH, took, took, before))
+        before = (level, BATCH)
     return deadline
 
 
 def test_where_scoring_is_slowest_smaller_maps_are_what_saves_time() -> None:
     deadline = scored_in((1.0, 0.3, 0.1))
-    assert deadline.effort == 1
+    assert deadline.level == 1
     assert deadline.expected() < deadline.budget.left()
 
 
@@ -195,23 +195,23 @@ def test_scores_are_counted_for_the_effort_that_they_were_made_at() -> None:
     for _ in range(2):
         deadline.add(1, 2, 2, BatchSeconds(0.1, 0.1, 8.0, 8.0, (0, 1)))
     assert deadline.parts()["scoring"] == pytest.approx(8.0)  # at full, where the deadline stands
-    deadline.effort = 1
+    deadline.level = 1
     assert deadline.parts()["scoring"] == pytest.approx(2.0)
 
 
 def test_what_costs_say_saves_nothing_is_tried_once_before_fields_are_left_undone() -> None:
     machine = Machine(read=0.01, per_cost=1.0)
-    machine.member = lambda effort: (10.0, 9.0, 2.0)[effort]
+    machine.member = lambda level: (10.0, 9.0, 2.0)[level]
     deadline = Deadline(Budget(2000, now=lambda: machine.now), 800, SMALLER)
     assert machine.run(deadline, 800) == 800
-    assert machine.efforts[:4] == [0, 1, 2, 2]
-    assert machine.efforts.count(2) > 80
+    assert machine.levels[:4] == [0, 1, 2, 2]
+    assert machine.levels.count(2) > 80
 
 
 def test_what_was_tried_in_vain_is_not_done_again() -> None:
     machine = Machine(read=0.01, per_cost=1.0)
-    machine.member = lambda effort: 10.0
+    machine.member = lambda level: 10.0
     deadline = Deadline(Budget(1000, now=lambda: machine.now), 800, SMALLER)
     assert 80 < machine.run(deadline, 800) < 800
-    assert machine.efforts.count(1) == machine.efforts.count(2) == 1
-    assert machine.efforts[-1] == 0
+    assert machine.levels.count(1) == machine.levels.count(2) == 1
+    assert machine.levels[-1] == 0

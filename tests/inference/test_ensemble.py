@@ -128,14 +128,14 @@ def test_memory_that_runs_out_halves_the_batch(member: Path, monkeypatch) -> Non
     ensemble = Ensemble([member], map_size=16, batch=4)
     fields = [random_field(seed=seed) for seed in range(6)]
     expected = ensemble(fields)
-    look = LoadedMember.look
+    look = LoadedMember.predict
 
     def greedy(self, batch, **options):
         if len(batch) > 1:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return look(self, batch, **options)
 
-    monkeypatch.setattr(LoadedMember, "look", greedy)
+    monkeypatch.setattr(LoadedMember, "predict", greedy)
     found = ensemble(fields)
     assert ensemble.batch == 1
     for left, right in zip(found, expected, strict=True):
@@ -146,7 +146,7 @@ def test_memory_too_small_for_one_field_is_said(member: Path, monkeypatch) -> No
     def greedy(self, batch, **options):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(LoadedMember, "look", greedy)
+    monkeypatch.setattr(LoadedMember, "predict", greedy)
     with pytest.raises(InputError, match="^members: cpu has too little memory for one field at 64 px"):
         Ensemble([member], map_size=16, batch=2)([random_field()] * 2)
 
@@ -155,7 +155,7 @@ def test_other_errors_of_a_member_are_not_taken_for_memory(member: Path, monkeyp
     def broken(self, batch, **options):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(LoadedMember, "look", broken)
+    monkeypatch.setattr(LoadedMember, "predict", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         Ensemble([member], map_size=16)([random_field()])
 

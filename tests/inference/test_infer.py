@@ -11,7 +11,7 @@ import pytest
 from hpa_kit.config import InferSettings
 from hpa_kit.errors import InputError
 from hpa_kit.inference import Ensemble, infer, infer_submission
-from hpa_kit.scoring import RULES, FieldEvidence, score_field, scores_to_prediction
+from hpa_kit.scoring import SCORING_FUNCTIONS, FieldEvidence, score_field, scores_to_prediction
 from hpa_kit.scoring.functions import CLASS_COLUMNS
 from hpa_kit.submission import check_submission, decode_mask, read_submission
 from hpa_kit.submission.table import parse_prediction
@@ -37,7 +37,7 @@ def finds_nothing(text: str, height: int, width: int) -> bool:
     return not any(decode_mask(mask, height, width).any() for mask in text.split()[2::3])
 
 
-@pytest.mark.parametrize("rule", list(RULES))
+@pytest.mark.parametrize("rule", list(SCORING_FUNCTIONS))
 def test_every_rule_gives_a_submission_that_kaggle_takes(competition, member, cells, rule) -> None:
     for k, id in enumerate(["b", "a", "1e5"]):
         competition.add(id, cells(96, 96, 24), seed=k)
@@ -176,7 +176,7 @@ def test_a_valid_submission_stands_before_the_members_are_loaded(competition, ce
 def test_an_interrupted_run_keeps_what_it_has(competition, member, cells, monkeypatch) -> None:
     for k in range(6):
         competition.add(f"f{k}", cells(80, 80, 20))
-    look = Ensemble.look
+    look = Ensemble.predict
     calls = []
 
     def interrupted(self, inputs):
@@ -185,7 +185,7 @@ def test_an_interrupted_run_keeps_what_it_has(competition, member, cells, monkey
             raise KeyboardInterrupt
         return look(self, inputs)
 
-    monkeypatch.setattr(Ensemble, "look", interrupted)
+    monkeypatch.setattr(Ensemble, "predict", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(competition, member)
     table = read_submission(competition.root / "out" / "submission.csv")
@@ -268,7 +268,7 @@ def test_cell_scores_are_a_table_with_a_row_per_cell(cells) -> None:
     seen = FieldEvidence(
         np.full(19, 0.5, np.float32), maps, maps, labels, labels, np.full((40, 40), 9, np.uint8), n_cells=4
     )
-    table = score_field("00123", seen, RULES["mean_logit"])
+    table = score_field("00123", seen, SCORING_FUNCTIONS["mean_logit"])
     assert table.columns.tolist() == ["ID", "cell", *CLASS_COLUMNS]
     assert table["ID"].tolist() == ["00123"] * 4
     assert table["cell"].tolist() == [1, 2, 3, 4]

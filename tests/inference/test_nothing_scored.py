@@ -55,7 +55,7 @@ def broken(monkeypatch):
     def look(self, *arguments, **options):
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with TORCH_USE_DSA")
 
-    monkeypatch.setattr(LoadedMember, "look", look)
+    monkeypatch.setattr(LoadedMember, "predict", look)
 
 
 def errors(capsys) -> list[str]:
@@ -84,7 +84,7 @@ def test_a_device_that_is_broken_from_the_start_ends_in_one_line(run, broken, ca
 @pytest.mark.parametrize("name", ["infer", "predict", "pseudo-labels"])
 def test_the_same_command_does_what_was_not_scored(run, monkeypatch, name) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(LoadedMember, "look", lambda *_, **__: 1 / 0)
+        patch.setattr(LoadedMember, "predict", lambda *_, **__: 1 / 0)
         assert run(name)[0] == 2
     status, out = run(name)
     assert status == 0

@@ -103,7 +103,7 @@ def test_a_field_without_cells_has_no_rows(folder, member) -> None:
 
 def stop_at_the_second_batch(monkeypatch):
     """Interrupt the members once; gives the sizes of the batches that they are asked for from now on."""
-    look, calls = Ensemble.look, []
+    look, calls = Ensemble.predict, []
 
     def stopped(self, inputs):
         calls.append(len(inputs))
@@ -111,7 +111,7 @@ def stop_at_the_second_batch(monkeypatch):
             raise KeyboardInterrupt
         return look(self, inputs)
 
-    monkeypatch.setattr(Ensemble, "look", stopped)
+    monkeypatch.setattr(Ensemble, "predict", stopped)
     return calls
 
 

@@ -45,19 +45,19 @@ def settings(competition, member: Path, **changes) -> InferSettings:
 @pytest.fixture
 def looked(monkeypatch) -> list[int]:
     """How many fields the members looked at, call by call."""
-    look, counts = Ensemble.look, []
+    look, counts = Ensemble.predict, []
 
     def counted(self, inputs):
         counts.append(len(inputs))
         return look(self, inputs)
 
-    monkeypatch.setattr(Ensemble, "look", counted)
+    monkeypatch.setattr(Ensemble, "predict", counted)
     return counts
 
 
 def interrupted(chosen: InferSettings, monkeypatch, at: int) -> None:
     """Infer, and be stopped when the members look for the ``at``-th time."""
-    look, calls = Ensemble.look, []
+    look, calls = Ensemble.predict, []
 
     def stopped(self, inputs):
         calls.append(1)
@@ -66,7 +66,7 @@ def interrupted(chosen: InferSettings, monkeypatch, at: int) -> None:
         return look(self, inputs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Ensemble, "look", stopped)
+        patch.setattr(Ensemble, "predict", stopped)
         with pytest.raises(KeyboardInterrupt):
             infer(chosen)
 
@@ -159,7 +159,7 @@ def test_a_batch_that_is_scored_is_kept_while_the_members_look_at_the_next(
 ) -> None:
     """A kill costs the batch that the members look at, not the one before it."""
     chosen = settings(fields, member)
-    look, add, journal = Ensemble.look, Journal.add, journal_of(chosen.out)
+    look, add, journal = Ensemble.predict, Journal.add, journal_of(chosen.out)
     seen, kept, added = [0], [], threading.Condition()
 
     def records() -> int:
@@ -178,7 +178,7 @@ def test_a_batch_that_is_scored_is_kept_while_the_members_look_at_the_next(
         return look(self, inputs)
 
     monkeypatch.setattr(Journal, "add", tells)
-    monkeypatch.setattr(Ensemble, "look", waits)
+    monkeypatch.setattr(Ensemble, "predict", waits)
     infer(chosen)
     assert kept == seen[:-1]
 
@@ -189,12 +189,12 @@ def test_a_process_that_is_killed_leaves_a_csv_that_kaggle_takes_and_goes_on(fie
     script = (
         "import os, signal; from hpa_kit.config import InferSettings\n"
         "from hpa_kit.inference import Ensemble, infer\n"
-        "look, calls = Ensemble.look, []\n"
+        "look, calls = Ensemble.predict, []\n"
         "def third(self, inputs):\n"
         "    calls.append(1)\n"
         "    if len(calls) == 3:\n        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return look(self, inputs)\n"
-        "Ensemble.look = third\n"
+        "Ensemble.predict = third\n"
         f"infer(InferSettings.model_validate_json({chosen.model_dump_json()!r}))"
     )
     done = subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, check=False)

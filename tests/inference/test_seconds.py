@@ -40,7 +40,7 @@ def settings(competition, member: Path, kind=InferSettings, **changes):
 
 def members_take(monkeypatch, clock, seconds: float, fail_at: int = 0) -> None:
     """Let members take so long for a field, and be interrupted at a call."""
-    look, calls = Ensemble.look, []
+    look, calls = Ensemble.predict, []
 
     def slow(self, inputs):
         calls.append(len(inputs))
@@ -49,7 +49,7 @@ def members_take(monkeypatch, clock, seconds: float, fail_at: int = 0) -> None:
         clock.seconds += seconds * len(inputs)
         return look(self, inputs)
 
-    monkeypatch.setattr(Ensemble, "look", slow)
+    monkeypatch.setattr(Ensemble, "predict", slow)
 
 
 def kept(chosen) -> dict[str, tuple[float, int]]:

@@ -59,7 +59,7 @@ def test_a_network_of_one_side_looks_at_flips_only_and_it_is_said(caplog) -> Non
         and "levit_128s takes no fields of 76 and 89 px; flips only" in caplog.text
     )
     with torch.inference_mode():
-        seen = member.look(torch.randint(0, 256, (1, 4, 64, 64)).float())
+        seen = member.predict(torch.randint(0, 256, (1, 4, 64, 64)).float())
     assert seen.class_maps.shape == (1, 19, 2, 2)
 
 

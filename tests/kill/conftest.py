@@ -167,7 +167,7 @@ TRAIN = (
     "--backbone resnet10t --stride 8 --stride-by both --size 32 --batch 2 --folds 2 --workers 0 --device cpu"
 )
 LOOK = f"data --members run --masks masks --map-size 32 --batch {BATCH} --workers {WORKERS} --device cpu"
-LOOKED = "hpa_kit.inference.ensemble:Ensemble.look[]"
+LOOKED = "hpa_kit.inference.ensemble:Ensemble.predict[]"
 BOTH, ONE = "both end", "one is refused"
 TWO_BATCHES = (
     LOOKED, "field",

@@ -186,7 +186,7 @@ def test_shards_make_the_table_that_one_process_makes(make, tmp_path):
 def looks(monkeypatch):
     """Counts the fields that members look at; raises after ``stop`` of them."""
     seen = Counter()
-    together = Ensemble.look
+    together = Ensemble.predict
 
     def look(self, inputs):
         if seen["stop"] and seen["fields"] >= seen["stop"]:
@@ -194,7 +194,7 @@ def looks(monkeypatch):
         seen["fields"] += len(inputs)
         return together(self, inputs)
 
-    monkeypatch.setattr(Ensemble, "look", look)
+    monkeypatch.setattr(Ensemble, "predict", look)
     return seen
 
 

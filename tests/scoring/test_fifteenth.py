@@ -124,7 +124,7 @@ def test_an_ensemble_is_the_15th_places(runs, mix) -> None:
     )
     field = smooth_field(seed=len(mix))
     inputs = ensemble.inputs(field)
-    seen = ensemble.look([inputs])[0]
+    seen = ensemble.predict([inputs])[0]
     scores, maps = fifteenth(members, [inputs[load_member(run).settings.size] for _, run, _, _ in members])
     np.testing.assert_allclose(seen.image_scores, scores, atol=1e-5)
     np.testing.assert_allclose(seen.class_maps, maps, atol=1e-5)

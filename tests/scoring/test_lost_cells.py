@@ -12,12 +12,18 @@ from hpa_kit.config import InferSettings, PredictSettings
 from hpa_kit.config.scoring import make_step
 from hpa_kit.inference import FieldMaps, infer, predict
 from hpa_kit.inference.prediction import prepare
-from hpa_kit.scoring import RULES, FieldEvidence, score_cells_mean_logit, score_cells_quantile, scoring_rule
+from hpa_kit.scoring import (
+    SCORING_FUNCTIONS,
+    FieldEvidence,
+    score_cells_mean_logit,
+    score_cells_quantile,
+    scoring_function,
+)
 from hpa_kit.scoring.functions import CLASS_COLUMNS
 from hpa_kit.scoring.mean_logit import sigmoid
 from hpa_kit.submission import read_submission
 
-MAP_RULES = sorted(set(RULES) - {"cam_share"})
+MAP_RULES = sorted(set(SCORING_FUNCTIONS) - {"cam_share"})
 
 
 def tiny_cells(side: int = 128, step: int = 11, width: int = 5) -> np.ndarray:
@@ -87,7 +93,7 @@ def test_a_cell_that_no_pixel_shows_has_the_value_at_its_centre_of_mass() -> Non
     np.testing.assert_allclose(score_cells_quantile(maps, cells, scores)[1], scores * np.minimum(1, share))
 
 
-@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize("rule", sorted(SCORING_FUNCTIONS))
 @pytest.mark.parametrize("shape", [(128, 128), (120, 200)])
 def test_it_is_the_same_wherever_the_label_map_was_made_smaller(rule, shape) -> None:
     """Before the rule sees it, or by the rule itself."""
@@ -99,19 +105,19 @@ def test_it_is_the_same_wherever_the_label_map_was_made_smaller(rule, shape) -> 
         np.full(cells.shape, 90, np.uint8), before.n_cells,
     )  # fmt: skip
     assert len(lost(before)) > 10
-    np.testing.assert_allclose(RULES[rule](before), RULES[rule](by_rule), rtol=1e-6)
+    np.testing.assert_allclose(SCORING_FUNCTIONS[rule](before), SCORING_FUNCTIONS[rule](by_rule), rtol=1e-6)
 
 
 def test_cells_get_lost_later_too_where_maps_get_smaller_in_a_run() -> None:
     seen = evidence(tiny_cells(), side=20, map_side=8)
     assert 0 < len(lost(seen)) < 144
     for rule in MAP_RULES:
-        assert RULES[rule](seen).any(axis=1).all()
+        assert SCORING_FUNCTIONS[rule](seen).any(axis=1).all()
 
 
 def test_the_15th_places_rule_skips_them_as_its_formula_does() -> None:
     seen = evidence(tiny_cells(), 16)
-    rows = RULES["cam_share"](seen)
+    rows = SCORING_FUNCTIONS["cam_share"](seen)
     assert len(lost(seen)) == 80
     assert np.flatnonzero(~rows.any(axis=1)).tolist() == lost(seen)
 
@@ -120,7 +126,10 @@ def test_areas_and_borders_are_those_of_the_whole_field() -> None:
     cells = tiny_cells()
     seen = evidence(cells, 16)
     small = make_step({"step": "small", "border": 40_000, "inside": 20_000})
-    weighed, plain = scoring_rule("mean_logit", steps=[small])(seen), RULES["mean_logit"](seen)
+    weighed, plain = (
+        scoring_function("mean_logit", steps=[small])(seen),
+        SCORING_FUNCTIONS["mean_logit"](seen),
+    )
     at_border = np.add.outer(np.arange(12) == 0, np.arange(12) == 0).ravel()
     expected = 25 * 256 / np.where(at_border, 40_000, 20_000)
     np.testing.assert_allclose(weighed, plain * expected[:, None])

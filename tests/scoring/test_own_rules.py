@@ -10,17 +10,17 @@ from hpa_kit.config import EnsembleSettings, TuneSettings, make_settings
 from hpa_kit.config.kinds import RULE_NAMES
 from hpa_kit.config.scoring import NegativeStep
 from hpa_kit.errors import InputError
-from hpa_kit.scoring import RULES, FieldEvidence, add_rule, scoring_rule
+from hpa_kit.scoring import SCORING_FUNCTIONS, FieldEvidence, add_rule, scoring_function
 from hpa_kit.scoring.functions import code_of
 from hpa_kit.tuning import tune
 
 
 @pytest.fixture(autouse=True)
 def no_rule_stays():
-    rules, names = dict(RULES), list(RULE_NAMES)
+    rules, names = dict(SCORING_FUNCTIONS), list(RULE_NAMES)
     yield
-    RULES.clear()
-    RULES.update(rules)
+    SCORING_FUNCTIONS.clear()
+    SCORING_FUNCTIONS.update(rules)
     RULE_NAMES[:] = names
 
 
@@ -37,7 +37,7 @@ def flat(seen):
 
 def test_an_added_rule_scores_with_its_steps_and_those_that_follow(seen):
     add_rule("flat", flat, steps=[NegativeStep()])
-    rows = scoring_rule("flat")(seen)
+    rows = scoring_function("flat")(seen)
     assert (rows[:, :18] == 0.25).all()
     assert (rows[:, 18] == 0.75).all()
 
@@ -52,7 +52,7 @@ def test_settings_take_its_name_once_it_is_added():
         make_settings(EnsembleSettings, values | {"rule": "flatt"})
 
 
-@pytest.mark.parametrize("name", sorted(RULES))
+@pytest.mark.parametrize("name", sorted(SCORING_FUNCTIONS))
 def test_the_kits_rules_cannot_be_replaced(name):
     with pytest.raises(InputError, match=f"{name}.*one of the kit's own"):
         add_rule(name, flat)
@@ -62,7 +62,7 @@ def test_one_of_ones_own_can_be_replaced(seen):
     add_rule("flat", lambda seen: np.zeros((seen.n_cells, 19)))
     add_rule("flat", flat)
     assert RULE_NAMES.count("flat") == 1
-    assert scoring_rule("flat")(seen).all()
+    assert scoring_function("flat")(seen).all()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_one_of_ones_own_can_be_replaced(seen):
 def test_what_is_no_table_of_confidences_is_said(seen, rows, message):
     add_rule("wrong", lambda seen: rows)
     with pytest.raises(InputError, match=f"rule: it gives.*{message}|{message}"):
-        scoring_rule("wrong")(seen)
+        scoring_function("wrong")(seen)
 
 
 def test_results_depend_on_the_file_that_a_rule_stands_in(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from scored_fields import SIDE, one_cell, plain_scores, random_field
 
 from hpa_kit.errors import InputError
-from hpa_kit.scoring import RULES, FieldEvidence, score_cells, score_cells_mean_logit
+from hpa_kit.scoring import SCORING_FUNCTIONS, FieldEvidence, score_cells, score_cells_mean_logit
 
 
 def test_label_maps_and_green_of_full_size_are_brought_to_the_maps() -> None:
@@ -31,7 +31,7 @@ def test_score_cells_resizes_as_the_original_did_and_the_rule_as_the_kit_does() 
     assert (found[True] != found[False]).any()
     arrays = {"logit_maps": field["class_maps"], "n_cells": int(whole["cells"].max())}
     seen = FieldEvidence(**(field | whole | arrays))
-    np.testing.assert_array_equal(RULES["cam_share"](seen), found[True])
+    np.testing.assert_array_equal(SCORING_FUNCTIONS["cam_share"](seen), found[True])
 
 
 def test_cells_that_get_lost_on_the_way_keep_their_rows() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hpa_kit.classes import NEGATIVE
 from hpa_kit.config.scoring import STEPS, CalibrateStep, make_step
 from hpa_kit.errors import InputError
-from hpa_kit.scoring import RULES, FieldEvidence, scoring_rule
+from hpa_kit.scoring import SCORING_FUNCTIONS, FieldEvidence, scoring_function
 from hpa_kit.scoring.post_processing import CellContext, apply_steps, cell_context
 
 
@@ -172,8 +172,8 @@ def evidence() -> FieldEvidence:
 def test_a_rule_takes_further_steps_after_its_own() -> None:
     seen = evidence()
     plain, adjusted = (
-        RULES["mean_logit_negative"](seen),
-        scoring_rule("mean_logit_negative", steps=[make_step("others")]),
+        SCORING_FUNCTIONS["mean_logit_negative"](seen),
+        scoring_function("mean_logit_negative", steps=[make_step("others")]),
     )
     np.testing.assert_allclose(adjusted(seen)[:, :18], plain[:, :18] * (1 - plain[:, [18]]))
 
@@ -181,16 +181,19 @@ def test_a_rule_takes_further_steps_after_its_own() -> None:
 def test_the_cells_own_logit_times_the_image_score_is_the_rule_mean_logit() -> None:
     seen = evidence()
     np.testing.assert_allclose(
-        scoring_rule("cell_logit", steps=[make_step("image")])(seen), RULES["mean_logit"](seen)
+        scoring_function("cell_logit", steps=[make_step("image")])(seen),
+        SCORING_FUNCTIONS["mean_logit"](seen),
     )
 
 
 def test_best_is_mean_logit_with_negative_above_a_floor() -> None:
     seen = evidence()
-    best, full = RULES["best"](seen), RULES["mean_logit_negative"](seen)
+    best, full = SCORING_FUNCTIONS["best"](seen), SCORING_FUNCTIONS["mean_logit_negative"](seen)
     np.testing.assert_array_equal(best, np.where(full >= 1e-3, full, 0))
 
 
 def test_a_form_is_passed_to_the_reference_rule() -> None:
     seen = evidence()
-    assert (scoring_rule("cam_share", "max")(seen)[:, :18] > RULES["cam_share"](seen)[:, :18]).all()
+    assert (
+        scoring_function("cam_share", "max")(seen)[:, :18] > SCORING_FUNCTIONS["cam_share"](seen)[:, :18]
+    ).all()

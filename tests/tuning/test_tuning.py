@@ -14,7 +14,7 @@ from hpa_kit.config.scoring import make_step
 from hpa_kit.data import read_field
 from hpa_kit.errors import InputError
 from hpa_kit.inference import Ensemble
-from hpa_kit.scoring import FieldEvidence, rule_of, score_field, scores_to_prediction
+from hpa_kit.scoring import FieldEvidence, score_field, scores_to_prediction, scoring_of
 from hpa_kit.submission import encode_label_map, evaluate, truth_string, write_submission
 from hpa_kit.tuning import tune
 from hpa_kit.tuning.calibration import fit_calibration
@@ -85,7 +85,7 @@ def gathered(labelled, make_member, tmp_path):
 
 def infer_slowly(labelled, settings: EnsembleSettings, out):
     """A submission by the ensemble itself."""
-    ensemble, rule, rows = Ensemble(settings.members, map_size=settings.map_size), rule_of(settings), []
+    ensemble, rule, rows = Ensemble(settings.members, map_size=settings.map_size), scoring_of(settings), []
     cells = {}
     for id in IDS:
         field = read_field(labelled.root / "train", id)
@@ -181,13 +181,13 @@ def kept(tmp_path, id: str) -> dict:
 @pytest.fixture
 def looked(monkeypatch) -> list:
     """The fields that members were asked about, one entry for each time."""
-    found, look = [], Ensemble.look_apart
+    found, look = [], Ensemble.predict_apart
 
     def counted(self, inputs, places):
         found.extend(one for one, asked in zip(inputs, places, strict=True) for _ in asked)
         return look(self, inputs, places)
 
-    monkeypatch.setattr(Ensemble, "look_apart", counted)
+    monkeypatch.setattr(Ensemble, "predict_apart", counted)
     return found
 
 
