@@ -111,3 +111,43 @@ def test_values_that_stand_once_and_are_merged_into_others_are_no_doubles(tmp_pa
     text = "one: &one {mode: cam, weight: 1}\ntwo: {<<: *one, weight: 2}\nthree: *one\n"
     (tmp_path / "settings.yaml").write_text(text)
     assert read_yaml(tmp_path / "settings.yaml")["two"] == {"mode": "cam", "weight": "2"}
+
+
+def test_settings_in_groups_have_flat_names_everywhere_but_in_the_code(tmp_path):
+    given = {"data": "d", "out": "o", "size": 480, "puzzle": "cam", "puzzle_tiles": 9, "arcface_margin": 0.3}
+    settings = TrainSettings(**given, time_limit=2)
+    assert (settings.puzzle_cam.source, settings.puzzle_cam.tiles, settings.puzzle_cam.masked) == (
+        "cam",
+        9,
+        False,
+    )
+    assert (settings.arcface.margin, settings.limits.hours) == (0.3, 2)
+    assert settings.model_dump().keys() == TrainSettings.options().keys()
+    assert given.items() <= settings.model_dump(mode="json").items()
+    write_yaml(settings, tmp_path / "train.yaml")
+    assert "puzzle_tiles: 9\n" in (tmp_path / "train.yaml").read_text()
+    assert make_settings(TrainSettings, read_yaml(tmp_path / "train.yaml")) == settings
+    changed = settings.model_copy(update={"time_limit": 3.0, "puzzle_tiles": 4, "epochs": 1})
+    assert (changed.limits.hours, changed.puzzle_cam.tiles, changed.epochs) == (3, 4, 1)
+    assert (settings.limits.hours, changed.puzzle_cam.source) == (2, "cam")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"puzzle_cam": {}}, r"unknown setting 'puzzle_cam'; did you mean 'puzzle'\?"),
+        ({"arcface_centres": 0}, r"settings: arcface_centres: .*greater than or equal to 1, found 0"),
+        ({"contrast": "fixed", "normalisation": "field"}, "normalisation and contrast are one setting"),
+    ],
+)
+def test_a_bad_setting_of_a_group_or_with_two_names_is_told_by_the_name_that_users_have(values, message):
+    with pytest.raises(InputError, match=message):
+        make_settings(TrainSettings, {"data": "d", "out": "o"}, values)
+
+
+def test_contrast_is_called_normalisation_too_and_a_later_layer_wins_by_either_name():
+    assert TrainSettings(data="d", out="o", normalisation="fixed").normalisation == "fixed"
+    settings = make_settings(
+        TrainSettings, {"data": "d", "out": "o", "contrast": "field"}, {"normalisation": "fixed"}
+    )
+    assert settings.normalisation == "fixed" and settings.model_dump()["contrast"] == "fixed"

@@ -22,7 +22,7 @@ from hpa_kit.errors import InputError, nearest, shown
 from hpa_kit.files import atomic_text
 
 # Far more than any settings need; what claims more is refused before it is unfolded.
-MOST_BYTES, MOST_VALUES, MOST_SHOWN = 2**20, 100_000, 200
+MAX_BYTES, MAX_VALUES, MAX_SHOWN = 2**20, 100_000, 200
 
 
 class Settings(BaseModel):
@@ -175,7 +175,7 @@ def make_settings(kind: type[S], *layers: Mapping[str, Any], source: str = "sett
             raise InputError(f"{source}: {cause}") from None
         groups = [name for name, field in kind.model_fields.items() if _group(field) is not None]
         name = ".".join(str(part) for part in first["loc"] if part not in groups)
-        found = "nothing" if first["type"] == "missing" else shown(first["input"], MOST_SHOWN)
+        found = "nothing" if first["type"] == "missing" else shown(first["input"], MAX_SHOWN)
         what = first["msg"].removeprefix("Value error, ")
         # What is wrong with several values together names them itself.
         raise InputError(
@@ -213,12 +213,12 @@ class _Texts(yaml.SafeLoader):
         """Values of a node with all its aliases unfolded; each node is looked at once."""
         if id(node) not in known:
             _refuse_doubles(node)
-            known[id(node)] = MOST_VALUES  # of a node inside of itself
+            known[id(node)] = MAX_VALUES  # of a node inside of itself
             children = [] if isinstance(node, yaml.ScalarNode) else node.value
             parts = (part for child in children for part in (child if isinstance(child, tuple) else (child,)))
             known[id(node)] = 1 + sum(self._count(part, known) for part in parts)
-            if known[id(node)] > MOST_VALUES:
-                raise yaml.YAMLError(f"its aliases unfold to more than {MOST_VALUES} values")
+            if known[id(node)] > MAX_VALUES:
+                raise yaml.YAMLError(f"its aliases unfold to more than {MAX_VALUES} values")
         return known[id(node)]
 
 
@@ -292,8 +292,8 @@ def load_yaml(path: str | Path, what: str = "settings", texts: bool = True) -> A
     """
     path = Path(path)
     try:
-        if path.is_file() and path.stat().st_size > MOST_BYTES:
-            raise InputError(f"{what}: {path} has {path.stat().st_size} bytes; expected {MOST_BYTES} at most")
+        if path.is_file() and path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{what}: {path} has {path.stat().st_size} bytes; expected {MAX_BYTES} at most")
         return yaml.load(path.read_text(encoding="utf-8"), _Texts if texts else _Values)  # both are safe
     except FileNotFoundError:
         raise InputError(f"{what}: {path} is missing") from None

@@ -132,8 +132,8 @@ def _stratify(hot: NDArray[np.float32], n_folds: int, seed: int) -> NDArray[np.i
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
     splitter: Any = MultilabelStratifiedKFold(n_splits=n_folds, shuffle=True, random_state=seed)
-    for fold, (_, held_out) in enumerate(splitter.split(hot, hot.astype(np.int64))):
-        folds[held_out] = fold
+    for fold, (_, validation) in enumerate(splitter.split(hot, hot.astype(np.int64))):
+        folds[validation] = fold
     return folds
 
 

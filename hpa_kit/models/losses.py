@@ -8,7 +8,7 @@ from torch.nn import functional
 
 Reduction = Literal["classes", "mean"]
 # A power below 1 has an infinite slope at 0.
-_LEAST = torch.finfo(torch.float32).tiny
+_TINY = torch.finfo(torch.float32).tiny
 
 
 def focal_loss(
@@ -52,7 +52,7 @@ def focal_loss(
     # 1 - p_t as the sigmoid of the other side: it keeps its digits near 0, where 1 - exp(-bce) loses them.
     wrong = (targets - logits.sigmoid()).abs() if soft else torch.sigmoid(logits * (1 - 2 * targets))
     if 0 < gamma < 1:
-        wrong = wrong.clamp_min(_LEAST)
+        wrong = wrong.clamp_min(_TINY)
     losses = bce * wrong**gamma
     return losses.sum(dim=1).mean() if reduction == "classes" else losses.mean()
 

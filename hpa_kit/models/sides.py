@@ -13,7 +13,7 @@ from hpa_kit.errors import InputError
 
 # Multiples of which networks take: patches, strides, windows times strides.
 _STEPS = (2, 4, 8, 14, 16, 28, 32, 56, 64, 112, 128, 192, 224, 256)
-_LEAST, _MOST = 32, 8192
+_MIN_SIDE, _MAX_SIDE = 32, 8192
 # The farthest that a map pixel may lie from its place, in map pixels.
 _FARTHEST = 0.5
 # What torch says where something cannot be done without numbers; the last of autocast.
@@ -164,7 +164,7 @@ def near_sides(wanted: int, takes: Callable[[int], bool], known: Collection[int]
     below = ((wanted - 1) // step * step for step in steps)
     above = (wanted // step * step + step for step in steps)
     found = (
-        next((side for side in some if _LEAST <= side <= _MOST and takes(side)), None)
+        next((side for side in some if _MIN_SIDE <= side <= _MAX_SIDE and takes(side)), None)
         for some in (below, above)
     )
     return [side for side in found if side is not None]

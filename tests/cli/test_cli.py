@@ -8,6 +8,7 @@ import pytest
 
 import hpa_kit
 from hpa_kit.cli import COMMANDS, main
+from hpa_kit.cli.main import make_parser, settings_of
 from hpa_kit.submission import encode_mask, write_submission
 
 MASK = encode_mask(np.eye(6, 8, dtype=bool))
@@ -80,6 +81,13 @@ def test_help_shows_defaults_as_they_are_given_and_none_where_there_is_none(caps
     out = capsys.readouterr().out
     assert "(default: 1.0,1.2)" in " ".join(out.split())
     assert "None" not in out and "(default: )" not in out
+
+
+def test_an_option_with_two_names_is_had_by_either():
+    (command,) = [command for command in COMMANDS if command.name == "train"]
+    for name in ("--contrast", "--normalisation"):
+        arguments = make_parser(["train"]).parse_args(["train", "d", "--out", "o", name, "fixed"])
+        assert settings_of(command, arguments).normalisation == "fixed"
 
 
 def test_light_commands_do_not_load_torch():

@@ -1,5 +1,7 @@
 """What a classifier is trained for: loss terms over one forward pass, sub-categories, puzzles, angles."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +19,7 @@ from hpa_kit.training.objectives import (
     Subcategories,
     objective_of,
 )
+from hpa_kit.training.objectives.base import class_counts, macro_f1
 from hpa_kit.training.objectives.puzzle import cut_tiles, merge_tiles
 from hpa_kit.training.subcategories import write_subcategories
 
@@ -263,3 +266,16 @@ def test_every_weight_learns_with_all_loss_terms_in_half_precision():
     torch.stack(list(losses.values())).sum().backward()
     bad = [n for n, w in model.named_parameters() if w.grad is None or not torch.isfinite(w.grad).all()]
     assert bad == []
+
+
+def test_classes_that_no_field_shows_are_left_out_of_macro_f1():
+    targets = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 0]]) > 0
+    given = torch.tensor([[1, 0, 1], [0, 1, 1], [0, 1, 1]]) > 0
+    # Class 0: one of two found, nothing wrong: 2/3. Class 1: all right. Class 2 is in no field.
+    assert macro_f1(class_counts(given, targets)) == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_nothing_right_is_0_and_no_class_at_all_is_no_number():
+    nothing, everything = torch.zeros(2, 3) > 0, torch.ones(2, 3) > 0
+    assert macro_f1(class_counts(nothing, everything)) == 0
+    assert math.isnan(macro_f1(class_counts(nothing, nothing)))

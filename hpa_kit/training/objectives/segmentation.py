@@ -68,7 +68,8 @@ def load_segmentation_data(
 class SegmentationObjective(Objective):
     """A segmentation network that learns maps uint8 (B, 20, S, S), a target of 1 being 255.
 
-    It is judged by the loss, and by the macro F1 of pixels: how well each class is drawn that any cell shows.
+    It is evaluated by the loss, and by the macro F1 of pixels: how well each class is drawn that any cell
+    shows.
     """
 
     load_data = staticmethod(load_segmentation_data)

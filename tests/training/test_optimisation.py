@@ -1,27 +1,11 @@
-"""Macro F1, the optimiser and the learning rate."""
-
-import math
+"""The optimiser and the learning rate."""
 
 import numpy as np
 import pytest
 import torch
 
 from hpa_kit.errors import InputError
-from hpa_kit.training.objectives.base import class_counts, macro_f1
 from hpa_kit.training.optimisation import Schedule, make_optimiser
-
-
-def test_classes_that_no_field_shows_are_left_out_of_macro_f1():
-    targets = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 0]]) > 0
-    given = torch.tensor([[1, 0, 1], [0, 1, 1], [0, 1, 1]]) > 0
-    # Class 0: one of two found, nothing wrong: 2/3. Class 1: all right. Class 2 is in no field.
-    assert macro_f1(class_counts(given, targets)) == pytest.approx((2 / 3 + 1) / 2)
-
-
-def test_nothing_right_is_0_and_no_class_at_all_is_no_number():
-    nothing, everything = torch.zeros(2, 3) > 0, torch.ones(2, 3) > 0
-    assert macro_f1(class_counts(nothing, everything)) == 0
-    assert math.isnan(macro_f1(class_counts(nothing, nothing)))
 
 
 def test_sgd_is_plain_momentum_on_all_weights_in_one_group(settings):
