@@ -6,7 +6,7 @@ LATEST := .venv-latest
 CLIENT := .venv-client
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-latest lint format sync bench coverage kill-table client rehearse clean
+.PHONY: help demo test test-latest lint format sync bench coverage kill-table backbones client rehearse clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,10 @@ KILLS ?= 60
 
 kill-table: $(VENV)/ready  ## kill every long command KILLS times, resume it, write docs/kill_table.md
 	HPA_KIT_KILLS=$(KILLS) HPA_KIT_KILL_TABLE=docs/kill_table.md $(BIN)/python -m pytest tests/kill -q --timeout 3600
+
+backbones: $(VENV)/ready  ## try a member of every family of timm, write docs/backbones.md
+	HPA_KIT_ALL_BACKBONES=1 $(BIN)/python -m pytest tests/models/test_backbones.py -q --timeout 1200
+	$(BIN)/python tests/models/write_backbones_page.py
 
 # Apart from .venv: the client asks for packages that the kit does not need, and looks for an account when imported.
 $(CLIENT)/ready:

@@ -171,7 +171,8 @@ def _first_plan(_: object, name: str, stride: int, stride_by: StrideBy, in_chann
         if stride_by != "cut" and not ran
         else [*ran, *unbuilt[::-1]][0]
     )
-    raise InputError(f"backbone: {name} gives no maps for stride {stride}: {fault}")
+    gives = "" if fault.startswith("gives") else f"gives no maps at stride {stride}: "
+    raise InputError(f"backbone: {name} {gives}{fault}")
 
 
 def _tried(

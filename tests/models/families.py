@@ -26,7 +26,7 @@ MEMBERS = {
     "efficientnet": "test_efficientnet",
     "efficientvit_mit": "efficientvit_b0",
     "efficientvit_msra": "efficientvit_m0",
-    "eva": "eva02_tiny_patch14_224",
+    "eva": "vit_pe_spatial_tiny_patch16_512",
     "fasternet": "fasternet_t0",
     "fastvit": "fastvit_t8",
     "focalnet": "focalnet_tiny_srf",

@@ -33,12 +33,13 @@ def beside(maps: Callable[[Tensor], Tensor], side: int) -> float:
             (gradient,) = torch.autograd.grad(
                 (found[0, :, place, place] * weights).sum(), field, retain_graph=True
             )
-            seen[place] = seen.get(place, torch.zeros(())) + gradient[0].square().sum(0)
+            energy = (gradient[0].double() / gradient.abs().max()).square().sum(0)
+            seen[place] = seen.get(place, torch.zeros(())) + energy
     wide, pixels = side / n, torch.arange(side) + 0.5
     offsets = []
     for place, energy in seen.items():
         expected = (place + 0.5) * wide
         along = (energy.sum(0) + energy.sum(1)) * ((pixels - expected).abs() < min(expected, side - expected))
         offsets.append(float((along * pixels).sum() / along.sum() - expected) / wide)
-    along_side = np.polynomial.Polynomial.fit(list(seen), offsets, min(1, len(seen) - 1))
-    return max(abs(along_side(0)), abs(along_side(n - 1)), *map(abs, offsets))
+    line = np.polyfit(list(seen), offsets, min(1, len(seen) - 1))
+    return float(np.abs([*np.polyval(line, [0, n - 1]), *offsets]).max())

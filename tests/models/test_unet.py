@@ -144,3 +144,13 @@ def test_untrained_every_class_is_unlikely_and_no_cell_is_open():
         seen = network(fields(64, 64)).sigmoid().mean(dim=(0, 2, 3))
     assert 0.01 < float(seen[:19].mean()) < 0.12
     assert 0.3 < float(seen[19]) < 0.7
+
+
+def test_an_encoder_of_one_side_is_made_for_the_size_and_refuses_others():
+    network = SegmentationNet("efficientformerv2_s0", size=100).eval()
+    with torch.no_grad():
+        assert network(fields(100, 100)).shape == (2, 20, 100, 100)
+    with pytest.raises(InputError, match=r"cannot look at fields of 200 x 200; the nearest sides .*: 112 \("):
+        network(fields(200, 200))
+    with pytest.raises(InputError, match=r"efficientformerv2_s0 cannot be the encoder of a U-Net: \S+"):
+        SegmentationNet("efficientformerv2_s0")

@@ -26,6 +26,21 @@ CASES = (
         "hpa-kit train: size: Input should be less than or equal to 8192, found '1000000'",
     ),
     _case(
+        "training fields of a side that the backbone cannot take",
+        TRAIN.replace("resnet10t --size 32 --stride 8", "test_vit --size 100 --stride 16"),
+        "size: backbone test_vit cannot look at fields of 100 x 100; …takes: 96 and 112 (…)",
+    ),
+    _case(
+        "a backbone that has no maps of the stride",
+        TRAIN.replace("resnet10t --size 32 --stride 8", "test_vit --size 96 --stride 32"),
+        "backbone: test_vit has no stage of stride 32; it has [16]",
+    ),
+    _case(
+        "one field a step where a map is one pixel",
+        TRAIN.replace("--stride 8", "--stride 32").replace("--batch 3", "--batch 1"),
+        "batch: one field a step and process at size 32 … take batch 2 or more for each process",
+    ),
+    _case(
         "maps of a million pixels a side",
         INFER.replace("--map-size 32", "--map-size 1000000"),
         "hpa-kit infer: map_size: Input should be less than or equal to 4096, found '1000000'",
