@@ -75,10 +75,10 @@ def read_cell_scores(path: str | Path) -> pd.DataFrame:
     numbers: dict[str, Any] = {"cell": np.int64} | dict.fromkeys(CLASS_COLUMNS, np.float64)
     table = read_table(path, ("ID", *numbers), numbers)
     values = table[list(CLASS_COLUMNS)].to_numpy()
-    bad = ~((values >= 0) & (values <= 1)).all(axis=1)
-    if bad.any():
+    bad = np.flatnonzero(~((values >= 0) & (values <= 1)).all(axis=1))
+    if len(bad):
         raise InputError(
-            f"cell scores: {path}, ID {table['ID'][bad].iloc[0]}: a score is outside 0 to 1, or no number"
+            f"cell scores: {path}, ID {table['ID'].iloc[bad[0]]}: a score is outside 0 to 1, or no number"
         )
     wrong = table["cell"] != table.groupby("ID", sort=False).cumcount() + 1
     if wrong.any():

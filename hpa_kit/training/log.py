@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,12 +82,17 @@ def read_scalars(folder: Path, name: str) -> dict[int, float]:
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     found: dict[int, float] = {}
-    for path in sorted(folder.glob("events.out.tfevents.*")):
+    for path in sorted(folder.glob("events.out.tfevents.*"), key=_numbers_of):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
                 if value.tag == name and value.tensor.float_val:
                     found[int(event.step)] = float(value.tensor.float_val[0])
     return found
+
+
+def _numbers_of(path: Path) -> list[int]:
+    """The order of event files: their second, process and number, which as text would put 10 before 9."""
+    return [int(number) for number in re.findall(r"\d+", path.name.removeprefix("events.out.tfevents."))]
 
 
 def _summary_writer(folder: Path, purge_step: int) -> Any:

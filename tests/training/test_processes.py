@@ -1,5 +1,6 @@
 """Two processes that share every batch train what one trains, and none waits for one that is gone."""
 
+import json
 import logging
 import os
 import shutil
@@ -25,6 +26,7 @@ from hpa_kit.training.processes import Processes, processes_for, say_idle_gpus
 CHANGES = {"backbone": "test_convnext", "stride": 32, "epochs": 2, "ema": 0.9, "accumulate": 2}
 
 KEEPS_WEIGHTS = """
+import json
 import sys
 from pathlib import Path
 from safetensors.torch import save_file
@@ -36,8 +38,10 @@ folder = Path(sys.argv[1]).parent
 trainer = Trainer(made)
 trainer.fit()
 sessions = made.model_copy(update={"out": folder / "sessions", "time_limit": 1e-9})
+ended = []
 while (session := Trainer(sessions)).fit() and session.state.epoch < made.epochs:
-    print("session", session.state.step_number, session.state.epoch, flush=True)
+    ended.append([session.state.step_number, session.state.epoch])
+(folder / f"sessions{trainer.processes.rank}.json").write_text(json.dumps(ended))
 Trainer(sessions.model_copy(update={"out": folder / "begun"})).fit()
 weights = {name: value.clone() for name, value in trainer.state.model.state_dict().items()}
 save_file(weights, folder / f"process{trainer.processes.rank}.safetensors")
@@ -69,7 +73,8 @@ def test_two_processes_train_what_one_trains(settings, tmp_path):
         torch.testing.assert_close(two["model"][name], value, rtol=1e-3, atol=2e-5)
     # Sessions of a step each, in the same two processes.
     resumed = read_checkpoint(tmp_path / "sessions" / "last.safetensors").state
-    assert done.stdout.count("session 1 0") == 2
+    ended = [json.loads((tmp_path / f"sessions{rank}.json").read_text()) for rank in (0, 1)]
+    assert ended[0] == ended[1] == [[1, 0], [2, 0], [2, 1], [3, 1], [4, 1]]
     assert all(torch.equal(resumed["model"][name], value) for name, value in two["model"].items())
     assert resumed["history"] == two["history"]
 
