@@ -69,7 +69,7 @@ def shown_epochs(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with TemporaryDirectory() as folder:
-        # Their names end in numbers, which TensorBoard sorts as text; sessions of one second are none but here.
+        # Their names end in numbers, which TensorBoard sorts as text.
         files = (run / "tensorboard").iterdir()
         for place, path in enumerate(sorted(files, key=lambda path: [*map(int, path.name.split(".")[-2:])])):
             shutil.copy(path, f"{folder}/events.out.tfevents.{place:04}")
