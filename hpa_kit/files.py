@@ -20,9 +20,9 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.E
 
 # What the name of a file has in it while it is being written. Its writer holds a lock on it, but not in the
 # first moment of its life.
-_TORN, _YOUNG_SECONDS = ".partial-", 5.0
+_STALE, _YOUNG_SECONDS = ".partial-", 5.0
 
-_MOST_LINKS = 40  # that lead to each other, as Linux has it
+_MAX_LINKS = 40  # that lead to each other, as Linux has it
 _REFUSED = {stat.S_IFDIR: "a folder", stat.S_IFBLK: "a disk", stat.S_IFSOCK: "a socket"}
 
 
@@ -87,7 +87,7 @@ def _beside(path: Path, place: Path) -> Iterator[Path]:
 def _fresh(place: Path) -> tuple[int, Path]:
     """A new empty file beside a place, open."""
     while True:
-        name = f".{place.stem[:40]}{_TORN}{secrets.token_hex(4)}{place.suffix}"
+        name = f".{place.stem[:40]}{_STALE}{secrets.token_hex(4)}{place.suffix}"
         with suppress(FileExistsError):
             handle = os.open(place.with_name(name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
             return handle, place.with_name(name)
@@ -159,7 +159,7 @@ def written_file(path: str | Path) -> Path:
 def _followed(path: Path) -> tuple[Path, int | None]:
     """Where a path's symbolic links lead, and of which open file of this process that is the name, if any."""
     own, place = Path(f"/proc/{os.getpid()}/fd"), path
-    for _ in range(_MOST_LINKS):
+    for _ in range(_MAX_LINKS):
         place = Path(os.path.realpath(place.parent), place.name)
         if place.parent == own and place.name.isdigit():
             return place, int(place.name)
@@ -177,14 +177,14 @@ def _kind(place: Path) -> int:
         return 0
 
 
-def forget_torn(folder: str | Path) -> None:
+def remove_stale(folder: str | Path) -> None:
     """Remove what processes that were killed were writing to a folder; what others are writing stays.
 
     Args:
-        folder: those in it are not looked into; one that is not there has nothing torn.
+        folder: those in it are not looked into; one that is not there has nothing stale.
     """
     with suppress(OSError):
-        for path in Path(folder).glob(f".*{_TORN}*"):
+        for path in Path(folder).glob(f".*{_STALE}*"):
             with suppress(OSError), path.open("rb") as file:
                 young = time.time() - path.stat().st_mtime < _YOUNG_SECONDS
                 if not young and _lock(file.fileno()):

@@ -17,9 +17,9 @@ from hpa_kit.files import (
     atomic_path,
     atomic_tensors,
     atomic_text,
-    forget_torn,
     make_folder,
     regular_path,
+    remove_stale,
 )
 
 
@@ -85,7 +85,7 @@ def test_what_a_killed_process_was_writing_is_removed_later(tmp_path):
     assert done.returncode == -signal.SIGKILL
     assert len(hidden(tmp_path)) == 2
     age(tmp_path.iterdir())
-    forget_torn(tmp_path)
+    remove_stale(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".of the user.yaml", "table.csv"]
     assert (tmp_path / "table.csv").read_text() == "old"
 
@@ -94,7 +94,7 @@ def test_what_is_being_written_is_not_removed_however_long_it_takes(tmp_path):
     with atomic_path(tmp_path / "table.csv") as temporary:
         temporary.write_text("half")
         age([temporary])
-        forget_torn(tmp_path)
+        remove_stale(tmp_path)
         assert temporary.exists()
     assert (tmp_path / "table.csv").read_text() == "half"
 
@@ -105,12 +105,12 @@ def test_a_file_that_was_made_a_moment_ago_is_left_to_its_writer(tmp_path, monke
     made = path.stat().st_mtime
     for later, left in ((4.9, True), (5.1, False)):
         monkeypatch.setattr("hpa_kit.files.time.time", lambda later=later: made + later)
-        forget_torn(tmp_path)
+        remove_stale(tmp_path)
         assert path.exists() == left
 
 
-def test_a_folder_that_is_not_there_has_nothing_torn(tmp_path):
-    forget_torn(tmp_path / "none")
+def test_a_folder_that_is_not_there_has_nothing_stale(tmp_path):
+    remove_stale(tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 

@@ -16,7 +16,7 @@ from hpa_kit.config import SegmentSettings
 from hpa_kit.data import CHANNELS, DataFolder, field_size
 from hpa_kit.data.kept_fields import origins
 from hpa_kit.errors import InputError
-from hpa_kit.files import forget_torn, make_folder
+from hpa_kit.files import make_folder, remove_stale
 from hpa_kit.flow import Failure, attempt, run_ahead, share
 from hpa_kit.progress import progress_bar, track
 from hpa_kit.timing import Forecast
@@ -47,14 +47,14 @@ def segment(settings: SegmentSettings) -> Path:
     ids = share(sorted(folder.fields(settings.split).ids), settings.shard, settings.shards)
     if settings.out.exists() and not settings.out.is_dir():
         raise InputError(f"segment: {settings.out} is a file; expected a folder for label maps")
-    finder = segmenter(
+    segment_fields = segmenter(
         settings.segmenter, settings.weights, settings.device, settings.batch, settings.workers
     )
-    forget_torn(make_folder(settings.out))
-    kept = _kept(ids, images, settings, finder.settings)
+    remove_stale(make_folder(settings.out))
+    kept = _kept(ids, images, settings, segment_fields.settings)
     todo = [id for id, found in kept.items() if found.fault is not None]
     log.info("segment: %d fields to do, %d kept from before", len(todo), len(ids) - len(todo))
-    cells, failed = _make(todo, images, settings, finder)
+    cells, failed = _make(todo, images, settings, segment_fields)
     cells |= {id: found.n_cells for id, found in kept.items() if found.fault is None}
     if 0 in cells.values():
         log.warning("segment: %d of %d fields have no cell", list(cells.values()).count(0), len(ids))
@@ -125,7 +125,7 @@ def _made_from(images: Path, id: str, needed: int) -> list[list[Any]]:
 
 
 def _make(
-    ids: list[str], images: Path, settings: SegmentSettings, finder: Segmenter
+    ids: list[str], images: Path, settings: SegmentSettings, segment_fields: Segmenter
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Segment fields and write their files; {ID: number of cells}, and {ID: reason} of those that failed."""
     out, workers = settings.out, settings.workers
@@ -138,7 +138,7 @@ def _make(
         if isinstance(made_from, Failure):  # an image is there no longer
             return id, made_from.reason
         try:
-            write_label_maps(out / f"{id}.npz", result.maps, finder.settings, made_from)
+            write_label_maps(out / f"{id}.npz", result.maps, segment_fields.settings, made_from)
         except OSError as error:
             raise InputError(
                 f"segment: {out / id}.npz cannot be written: {error.strerror or error}; the same command "
@@ -152,7 +152,7 @@ def _make(
         ThreadPoolExecutor(workers, "write") as writing,
         progress_bar("segment", len(ids)) as bar,
     ):
-        found = load_or_segment(ids, images, finder, workers=workers, needed=settings.in_channels)
+        found = load_or_segment(ids, images, segment_fields, workers=workers, needed=settings.in_channels)
         for id, result in run_ahead(writing, write, found, workers):
             results[id] = result
             forecast.add(1)

@@ -16,7 +16,7 @@ from hpa_kit.data.kept_fields import Origin, kept_fault, kept_path, origins, rea
 from hpa_kit.data.labelled import fields_to_keep
 from hpa_kit.devices import available_bytes, cpus
 from hpa_kit.errors import InputError
-from hpa_kit.files import forget_torn
+from hpa_kit.files import remove_stale
 from hpa_kit.flow import Failure, attempt, share
 from hpa_kit.progress import track
 from hpa_kit.timing import Forecast
@@ -118,7 +118,7 @@ class FieldStore:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"store: {folder} is a file; expected a folder for resized fields")
         self._kept = folder
-        forget_torn(folder / str(self.size))
+        remove_stale(folder / str(self.size))
         looked = self._each(
             lambda number: attempt(self._fault, number, whole), range(len(self)), "look", workers
         )

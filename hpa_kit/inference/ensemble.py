@@ -165,6 +165,8 @@ class Ensemble:
         """
         return self._by_steps(inputs, self._staying(self.level))
 
+    look = predict  # what it was called before
+
     def predict_apart(
         self, inputs: Sequence[Inputs], places: Sequence[Collection[int]]
     ) -> list[dict[int, FieldMaps]]:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from hpa_kit.config.base import Settings, load_yaml, make_settings
 from hpa_kit.errors import InputError
-from hpa_kit.files import atomic_path, atomic_text, forget_torn, make_folder_of, written_file
+from hpa_kit.files import atomic_path, atomic_text, make_folder_of, remove_stale, written_file
 from hpa_kit.inference.prediction import Size
 from hpa_kit.inference.results import Journal
 from hpa_kit.submission import encode_mask, write_submission
@@ -64,7 +64,7 @@ class GrowingTable(ABC):
         self._writer = ThreadPoolExecutor(1, "write")
         self._writing: Future[None] | None = None
         make_folder_of(self.out)
-        forget_torn(written_file(self.out).parent)
+        remove_stale(written_file(self.out).parent)
         self.journal = Journal(folder=self.out.parent) if journal is None else journal
 
     def __enter__(self) -> Self:

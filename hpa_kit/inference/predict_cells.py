@@ -13,7 +13,7 @@ from hpa_kit.cells.regions import CellGeometry, cell_geometry
 from hpa_kit.config import PredictSettings
 from hpa_kit.data import CLASS_COLUMNS, DataFolder, find_fields
 from hpa_kit.errors import InputError
-from hpa_kit.files import forget_torn, make_folder, regular_path
+from hpa_kit.files import make_folder, regular_path, remove_stale
 from hpa_kit.inference.deadline import Budget, Now
 from hpa_kit.inference.growing_table import CellTable
 from hpa_kit.inference.prediction import Prediction
@@ -56,7 +56,7 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
     header = pd.DataFrame(columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")
     with regular_path(settings.out) as out, CellTable(out, ids, header, Journal(journal_of(out))) as table:
         folder = make_folder(settings.label_maps or out.with_name(f"{out.stem}_label_maps"))
-        forget_torn(folder)
+        remove_stale(folder)
         results = Results("predict", ids, images, table.journal, settings, ensemble)
         results.forget(id for id in results.done if not (folder / f"{id}.npz").is_file())
         predictions = predict_fields(

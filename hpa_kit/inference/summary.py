@@ -50,5 +50,5 @@ def _cells(chosen: EnsembleSettings) -> str:
     """Who finds the cells."""
     found = segmenter_for(chosen.segmenter, chosen.weights)
     where = "without weights" if found == "classical" else f"weights in {chosen.weights}"
-    finder = f"by segmenter {found}, {where}"
-    return f"cells {finder}" if chosen.masks is None else f"cells of {chosen.masks}, what it lacks {finder}"
+    cells = f"by segmenter {found}, {where}"
+    return f"cells {cells}" if chosen.masks is None else f"cells of {chosen.masks}, what it lacks {cells}"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from hpa_kit.config import PseudoLabelSettings, make_settings, read_yaml, write_yaml
 from hpa_kit.data.cell_scores import FIELDS, MASKS, SCORES, SCORES_HEADER, SETTINGS
 from hpa_kit.errors import InputError
-from hpa_kit.files import atomic_path, atomic_text, forget_torn, make_folder
+from hpa_kit.files import atomic_path, atomic_text, make_folder, remove_stale
 from hpa_kit.flow import share
 from hpa_kit.inference.results import Journal
 from hpa_kit.locks import alone
@@ -88,7 +88,7 @@ class PseudoLabelFolder:
         atomic_text(self.root / MEMBERS, members + "\n")
         write_yaml(kept, path)
         for folder in (self.root, make_folder(self.root / MASKS)):
-            forget_torn(folder)
+            remove_stale(folder)
         with self._alone():  # killed after its table was whole, a run leaves its parts
             self._forget_parts()
 

@@ -19,10 +19,10 @@ from hpa_kit.submission.metric import (
 from hpa_kit.submission.table import Detections
 
 IOU = 0.6
-MOST_POINTS = 120  # of a curve; more cannot be seen
+MAX_POINTS = 120  # of a curve; more cannot be seen
 BINS = 10
 NOTHING = N_CLASSES  # column of the confusion: not found, or no class given; row: no true cell
-MOST_ERRORS = 40  # of each class and kind
+MAX_ERRORS = 40  # of each class and kind
 
 
 class CellMatch(NamedTuple):
@@ -123,10 +123,10 @@ def _of_class(judged: Judged) -> dict[str, Any]:
 
 
 def _thinned(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> list[list[float]]:
-    """The corners of a falling curve, at most :data:`MOST_POINTS`, always with its last point."""
+    """The corners of a falling curve, at most :data:`MAX_POINTS`, always with its last point."""
     corners = np.flatnonzero(np.append(np.diff(precision) < 0, len(precision) > 0))
-    if len(corners) > MOST_POINTS:
-        corners = corners[np.unique(np.linspace(0, len(corners) - 1, MOST_POINTS).round().astype(int))]
+    if len(corners) > MAX_POINTS:
+        corners = corners[np.unique(np.linspace(0, len(corners) - 1, MAX_POINTS).round().astype(int))]
     return [[round(float(recall[k]), 4), round(float(precision[k]), 4)] for k in corners]
 
 
@@ -232,7 +232,7 @@ def _errors(
                     confidence = 0.0 if cell is None else own_scores[cell].get(index, 0.0)
                     missed.append(Error("missed", index, field.id, cell, true_cell, 1 - confidence))
         for some in (given, [error for error in missed if error.surety > 0.5]):
-            errors += sorted(some, key=lambda error: -error.surety)[:MOST_ERRORS]
+            errors += sorted(some, key=lambda error: -error.surety)[:MAX_ERRORS]
     return sorted(errors, key=lambda error: -error.surety)
 
 

@@ -34,7 +34,7 @@ from hpa_kit.training.run_folder import GROWING
 log = logging.getLogger(__name__)
 
 AMBER = np.array([255, 176, 0], np.float32)  # seen by everybody, on black and on grey
-MOST_ROWS = 6
+MAX_ROWS = 6
 
 
 def augmented_batch(settings: TrainSettings, fields: int = 6, side: int = 192) -> Picture:
@@ -131,7 +131,7 @@ class GrowingCams:
         """The fields, and below them their maps after the first epoch, some between, and the last."""
         epochs = list(self._rows)
         some = (
-            [epochs[k] for k in np.unique(np.linspace(0, len(epochs) - 1, MOST_ROWS).astype(int))]
+            [epochs[k] for k in np.unique(np.linspace(0, len(epochs) - 1, MAX_ROWS).astype(int))]
             if epochs
             else []
         )

@@ -16,7 +16,7 @@ from hpa_kit.submission.table import Detections, parse_prediction
 
 log = logging.getLogger(__name__)
 
-MOST_SIDE = 4096
+MAX_SIDE = 4096
 
 
 def draw_submission(
@@ -45,8 +45,8 @@ def draw_submission(
     """
     if fields < 1:
         raise InputError(f"picture: fields is {fields}; expected 1 or more")
-    if not 32 <= side <= MOST_SIDE:
-        raise InputError(f"picture: side is {side}; expected 32 to {MOST_SIDE} pixels")
+    if not 32 <= side <= MAX_SIDE:
+        raise InputError(f"picture: side is {side}; expected 32 to {MAX_SIDE} pixels")
     images = DataFolder(data).images(split)
     table = read_submission(submission)
     drawn, label_maps, scores = [], [], []

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_NAMED = 10
+MAX_NAMED = 10
 
 
 class Source(NamedTuple):
@@ -195,7 +195,7 @@ def _labels(data: DataFolder | None, split: str) -> dict[str, str]:
 
 
 def _say(failed: dict[str, str]) -> None:
-    for id, reason in list(failed.items())[:MOST_NAMED]:
+    for id, reason in list(failed.items())[:MAX_NAMED]:
         log.warning(f"report: ID {id} could not be looked at: {reason}")
-    if len(failed) > MOST_NAMED:
+    if len(failed) > MAX_NAMED:
         log.warning(f"report: {len(failed)} fields could not be looked at")

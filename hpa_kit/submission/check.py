@@ -10,7 +10,7 @@ from hpa_kit.submission.table import COLUMNS, parse_prediction, parse_size, read
 from hpa_kit.tables import SEPARATORS, read_separated
 
 # Of one kind of fault, this many IDs are named one by one.
-MOST_NAMED = 50
+MAX_NAMED = 50
 
 
 def check_submission(csv: str | Path, sample_csv: str | Path) -> list[str]:
@@ -53,8 +53,8 @@ def check_submission(csv: str | Path, sample_csv: str | Path) -> list[str]:
 
 
 def _named(ids: list[str], what: str) -> list[str]:
-    lines = [f"ID {id or '(empty)'} {what}" for id in ids[:MOST_NAMED]]
-    return lines + ([f"{len(ids) - MOST_NAMED} more IDs: each {what}"] if len(ids) > MOST_NAMED else [])
+    lines = [f"ID {id or '(empty)'} {what}" for id in ids[:MAX_NAMED]]
+    return lines + ([f"{len(ids) - MAX_NAMED} more IDs: each {what}"] if len(ids) > MAX_NAMED else [])
 
 
 class _Wanted(NamedTuple):

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from hpa_kit.errors import InputError
 from hpa_kit.submission.runs import COUNT_FAULTS, Runs, decode_counts, encode_counts, fill_runs
 
-_MOST_PIXELS = 2**31
+_MAX_PIXELS = 2**31
 
 
 def encode_label_map(label_map: ArrayLike) -> dict[int, str]:
@@ -198,8 +198,8 @@ def _pixels(height: int, width: int) -> int:
     for name, side in (("height", height), ("width", width)):
         if isinstance(side, bool) or not isinstance(side, int | np.integer) or side < 1:
             raise InputError(f"mask {name}: expected a whole number of pixels from 1 on, found {side!r}")
-    if int(height) * int(width) > _MOST_PIXELS:
-        raise InputError(f"mask size {height} x {width}: expected at most {_MOST_PIXELS} pixels")
+    if int(height) * int(width) > _MAX_PIXELS:
+        raise InputError(f"mask size {height} x {width}: expected at most {_MAX_PIXELS} pixels")
     return int(height) * int(width)
 
 

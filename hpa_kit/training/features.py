@@ -18,7 +18,7 @@ from hpa_kit import __version__
 from hpa_kit.config import FeaturesSettings
 from hpa_kit.data import DataFolder, labelled_fields, read_field, resize_field
 from hpa_kit.errors import InputError
-from hpa_kit.files import forget_torn, regular_path, written_file
+from hpa_kit.files import regular_path, remove_stale, written_file
 from hpa_kit.flow import batches, run_ahead
 from hpa_kit.locks import alone
 from hpa_kit.models import ArcFaceNet, CamClassifier, mean_logits
@@ -58,7 +58,7 @@ def make_features(settings: FeaturesSettings) -> Path:
     """
     with regular_path(settings.out) as path:
         out = written_file(path)
-        forget_torn(out.parent)
+        remove_stale(out.parent)
         with alone(out.with_name(f".{out.name}.lock")):
             _make_features(settings.model_copy(update={"out": out}))
     return settings.out
@@ -193,7 +193,7 @@ class _Parts:
     def __init__(self, out: Path, source: str, stamps: dict[str, str]) -> None:
         self.out, self.source, self._stamps = out, source, stamps
         self.folder = out.with_name(f"{out.name}.parts")
-        there = sorted(self.folder.glob("[0-9]*.npz"))  # hidden ones are torn
+        there = sorted(self.folder.glob("[0-9]*.npz"))  # hidden ones are stale
         self._next = 1 + max((int(path.stem) for path in there), default=-1)
         self._waiting: list[str] = []
         self.done: dict[str, NDArray[np.float32]] = {}

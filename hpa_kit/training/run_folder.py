@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from hpa_kit.config import TrainSettings, make_settings, read_yaml, write_yaml
 from hpa_kit.errors import InputError
-from hpa_kit.files import atomic_path, forget_torn
+from hpa_kit.files import atomic_path, remove_stale
 from hpa_kit.resume import refuse_other_settings
 from hpa_kit.training.checkpoint import BEST, LAST, SETTINGS, Checkpoint, read_checkpoint
 
@@ -103,7 +103,7 @@ def open_run(settings: TrainSettings) -> Checkpoint | None:
         InputError: as :func:`find_start`.
     """
     start = find_start(settings)
-    forget_torn(settings.out)
+    remove_stale(settings.out)
     if start.folder is not None and start.folder != settings.out:
         _copy_run(start.folder, settings.out)
     elif start.folds is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hpa_kit.cells import label_map_ids
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import EnsembleSettings, MemberSettings, TuneSettings
-from hpa_kit.files import atomic_path, forget_torn
+from hpa_kit.files import atomic_path, remove_stale
 from hpa_kit.flow import Failure, batches
 from hpa_kit.inference.ensemble import FieldMaps
 from hpa_kit.inference.prediction import Prediction
@@ -82,7 +82,7 @@ def gather(
     Returns:
         The evidence of all fields, in order; those that cannot be used are said and left out.
     """
-    forget_torn(cache)
+    remove_stale(cache)
     made_from = ensemble.model_dump(exclude={"masks", "rule", "form", "steps"})
     common = depends_on("tune", settings.amp, made_from, settings.truth)
     own = field_stamps(members_of, images, [(ensemble.masks, label_map_ids)], members_of)

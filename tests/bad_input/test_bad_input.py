@@ -14,7 +14,7 @@ from bad_input_table import CASES, PAGE, Case, World, matches, page
 from hpa_kit.cli import main
 
 # More than any row needs, which is a network of a few million weights, and far less than hostile files claim.
-MOST_MEMORY = 300 * 2**20
+MAX_MEMORY = 300 * 2**20
 
 
 def run(command: str, world: World) -> int:
@@ -64,7 +64,7 @@ def test_bad_input_is_told_in_one_line_and_harms_nothing(case: Case, world, capf
     assert status == case.status, said
     assert "Traceback" not in told.out + told.err + caplog.text
     assert not (world.root / "ran").exists(), "code of the file's choosing was run"
-    assert grown < MOST_MEMORY
+    assert grown < MAX_MEMORY
     after = files(world.root)
     if case.status == 2:
         assert matches(case.message, lines(told.err)[-1]), lines(told.err)[-1][:1000]

@@ -15,7 +15,7 @@ from hpa_kit.config import SimulateSettings
 from hpa_kit.data.simulate.claim import claim, field_files
 from hpa_kit.data.simulate.field import Truth, draw, prepare
 from hpa_kit.data.simulate.plan import SPLITS, FieldPlan, plan_fields
-from hpa_kit.files import atomic_path, atomic_text, forget_torn, make_folder
+from hpa_kit.files import atomic_path, atomic_text, make_folder, remove_stale
 from hpa_kit.flow import interrupts_ignored
 from hpa_kit.progress import track
 from hpa_kit.submission import encode_label_map, encode_mask, truth_string
@@ -62,7 +62,7 @@ def simulate(settings: SimulateSettings) -> Path:
     keep = claim(settings)
     jobs = [Job(plan, folder, keep) for split in SPLITS for plan in plan_fields(settings, split)]
     for part in (*SPLITS, "masks"):
-        forget_torn(make_folder(folder / part))
+        remove_stale(make_folder(folder / part))
     pixels = sum(max(job.plan.height * job.plan.width, 256**2) for job in jobs)
     with _mapper(1 if pixels <= _SMALL_WORK else min(settings.workers, len(jobs))) as run:
         forecast, rows = Forecast("simulate", len(jobs), 2 * settings.workers), []

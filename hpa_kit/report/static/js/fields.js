@@ -1,6 +1,6 @@
 // The grid of fields: filters, order, and drawing what is in view.
 const waiting = new Map(); // card -> place of its field
-const MOST_NAMED = 6; // classes below a picture, in one line of it
+const MAX_NAMED = 6; // classes below a picture, in one line of it
 
 const watcher = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
@@ -108,8 +108,8 @@ function card(place) {
   const label = `Field ${field.id}, ${plural(field.n, "cell")}${words ? `: ${words}` : ""}`;
   return make("button", { type: "button", "data-place": place, "aria-label": label, title: words, onclick: () => openViewer(place) },
     shot, make("span", { class: "caption" }, make("b", { title: field.id }, shortId(field.id)), make("span", { class: "soft" }, best)),
-    firsts.length ? make("span", { class: "firsts" }, ...firsts.slice(0, MOST_NAMED).map(swatch),
-      firsts.length > MOST_NAMED ? make("span", { class: "soft" }, `+${firsts.length - MOST_NAMED}`) : null) : null);
+    firsts.length ? make("span", { class: "firsts" }, ...firsts.slice(0, MAX_NAMED).map(swatch),
+      firsts.length > MAX_NAMED ? make("span", { class: "soft" }, `+${firsts.length - MAX_NAMED}`) : null) : null);
 }
 
 // Classes that cells of a field score first, most cells first.

@@ -1,12 +1,12 @@
 // A field's record and its pictures, read from the page when they are first needed.
 const records = new Map();
 const planes = new Map();
-const MOST_KEPT = 40;
+const MAX_KEPT = 40;
 
 function remember(map, key, value) {
   map.delete(key);
   map.set(key, value);
-  if (map.size > MOST_KEPT) map.delete(map.keys().next().value);
+  if (map.size > MAX_KEPT) map.delete(map.keys().next().value);
   return value;
 }
 
