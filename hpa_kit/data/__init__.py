@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     )
     from hpa_kit.data.external import CELL_LINES, read_external, sample_external
     from hpa_kit.data.fields import CHANNELS, field_size, find_fields, read_field, resize_field
-    from hpa_kit.data.folds import find_folds, make_folds, write_folds
+    from hpa_kit.data.folds import find_folds, load_folds, make_folds, take_folds, write_folds
     from hpa_kit.data.labelled import LabelledFields, labelled_fields
     from hpa_kit.data.layout import DataFolder, SplitFields, read_labels, read_sample
     from hpa_kit.data.store import FieldStore, store_fields

@@ -103,6 +103,32 @@ def write_folds(path: str | Path, folds: pd.DataFrame) -> None:
         folds.to_csv(temporary, index=False, lineterminator="\n")
 
 
+def load_folds(path: str | Path, labels: pd.DataFrame, n_folds: int, seed: int) -> pd.DataFrame:
+    """Find folds as :func:`find_folds` does without another run, and store those that are made.
+
+    Args, returns and raises as there.
+    """
+    folds = find_folds(path, labels, n_folds, seed)
+    if not Path(path).exists():
+        write_folds(path, folds)
+    return folds
+
+
+def take_folds(path: str | Path, source: str | Path, labels: pd.DataFrame) -> None:
+    """Store folds that another run made, so that both hold out the same fields; see :func:`find_folds`.
+
+    Args:
+        path: the CSV to write.
+        source: the other run's CSV, or its folder.
+        labels: columns ``ID`` and ``Label``.
+
+    Raises:
+        InputError: the source is missing or no table of folds, or knows none of the fields.
+    """
+    folds = _shared_folds(Path(source), labels, None).loc[labels["ID"]].to_numpy(dtype=np.int64)
+    write_folds(path, labels[["ID", "Label"]].assign(fold=folds))
+
+
 def _parts(labels: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of the competition and rows of external fields to divide; one without the other is the first."""
     external = (
@@ -163,7 +189,7 @@ def _read_folds(path: Path) -> pd.Series:
     return pd.Series(table["fold"].astype("int64").to_numpy(), index=table["ID"])
 
 
-def _shared_folds(source: Path, labels: pd.DataFrame, n_folds: int) -> pd.Series:
+def _shared_folds(source: Path, labels: pd.DataFrame, n_folds: int | None) -> pd.Series:
     """Fold by ID of another run's folds, -1 of fields that it lacks."""
     file = source / "folds.csv" if source.is_dir() else source
     stored = _read_folds(file)
@@ -173,7 +199,8 @@ def _shared_folds(source: Path, labels: pd.DataFrame, n_folds: int) -> pd.Series
             f"folds: {file} knows none of the {len(labels)} fields; expected folds of the same data"
         )
     shared = stored.reindex(labels["ID"]).fillna(-1).astype(np.int64)
-    _check_number(file, shared, labels, n_folds, "give as many folds, or folds of another run")
+    if n_folds is not None:
+        _check_number(file, shared, labels, n_folds, "give as many folds, or folds of another run")
     if not known.all():
         example = labels["ID"][~known].iloc[0]
         warnings.warn(

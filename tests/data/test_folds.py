@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from hpa_kit.classes import multi_hot, parse_label
-from hpa_kit.data import find_folds, make_folds, read_labels, write_folds
+from hpa_kit.data import find_folds, load_folds, make_folds, read_labels, take_folds, write_folds
 from hpa_kit.errors import InputError
 
 
@@ -169,3 +169,13 @@ def test_the_real_labels_are_shared_to_within_a_few_fields(real):
     hot = multi_hot(parse_label(label) for label in folds["Label"])[:, [11, 15, 18]]
     counts = np.stack([hot[folds["fold"] == fold].sum(axis=0) for fold in range(5)])
     assert (abs(counts - counts.mean(axis=0)) <= 2).all()
+
+
+def test_folds_are_loaded_or_made_and_taken_from_another_run(tmp_path):
+    """By the names that user code has from before folds were found without being written."""
+    labels = pd.DataFrame({"ID": [f"f{number}" for number in range(12)], "Label": ["0", "7"] * 6})
+    made = load_folds(tmp_path / "folds.csv", labels, 3, seed=1)
+    again = load_folds(tmp_path / "folds.csv", labels[::-1], 3, seed=2)
+    assert again[::-1].reset_index(drop=True).equals(made)
+    take_folds(tmp_path / "other.csv", tmp_path, labels)
+    assert load_folds(tmp_path / "other.csv", labels, 3, seed=0).equals(made)
