@@ -20,9 +20,9 @@ class Puzzle:
     """The losses of tiles: their own classification, and how far their maps differ from the whole field's.
 
     Tiles are run at their own size, or the nearest that the network takes, as the whole field was normalised,
-    and their maps put together. Both maps
-    are cut at 0 and divided by their own maximum; the difference is the mean of its absolute values, and its
-    weight rises linearly from 0 over the first half of training. Gradients flow through both.
+    and their maps put together. Both maps are cut at 0 and divided by their own maximum; the difference is
+    the mean of its absolute values, and its weight rises linearly from 0 over the first half of training.
+    Gradients flow through both.
 
     Args:
         tiles: 4, 9 or 16.
