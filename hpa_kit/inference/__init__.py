@@ -6,10 +6,10 @@ from hpa_kit.lazy import lazy
 
 if TYPE_CHECKING:
     from hpa_kit.cells import resized
-    from hpa_kit.inference.ensemble import Ensemble, FieldMaps, QualityLevel
+    from hpa_kit.inference.ensemble import Ensemble, QualityLevel
     from hpa_kit.inference.infer_submission import infer
     from hpa_kit.inference.predict_cells import predict
-    from hpa_kit.inference.prediction import Prediction, PreparedField
+    from hpa_kit.inference.prediction import FieldMaps, Prediction, PreparedField
     from hpa_kit.inference.stream import predict_fields
     from hpa_kit.inference.summary import summary_line
     from hpa_kit.scoring import (

@@ -17,6 +17,7 @@ from hpa_kit.config.kinds import DEFAULT_MAP_SIZE, DEFAULT_VIEWS
 from hpa_kit.data import resize_field
 from hpa_kit.devices import is_out_of_memory
 from hpa_kit.errors import InputError
+from hpa_kit.inference.prediction import FieldMaps
 from hpa_kit.inference.views import LoadedMember, load, resized_maps
 from hpa_kit.training.checkpoint import checkpoint_file, settings_of
 
@@ -32,14 +33,6 @@ MIN_MAP_SIZE = 128  # cells of a few pixels tell nothing
 # in their pixels: 380² by the rule best, 330² by cam_share, hardly anything by quantile. All on a processor,
 # by tests/benchmarks/test_bench_maps.py; what is measured in a run counts more.
 MAP_PIXEL, SCORING_PIXELS = 0.5, 256**2
-
-
-class FieldMaps(NamedTuple):
-    """What the members say of one field; see :class:`~hpa_kit.scoring.functions.FieldEvidence`."""
-
-    image_scores: NDArray[np.float32]
-    class_maps: NDArray[np.float32]
-    logit_maps: NDArray[np.float32]
 
 
 class QualityLevel(NamedTuple):

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from hpa_kit.cells import FieldCells, resized
 from hpa_kit.flow import Failure, attempt
-from hpa_kit.inference.ensemble import FieldMaps
 from hpa_kit.scoring import FieldEvidence
 from hpa_kit.scoring.inputs import CellPlaces, cell_places
 
@@ -19,6 +18,16 @@ T = TypeVar("T")
 Field = NDArray[np.uint8]
 Size = tuple[int, int]  # height and width in pixels
 # Of one field: what the members say together, what each says by its place, or why there is nothing.
+
+
+class FieldMaps(NamedTuple):
+    """What the members say of one field; see :class:`~hpa_kit.scoring.functions.FieldEvidence`."""
+
+    image_scores: NDArray[np.float32]
+    class_maps: NDArray[np.float32]
+    logit_maps: NDArray[np.float32]
+
+
 Said = FieldMaps | dict[int, FieldMaps] | Failure
 GREEN = 1
 

@@ -110,7 +110,8 @@ def test_letters_that_the_output_lacks_stop_nothing(folder, environment, more):
 
 
 def test_an_interrupt_is_one_line_whatever_processes_are_at_work(tmp_path):
-    words = ["simulate", "data", "--train", "400", "--test", "0", "--size", "128", "--workers", "2"]
+    # More than anybody waits for, so that it is at work when it is interrupted.
+    words = ["simulate", "data", "--train", "20000", "--test", "0", "--size", "128", "--workers", "2"]
     process = subprocess.Popen(
         [*HPA_KIT, *words],
         cwd=tmp_path,

@@ -32,6 +32,7 @@ CHANCE = 0.2 if EVERY else 0.1
 
 def with_maps(name):
     """The backbone of the largest stride at which it gives maps."""
+    torch.manual_seed(0)  # the same weights whatever ran before
     for stride in (32, 16, 8):
         try:
             return Backbone(name, stride)
@@ -63,7 +64,8 @@ def test_a_family_without_maps_is_refused_in_one_line_that_says_why(kind):
 
 
 def test_every_family_of_timm_is_tried():
-    assert {family(name) for name in timm.list_models()} == MEMBERS.keys()
+    own = {name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith("timm.")}
+    assert {family(name) for name in own} == MEMBERS.keys()
     assert all(family(name) == kind for kind, name in MEMBERS.items())
     page = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8")
     assert all(f"\n| {kind} | {name} |" in page for kind, name in MEMBERS.items())

@@ -2,11 +2,10 @@
 
 import logging
 import shutil
-from tempfile import TemporaryDirectory
 
 import pytest
 import torch
-from runs_alike import CutOffError, assert_same_run
+from runs_alike import CutOffError, assert_same_run, events_of
 
 from hpa_kit.errors import InputError
 from hpa_kit.training import Trainer, find_start, load_member, read_checkpoint, run_folds, train
@@ -66,16 +65,7 @@ def contents(run):
 
 
 def shown_epochs(run):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    with TemporaryDirectory() as folder:
-        # Their names end in numbers, which TensorBoard sorts as text.
-        files = (run / "tensorboard").iterdir()
-        for place, path in enumerate(sorted(files, key=lambda path: [*map(int, path.name.split(".")[-2:])])):
-            shutil.copy(path, f"{folder}/events.out.tfevents.{place:04}")
-        events = EventAccumulator(folder)
-        events.Reload()
-        return [event.step for event in events.Scalars("val_loss")]
+    return [event.step for event in events_of(run).Scalars("val_loss")]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from runs_alike import CutOffError, assert_same_run, metrics
+from runs_alike import CutOffError, assert_same_run, events_of, metrics
 
 from hpa_kit.config import TrainSettings, to_yaml
 from hpa_kit.errors import InputError
@@ -233,15 +233,12 @@ def test_averaged_weights_are_validated_and_kept(undisturbed):
 
 
 def test_tensorboard_shows_scalars_once_per_epoch_and_hyper_parameters(settings, monkeypatch):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     with monkeypatch.context() as patch:
         cut_off(patch, "_write_last", 2)
         with pytest.raises(CutOffError):
             train(settings())
     run = train(settings())
-    events = EventAccumulator(str(run / "tensorboard"))
-    events.Reload()
+    events = events_of(run)
     assert {"val_loss", "train_loss", "macro_f1", "lr"} <= set(events.Tags()["scalars"])
     shown = events.Scalars("val_loss")
     assert [event.step for event in shown] == [1, 2, 3]

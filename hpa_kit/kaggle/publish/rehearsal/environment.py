@@ -42,9 +42,10 @@ def make_environment(
     Raises:
         InputError: the kit needs something that neither the image nor ``wheels/`` has; pip cannot install.
     """
-    packages = sorted({*image_packages(source), *_needs(wheel, source)})
+    more = _needs(wheel, source)
+    packages = sorted({*image_packages(source), *more})
     constraints = source / "constraints" / "kaggle.txt"
-    python, key = folder / "bin" / "python", environment_key(source)
+    python, key = folder / "bin" / "python", environment_key(source, more)
     ready = folder / "ready"
     if not ready.is_file() or ready.read_text("utf-8") != key:
         say(f"environment {folder.name}: {len(packages)} of the image's packages, with what they need, once")
@@ -59,7 +60,7 @@ def make_environment(
     return python
 
 
-def environment_key(source: Path) -> str:
+def environment_key(source: Path, more: Iterable[str] = ()) -> str:
     """A text that changes where anything does that an environment is made from: versions, and links' places.
 
     Raises:
@@ -68,7 +69,8 @@ def environment_key(source: Path) -> str:
     constraints = (source / "constraints" / "kaggle.txt").read_text("utf-8")
     shared = [f"{name}=={importlib.metadata.version(name)}" for name in SHARED]
     python = [sys.version, sys.base_prefix, *_libraries()]
-    made_from = [*python, constraints, *image_packages(source), *shared, *sorted(shared_files(SHARED))]
+    made_from = [*python, constraints, *image_packages(source), *sorted(more), *shared]
+    made_from += sorted(shared_files(SHARED))
     return hashlib.sha256("\n".join(made_from).encode()).hexdigest()
 
 
