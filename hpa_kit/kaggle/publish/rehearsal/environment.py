@@ -84,7 +84,7 @@ def own_wheel(path: Path | None, out: Path, source: Path) -> Path | None:
     """Write the wheel of HPA-Cell-Segmentation, of a wheel or checkout, to ``out``; None where none is given.
 
     Raises:
-        InputError: as :func:`~hpa_kit.kaggle.publish.own_wheel.hpacellseg_wheel`.
+        InputError: as :func:`~hpa_kit.kaggle.publish.wheels.hpacellseg_wheel`.
     """
     if path is None:
         return None
