@@ -86,7 +86,8 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable[[Job], Row], list[Job]]
 
         def run(function: Callable[[Job], Row], jobs: list[Job]) -> Iterable[Row]:
             with interrupts_ignored():  # by the processes, which start here; this one ends them
-                return pool.map(function, jobs)
+                pool.submit(int)
+            return pool.map(function, jobs)
 
         try:
             yield run
