@@ -148,27 +148,37 @@ class _Process:
 
 
 class _Voice:
-    """Writes what the first process says as it comes, bars too, and of the others whole lines in between."""
+    """Writes what the first process says as it comes, bars too, and of the others whole lines in between.
+
+    A line that the first has begun is not broken: the others' wait for its end. A bar has none for long, so
+    theirs go below it.
+    """
 
     def __init__(self, processes: int) -> None:
-        self._waiting = [""] * processes
-        self._line_is_open = False
+        self._begun = [""] * processes
+        self._held = ""
 
     def say(self, rank: int, text: str) -> None:
         if rank:
-            *lines, self._waiting[rank] = (self._waiting[rank] + text).split("\n")
-            text = "".join(f"{line}\n" for line in lines)
-            text = "\n" + text if text and self._line_is_open else text
-        if text:
+            *lines, self._begun[rank] = (self._begun[rank] + text).split("\n")
+            self._held += "".join(f"{line}\n" for line in lines)
+        else:
+            self._begun[0] = (self._begun[0] + text).rpartition("\n")[2]
             sys.stdout.write(text)
-            sys.stdout.flush()
-            self._line_is_open = not text.endswith(("\n", "\r"))
+        bar = "\r" in self._begun[0]
+        if self._held and (bar or not self._begun[0]):
+            sys.stdout.write("\n" * bar + self._held)
+            self._held = ""
+            self._begun[0] = ""
+        sys.stdout.flush()
 
     def end(self) -> None:
         """Write what the others said last, without an end of its line and without bars before it."""
-        for rank, text in enumerate(self._waiting):
+        if self._begun[0] and "\r" not in self._begun[0]:
+            self.say(0, "\n")
+        for rank, text in enumerate(self._begun[1:], 1):
             if text.strip():
-                self._waiting[rank] = text.rstrip().rpartition("\r")[2]
+                self._begun[rank] = text.rstrip().rpartition("\r")[2]
                 self.say(rank, "\n")
 
 

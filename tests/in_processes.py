@@ -25,6 +25,13 @@ def says(settings):
         print("\nünd Zeichen")
 
 
+def says_lines_of_several_words(settings):
+    (settings.out / f"ready{RANK}").touch()
+    _wait_for(settings.out / f"ready{1 - RANK}")
+    for number in range(settings.train):
+        print("line", number, "of process", RANK)
+
+
 def fails(settings):
     """The second cannot use its input; the first fails by that, and is heard earlier than it."""
     if RANK == 0:

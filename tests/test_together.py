@@ -51,8 +51,18 @@ def test_lines_of_all_and_bars_of_the_first_are_heard_and_the_kit_is_the_parents
     assert "log of 0\n" in heard and "log of 1" not in heard
 
 
+def test_a_line_that_a_process_prints_in_pieces_stays_whole(work, settings, capsys):
+    run_together(work.says_lines_of_several_words, settings.model_copy(update={"train": 5000}), 2)
+    expected = [f"line {number} of process {rank}" for number in range(5000) for rank in (0, 1)]
+    assert sorted(capsys.readouterr().out.splitlines()) == sorted(expected)
+
+
 def test_the_others_lines_do_not_break_a_line_of_the_first(capsys):
     voice = together._Voice(3)
+    pieces = (0, "one "), (1, "another\n"), (0, "line"), (0, "\n")
+    for rank, text in pieces:
+        voice.say(rank, text)
+    assert capsys.readouterr().out == "one line\nanother\n"
     for rank, text in ((0, "\rbar 1"), (1, "read"), (2, "whole\nhalf"), (1, "\rall\n"), (0, "\rbar 2\n")):
         voice.say(rank, text)
     voice.end()
