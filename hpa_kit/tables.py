@@ -1,10 +1,13 @@
-"""CSV tables, every value as the text that stands there: an ID such as ``1e5`` or ``00123`` is no number."""
+"""CSV tables, every value as the text that stands there: an ID such as ``1e5`` or ``00123`` is no number.
+
+And tables for people, as text.
+"""
 
 import csv
 import io
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +122,17 @@ def check_ids(ids: pd.Series, path: str | Path) -> None:
     twice = ids[ids.duplicated()]
     if len(twice):
         raise InputError(f"tables: {path} holds ID {twice.iloc[0]} more than once; expected one row per ID")
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay a table out as text: columns as wide as their content, the first left, the others right aligned."""
+    lines = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    rule = ["-" * width for width in widths]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [lines[0], rule, *lines[1:]]
+    )

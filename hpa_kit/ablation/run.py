@@ -16,9 +16,9 @@ from hpa_kit.data import DataFolder, find_fields
 from hpa_kit.data.layout import SPLITS
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
-from hpa_kit.report.text import text_table
 from hpa_kit.resume import depends_on, field_stamps
 from hpa_kit.script import Run, Script
+from hpa_kit.tables import text_table
 from hpa_kit.timing import duration
 
 RESULTS, TABLE, STEPS, SETTINGS = "results.csv", "ablation.md", "steps.csv", "ablation.yaml"

@@ -10,7 +10,7 @@ import pandas as pd
 from hpa_kit.config import PseudoLabelSettings, TrainSettings, make_settings, read_yaml, to_yaml
 from hpa_kit.errors import InputError, shown
 from hpa_kit.files import atomic_path
-from hpa_kit.report.text import text_table
+from hpa_kit.tables import text_table
 from hpa_kit.training.checkpoint import SETTINGS, read_checkpoint, settings_of
 
 SCORES = ("epoch", "val_loss", "macro_f1")

@@ -1,23 +1,33 @@
-"""What a report is about: a submission, or a run looking at fields; and what goes with it."""
+"""What a report is about: a submission, or what a run's network says of fields; and what goes with it."""
 
 import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from hpa_kit.config import ReportSettings, read_ensemble
+from hpa_kit.config import LookSettings, PredictSettings, ReportSettings, make_settings, read_ensemble
 from hpa_kit.data import DataFolder, read_labels
+from hpa_kit.devices import pick_devices
 from hpa_kit.errors import InputError
-from hpa_kit.submission import read_submission, write_submission
+from hpa_kit.flow import Failure, batches
+from hpa_kit.scoring import ScoringFunction, score_field, scores_to_prediction, scoring_of
+from hpa_kit.submission import encode_label_map, read_submission, write_submission
 from hpa_kit.training.checkpoint import BEST, LAST
 
 if TYPE_CHECKING:
-    from hpa_kit.report.predicting import KeepMaps
+    from hpa_kit.inference import Prediction
 
 log = logging.getLogger(__name__)
 
+KeepMaps = Callable[[str, NDArray[np.float32]], None]
+Row = tuple[str, int, int, str]
 MAX_NAMED = 10
 
 
@@ -34,7 +44,7 @@ class Source(NamedTuple):
         labels: {ID: image label}, of those that have one.
         truth: of every cell, or None.
         runs: folders whose training is shown.
-        seconds: per field that members looked at, by part.
+        seconds: per field that members predicted, by part.
     """
 
     kind: str
@@ -48,13 +58,13 @@ class Source(NamedTuple):
     seconds: dict[str, float]
 
 
-def find_source(settings: ReportSettings, scratch: Path, keep: "KeepMaps") -> Source:
+def find_source(settings: ReportSettings, scratch: Path, keep: KeepMaps) -> Source:
     """Read the table to show, or have the run make one.
 
     Args:
         settings: of the report.
         scratch: a folder for the table of a run.
-        keep: is given ID and class maps of every field that members looked at.
+        keep: is given ID and class maps of every field that members predicted.
 
     Raises:
         InputError: something cannot be used, or does not go together.
@@ -70,12 +80,7 @@ def find_source(settings: ReportSettings, scratch: Path, keep: "KeepMaps") -> So
         table, seconds = read_submission(source), dict[str, float]()
         ids = spread(table["ID"].tolist(), settings.fields)
         if runs and images is not None:
-            from hpa_kit.report.predicting import (  # here: members need torch
-                look_settings,
-                predict_for_report,
-            )
-
-            chosen = look_settings(settings, settings.members)
+            chosen = predict_settings(settings, settings.members)
             predicted = predict_for_report(chosen, images, ids, keep, cells=False)
             seconds = predicted.seconds
             _say(predicted.failed)
@@ -91,16 +96,14 @@ def find_source(settings: ReportSettings, scratch: Path, keep: "KeepMaps") -> So
             raise InputError(
                 f"report: {source} holds no {BEST} or {LAST}; to show fields, give one run or a submission"
             )
-        from hpa_kit.report.predicting import look_settings, predict_for_report
-
         all_ids = _fields_of_run(source, data, settings.split)
-        chosen, ids = look_settings(settings, [source]), spread(all_ids, settings.fields)
+        chosen, ids = predict_settings(settings, [source]), spread(all_ids, settings.fields)
         predicted = predict_for_report(chosen, images, ids, keep, cells=True)
         rows = predicted.rows
         _say(predicted.failed)
         if not rows:
             raise InputError(
-                f"report: not one of {len(predicted.failed)} fields of {images} could be looked at; the "
+                f"report: not one of {len(predicted.failed)} fields of {images} could be used; the "
                 f"first: {next(iter(predicted.failed.values()))}"
             )
         csv = scratch / "submission.csv"
@@ -177,7 +180,7 @@ def _fields_of_run(run: Path, data: DataFolder, split: str) -> list[str]:
 
 
 def _truth_of(truth: Path, ids: list[str], path: Path) -> Path:
-    """The truth of some fields: those that were not looked at do not count as missed."""
+    """The truth of some fields: those that were not predicted do not count as missed."""
     table = read_submission(truth)
     write_submission(path, table[table["ID"].isin(set(ids))])
     return path
@@ -196,6 +199,88 @@ def _labels(data: DataFolder | None, split: str) -> dict[str, str]:
 
 def _say(failed: dict[str, str]) -> None:
     for id, reason in list(failed.items())[:MAX_NAMED]:
-        log.warning(f"report: ID {id} could not be looked at: {reason}")
+        log.warning(f"report: ID {id} could not be used: {reason}")
     if len(failed) > MAX_NAMED:
-        log.warning(f"report: {len(failed)} fields could not be looked at")
+        log.warning(f"report: {len(failed)} fields could not be used")
+
+
+@dataclass
+class Predicted:
+    """What came of a report's fields.
+
+    Attributes:
+        rows: of a submission, where cells were asked for, in the order of the fields.
+        failed: {ID: why it could not be used}.
+        seconds: per field by part.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+
+def predict_for_report(
+    settings: LookSettings, images: Path, ids: Sequence[str], keep: KeepMaps, *, cells: bool
+) -> Predicted:
+    """Have members predict fields for a report.
+
+    Args:
+        settings: who predicts; of several devices the first one works.
+        images: folder of the fields.
+        ids: the fields.
+        keep: is given the ID and the class maps, float32 (19, m, m), of each field.
+        cells: whether cells are found and scored too.
+
+    Raises:
+        InputError: members cannot be loaded.
+    """
+    from hpa_kit.inference import predict_fields  # here: members need torch, a submission's page does not
+
+    ensemble, found = settings.of_ensemble(), Predicted()
+    scoring = scoring_of(ensemble)
+    rows: dict[str, Row] = {}
+    predictions = predict_fields(
+        "report",
+        list(batches(ids, settings.batch)),
+        images,
+        settings.model_copy(update={"device": pick_devices(settings.device)[0]}),
+        ensemble,
+        details=lambda id, one: encode_label_map(one.maps.cells) if cells else None,
+        find_cells=cells,
+    )
+    with closing(predictions):
+        for prediction in predictions:
+            row = prediction.result(_row, scoring if cells else None)
+            if isinstance(row, Failure):
+                found.failed[prediction.id] = row.reason
+                continue
+            rows[prediction.id] = row
+            keep(prediction.id, prediction.evidence.class_maps)
+            for part, seconds in prediction.seconds.items():
+                found.seconds[part] += seconds
+    found.rows = [rows[id] for id in ids if id in rows]
+    found.seconds = {part: seconds / len(rows) for part, seconds in found.seconds.items()}
+    return found
+
+
+def _row(prediction: "Prediction", scoring: ScoringFunction | None) -> Row:
+    field = prediction.prepared
+    height, width = field.size
+    if scoring is None:
+        return prediction.id, width, height, ""
+    scores = score_field(prediction.id, prediction.evidence, scoring)
+    return prediction.id, width, height, scores_to_prediction(scores, field.details)
+
+
+def predict_settings(settings: ReportSettings, members: Sequence[Path]) -> PredictSettings:
+    """Make the settings by which members predict a report's fields; what they leave open the ensemble says.
+
+    Args:
+        settings: of the report; ``data`` is given.
+        members: runs, or none where the settings name an ensemble.
+    """
+    said = ("masks", "segmenter", "weights", "rule", "views", "map_size")
+    names = ("data", *said, "batch", "workers", "device")
+    given = {name: getattr(settings, name) for name in names}
+    source = {"members": tuple(members)} if members else {"ensemble": settings.ensemble}
+    return make_settings(PredictSettings, given, source, {"out": settings.out}, source="report")
