@@ -16,7 +16,7 @@ from hpa_kit.data import DataFolder, find_fields
 from hpa_kit.data.layout import SPLITS
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
-from hpa_kit.resume import depends_on, field_stamps
+from hpa_kit.resume import depends_on, field_stamps, refuse_other_settings
 from hpa_kit.script import Run, Script
 from hpa_kit.tables import text_table
 from hpa_kit.timing import duration
@@ -113,14 +113,7 @@ def _refuse_other_settings(settings: AblationSettings) -> None:
         return
     renamed = {AblationSettings.renamed.get(name, name): value for name, value in read_yaml(path).items()}
     before = make_settings(AblationSettings, renamed, source=str(path))
-    old, new = before.model_dump(mode="json"), settings.model_dump(mode="json")
-    differing = [name for name in new if name not in _FREE and old[name] != new[name]]
-    if differing:
-        listed = ", ".join(f"{name} {old[name]} (now {new[name]})" for name in differing)
-        raise InputError(
-            f"ablation: the one in {settings.out} was started with {listed}; give these again to go on, "
-            "or another --out"
-        )
+    refuse_other_settings("ablation", settings.out, before, settings, _FREE)
 
 
 def _made_from(settings: AblationSettings) -> str:
@@ -136,7 +129,7 @@ def _refuse_other_fields(settings: AblationSettings, made_from: str) -> None:
     path = settings.out / MADE_FROM
     if path.is_file() and path.read_text(encoding="utf-8").strip() != made_from:
         raise InputError(
-            f"ablation: the one in {settings.out} was started on other fields, tables or label maps than "
+            f"ablation: the run in {settings.out} was started on other fields, tables or label maps than "
             f"{settings.data} has now, or by another version of the kit; give another --out"
         )
 
