@@ -13,7 +13,7 @@ class InputError(ValueError):
 
 
 def shown(value: object, most: int = 60) -> str:
-    """A value as an error shows it: its ``repr``, cut after so many letters."""
+    """Show a value as an error does: its ``repr``, cut after so many letters."""
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]}…"
 

@@ -69,7 +69,7 @@ class OriginalSegmenter(OneOrMany):
         return {"segmenter": self.name, "algorithm": self.algorithm, "weights": self._fingerprint}
 
     def stream(self, fields: Iterable[Field]) -> Iterator[Pair]:
-        """Pairs of label maps for any number of fields, one after the other."""
+        """Label any number of fields, one after the other."""
         return map(self._segment, fields)
 
     def _segment(self, field: Field) -> Pair:

@@ -32,7 +32,7 @@ def components(image: ArrayLike, connectivity: int = 4) -> LabelMap:
 
 
 def areas(labels: LabelMap) -> NDArray[np.int64]:
-    """Pixels of each number: int64 (n + 1,), entry 0 the background's."""
+    """Count the pixels of each number: int64 (n + 1,), entry 0 the background's."""
     return _areas(labels, int(labels.max(initial=0)))
 
 
@@ -86,7 +86,7 @@ def resized(labels: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def drop_small(labels: LabelMap, smallest: float) -> LabelMap:
-    """A copy without the numbers that have fewer than ``smallest`` pixels; the others keep their number."""
+    """Drop the numbers that have fewer than ``smallest`` pixels; the others keep their number."""
     keep = areas(labels) >= smallest
     keep[0] = False
     return _looked_up(labels, np.where(keep, np.arange(keep.size, dtype=np.int32), np.int32(0)))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hpa_kit.cells.label_maps import VERSION, label_map_images, label_map_info, write_label_maps
+from hpa_kit.cells.label_maps import VERSION, label_map_info, write_label_maps
 from hpa_kit.cells.mask_folder import read_label_maps
 from hpa_kit.cells.segmenters import FieldCells, Segmenter, load_or_segment, segmenter
 from hpa_kit.config import SegmentSettings
@@ -100,7 +100,7 @@ def _check(images: Path, settings: SegmentSettings, made_with: dict[str, Any], i
         before, now = {"version": info.version, **info.settings}, {"version": VERSION, **made_with}
         if differing := differences(before, now):
             return _Kept(f"label maps: {path} was made with {differing}")
-        if label_map_images(path) not in (None, _made_from(images, id, settings.in_channels)):
+        if info.images not in (None, _made_from(images, id, settings.in_channels)):
             return _Kept(f"label maps: {path} was made from other images of ID {id}")
         # A damaged array shows only when it is read; the size is all of the field that reading needs here.
         height, width = field_size(images, id)

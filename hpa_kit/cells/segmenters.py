@@ -1,4 +1,4 @@
-"""Who finds the cells: segmenters by name; and fields with their label maps, kept ones or found."""
+"""Segmenters by name, and fields with their label maps: loaded, or found by one."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -52,7 +52,7 @@ class Segmenter(Protocol):
     @overload
     def __call__(self, fields: Sequence[Field]) -> list[Pair]: ...
     def stream(self, fields: Iterable[Field]) -> Iterator[Pair]:
-        """Pairs for any number of fields of any sizes, in their order, a few in memory at a time."""
+        """Label any number of fields of any sizes, in their order, a few in memory at a time."""
 
 
 class OneOrMany(ABC):
@@ -60,14 +60,14 @@ class OneOrMany(ABC):
 
     @abstractmethod
     def stream(self, fields: Iterable[Field]) -> Iterator[Pair]:
-        """Pairs of label maps for any number of fields of any sizes, in their order, a few at a time."""
+        """Label any number of fields of any sizes, in their order, a few at a time."""
 
     @overload
     def __call__(self, fields: Field) -> Pair: ...
     @overload
     def __call__(self, fields: Sequence[Field]) -> list[Pair]: ...
     def __call__(self, fields: Field | Sequence[Field]) -> Pair | list[Pair]:
-        """One field uint8 (4, H, W) -> nuclei and cells, int32 (H, W); several -> a list of pairs."""
+        """Label one field, uint8 (4, H, W) -> nuclei and cells, int32 (H, W); several -> a list of pairs."""
         if isinstance(fields, np.ndarray) and fields.ndim == 3:
             (pair,) = self.stream([fields])
             return pair
@@ -84,7 +84,7 @@ def check_field(field: Field) -> None:
 
 
 def segmenter_for(name: str, weights: str | Path | None) -> str:
-    """The segmenter that a name stands for: ``auto`` is published with weights, classical without."""
+    """Name the segmenter that a name stands for: ``auto`` is published with weights, classical without."""
     return name if name != "auto" else "classical" if weights is None else "published"
 
 
@@ -103,7 +103,7 @@ def segmenter(
     batch: int = 4,
     workers: int = 2,
 ) -> Segmenter:
-    """The segmenter of a name.
+    """Make the segmenter of a name.
 
     Args:
         name: ``classical`` needs no weights; ``published`` runs HPA-Cell-Segmentation's networks and
@@ -210,19 +210,16 @@ def load_or_segment(
     Raises:
         InputError: ``masks`` is no folder, or one of other files.
     """
-    folder = None if masks is None else _checked(masks)
+    folder = None
+    if masks is not None:
+        from hpa_kit.cells.mask_folder import MaskFolder
+
+        folder = MaskFolder(masks)
+        folder.check()
     timed = Stopwatch() if watch is None else watch
     return timed.watch(
         "reading", _load_or_segment(ids, Path(images), segmenter, folder, max(1, workers), needed, timed)
     )
-
-
-def _checked(masks: str | Path) -> "MaskFolder":
-    from hpa_kit.cells.mask_folder import MaskFolder
-
-    folder = MaskFolder(masks)
-    folder.check()
-    return folder
 
 
 def _load_or_segment(
@@ -269,7 +266,7 @@ def _through(
     for item in source:
         id, read = item
         if _lacks_maps(read) is None:  # none before it is at the segmenter, so it waits for none
-            yield id, _alone(read, segmenter)
+            yield id, _one_by_one(read, segmenter)
         else:
             yield from _segmented(item, source, segmenter, watch)
 
@@ -281,7 +278,7 @@ def _segmented(
     waiting: deque[_Item] = deque()
 
     def to_segment() -> Iterator[Field]:
-        """Fields that lack label maps; ends early where many others wait behind them."""
+        """Give fields that lack label maps; end early where many others wait behind them."""
         passing = 0
         item: _Item | None = first
         while item is not None:
@@ -299,11 +296,11 @@ def _segmented(
             if isinstance(read, _Read) and read.maps is None:
                 yield id, FieldCells(read.field, LabelMaps(*pair), made=True)
                 break
-            yield id, _alone(read, segmenter)
+            yield id, _one_by_one(read, segmenter)
     # Those behind the last field of the stream and, where it broke, those that were under way.
     while waiting:
         id, read = waiting.popleft()
-        yield id, _alone(read, segmenter)
+        yield id, _one_by_one(read, segmenter)
 
 
 def _lacks_maps(read: _Read | Failure) -> Field | None:
@@ -311,8 +308,8 @@ def _lacks_maps(read: _Read | Failure) -> Field | None:
     return read.field if isinstance(read, _Read) and read.maps is None else None
 
 
-def _alone(read: _Read | Failure, segmenter: Segmenter) -> FieldCells | Failure:
-    """One field without the stream."""
+def _one_by_one(read: _Read | Failure, segmenter: Segmenter) -> FieldCells | Failure:
+    """Give a field its label maps without the stream."""
     if isinstance(read, Failure):
         return read
     if read.maps is not None:

@@ -52,7 +52,7 @@ class Header(NamedTuple):
 
 
 def read_header(stream: BinaryIO, where: str, values: Collection[str] = CHANNEL_VALUES) -> Header:
-    """Kind and size of an image from its first bytes; what it is called plays no part.
+    """Read kind and size of an image from its first bytes; what it is called plays no part.
 
     Args:
         stream: the file, open for reading bytes, or its bytes in memory.
@@ -124,7 +124,7 @@ class TifPage(NamedTuple):
 
 
 def tif_page(stream: BinaryIO, where: str, values: Collection[str] = CHANNEL_VALUES) -> TifPage:
-    """The only page of a tif, its strips all inside the file, its values of a kind that a channel has.
+    """Read the only page of a tif: its strips inside the file, its values of a kind that a channel has.
 
     Args:
         stream: the file, open for reading bytes, or its bytes in memory.
@@ -210,7 +210,7 @@ def _guess(start: bytes) -> str:
 
 
 def read_image(path: Path, where: str) -> bytes:
-    """An image file's bytes.
+    """Read an image file's bytes.
 
     Args:
         path: the file.
@@ -229,7 +229,7 @@ def read_image(path: Path, where: str) -> bytes:
 
 
 def decode_plane(data: bytes, where: str) -> Plane:
-    """The signal of one channel's file, whatever plane of it carries the signal.
+    """Decode the signal of one channel's file, whatever plane of it carries the signal.
 
     Colour files of HPA show a channel in its own colour (yellow in red and green), so the value of a pixel is
     the maximum over its colour planes. A weighted grey would keep 11 % of a blue one. Alpha is no signal.
@@ -248,7 +248,7 @@ def decode_plane(data: bytes, where: str) -> Plane:
 
 
 def decode_planes(data: bytes, where: str) -> Plane:
-    """All planes of an image's file, as they are stored.
+    """Decode all planes of an image's file, as they are stored.
 
     Args:
         data: the file's bytes.
@@ -277,7 +277,7 @@ def decode_planes(data: bytes, where: str) -> Plane:
 
 
 def to_8_bits(plane: Plane) -> tuple[NDArray[np.uint8], int]:
-    """A plane as uint8 and the depth in bits from which it was scaled.
+    """Scale a plane to uint8, and tell the depth in bits that it had.
 
     16 bits become 8 by / 256. Cameras of fewer bits are stored in 16-bit files too: a plane that holds at
     most 4095 is scaled by the bits that its maximum needs (12 bits by / 16, 9 bits by / 2), because / 256

@@ -131,7 +131,7 @@ def _thinned(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> lis
 
 
 def calibration(confidences: NDArray[np.float64], right: NDArray[np.bool_]) -> list[list[float]]:
-    """How often detections of a confidence are right: at most ten groups of about equal size, rising.
+    """Measure how often detections of a confidence are right, in ten groups of about equal size, rising.
 
     Returns:
         [mean confidence, part that is right, how many] per group; equal confidences are never parted.
@@ -150,7 +150,7 @@ def calibration(confidences: NDArray[np.float64], right: NDArray[np.bool_]) -> l
 
 
 def match_cells(field: ComparedField) -> FieldMatches:
-    """Which found cell is which true cell, whatever their classes; each true cell is one found cell's."""
+    """Match found cells with true cells, whatever their classes; each true cell is one found cell's."""
     found_first, true_first = _first_places(field.found), _first_places(field.truth)
     true_classes: list[list[int]] = [[] for _ in true_first]
     number = {field.truth.masks[place]: cell for cell, place in enumerate(true_first)}
@@ -168,7 +168,7 @@ def match_cells(field: ComparedField) -> FieldMatches:
 
 
 def cell_scores(detections: Detections) -> list[dict[int, float]]:
-    """{class: confidence} of each cell of a field, cells as :class:`FieldMatches` numbers them."""
+    """Gather {class: confidence} of each cell of a field, cells as :class:`FieldMatches` numbers them."""
     scores: dict[str, dict[int, float]] = {}
     for index, confidence, mask in zip(*detections, strict=True):
         own = scores.setdefault(mask, {})
@@ -177,7 +177,7 @@ def cell_scores(detections: Detections) -> list[dict[int, float]]:
 
 
 def confusion(fields: Sequence[ComparedField], matches: dict[str, FieldMatches]) -> NDArray[np.float64]:
-    """What cells that show a class were given instead.
+    """Count what cells that show a class were given instead.
 
     A cell of k true classes is compared with the k classes it scored highest. A true class among them counts
     there; else its one cell is shared evenly by those of them that are wrong, or counts as nothing where

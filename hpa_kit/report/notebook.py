@@ -41,7 +41,7 @@ MAX_ROWS = 6
 
 
 def augmented_batch(settings: TrainSettings, fields: int = 6, side: int = 192) -> Picture:
-    """The first labelled fields above, and below what training makes of them.
+    """Draw the first labelled fields, and below them what training makes of them.
 
     Args:
         settings: of the run: data, size, augmentation and seed.
@@ -131,7 +131,7 @@ class GrowingCams:
             write_picture(self.keep, self.picture())
 
     def picture(self) -> Picture:
-        """The fields, and below them their maps after the first epoch, some between, and the last."""
+        """Draw the fields, and below them their maps after the first epoch, some between, and the last."""
         epochs = list(self._rows)
         some = (
             [epochs[k] for k in np.unique(np.linspace(0, len(epochs) - 1, MAX_ROWS).astype(int))]
@@ -150,7 +150,7 @@ class GrowingCams:
 
 
 def first_look(settings: InferSettings, fields: int = 3, cells: int = 8, side: int = 320) -> Picture | None:
-    """Cells and scores of the first fields, to be seen before hours of inference begin.
+    """Draw cells and scores of the first fields, to be seen before hours of inference begin.
 
     Args:
         settings: of the inference; nothing is written.
@@ -192,7 +192,7 @@ def top_cells(
     n: int,
     side: int,
 ) -> Picture:
-    """The cells of highest score, each cut out, with class and score in a line above them all.
+    """Cut out the cells of highest score, with class and score in a line above them all.
 
     Cells as Negative stand last: they show nothing, and by some rules most cells score highest as that.
 
@@ -213,7 +213,7 @@ def top_cells(
 
 
 def over_protein(field: Field, class_map: NDArray[np.floating]) -> Picture:
-    """A class map in amber, by its own maximum, over the protein in grey: uint8 (H, W, 3)."""
+    """Draw a class map in amber, by its own maximum, over the protein in grey: uint8 (H, W, 3)."""
     height, width = field.shape[1:]
     scaled = class_map / max(float(class_map.max()), 1e-5)
     part = cv2.resize(scaled.astype(np.float32), (width, height))[..., None]
@@ -278,7 +278,7 @@ class Frame:
 
 
 def submission_report(settings: InferSettings, submission: Path, fields: int = 24) -> Frame:
-    """The report of a submission, ``report.html`` beside it, with class maps of the members that made it.
+    """Write the report of a submission, ``report.html`` beside it, with class maps of its members.
 
     Args:
         settings: of the inference.
@@ -305,7 +305,7 @@ def submission_report(settings: InferSettings, submission: Path, fields: int = 2
 
 
 def run_report(settings: TrainSettings, fields: int = 12) -> Frame:
-    """The report of a run, ``report.html`` in its folder: its training, and fields it has not learnt from.
+    """Write the report of a run, ``report.html`` in its folder: training, and fields it has not learnt from.
 
     A network without class maps, or a run without a whole epoch yet, shows its training only.
 

@@ -165,7 +165,7 @@ def _assembled(index: dict[str, Any], records: list[FieldRecord]) -> str:
 
 
 def histories(folders: list[Path]) -> dict[str, Any]:
-    """The training of all runs below some folders.
+    """Gather the training of all runs below some folders.
 
     Args:
         folders: run folders, or folders with runs below.
@@ -199,7 +199,7 @@ def histories(folders: list[Path]) -> dict[str, Any]:
 
 
 def inference_seconds(source: Path) -> list[tuple[str, float, int]]:
-    """What a field of a submission took when it was made: (part, mean seconds, number of fields) in order.
+    """Read what a field of a submission took: (part, mean seconds, number of fields) in order.
 
     Args:
         source: the CSV, or a run folder. Where no file of seconds lies beside it the list is empty.

@@ -93,7 +93,7 @@ def _alike(size: tuple[int, ...], other: tuple[int, ...]) -> bool:
 def cells_of(
     detections: Detections, height: int, width: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Label map and cell scores that a row's detections come from; empty masks are left out.
+    """Make the label map and cell scores that a row's detections come from, without empty masks.
 
     Returns:
         int32 (height, width) and float64 (n_cells, 19), row i for cell i + 1.
@@ -116,7 +116,7 @@ def cells_of(
 
 
 def composite(field: Field) -> Picture:
-    """A field as people look at it: microtubules red, protein green, nuclei blue, ER as a faint yellow.
+    """Colour a field as people see it: microtubules red, protein green, nuclei blue, ER a faint yellow.
 
     Args:
         field: uint8 (4, H, W).
@@ -130,7 +130,7 @@ def composite(field: Field) -> Picture:
 
 
 def protein(field: Field) -> Picture:
-    """The green channel in grey, stretched: uint8 (H, W, 3)."""
+    """Draw the green channel in grey, stretched: uint8 (H, W, 3)."""
     grey = (stretched(field[1]) * 255).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=-1)
 
@@ -165,7 +165,7 @@ def contact_sheet(
     side: int = 384,
     captions: tuple[str, str] = ("field and its cells", "protein; outline = the cell's first class"),
 ) -> Picture:
-    """Fields side by side: above as they look, below the protein, each cell in its first class's colour.
+    """Put fields side by side: above all channels, below the protein, cells in their first class's colour.
 
     Args:
         fields: uint8 (4, H, W) each.
@@ -196,7 +196,7 @@ def contact_sheet(
 
 
 def tiled(rows: Sequence[Sequence[Picture]], side: int, lines: Sequence[str]) -> Picture:
-    """Pictures in rows, under lines of text.
+    """Put pictures in rows, under lines of text.
 
     Args:
         rows: uint8 (h, w, 3) each, of any sizes; a row without pictures is left out.
@@ -229,7 +229,7 @@ def write_picture(path: str | Path, picture: Picture) -> None:
 
 
 def stretched(channel: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A channel (H, W) from 0, its lowest per cent, to 1, its brightest per mille."""
+    """Stretch a channel (H, W) from 0, its lowest per cent, to 1, its brightest per mille."""
     low, high = np.percentile(channel, (1, 99.9))
     return np.clip((channel.astype(np.float32) - low) / max(high - low, 16), 0, 1)
 

@@ -92,7 +92,7 @@ class Recorder(NamedTuple):
     quality: int
 
     def records(self, rows: Sequence[tuple[str, int, int, str]], workers: int) -> Iterator[FieldRecord]:
-        """Records of rows of a submission, in order.
+        """Make the records of rows of a submission, in order.
 
         Raises:
             InputError: a prediction or a mask cannot be used; its ID is named.
@@ -102,7 +102,7 @@ class Recorder(NamedTuple):
             yield from track(made, "report: draw", len(rows))
 
     def record(self, id: str, width: int, height: int, text: str) -> FieldRecord:
-        """The record of one row.
+        """Make the record of one row.
 
         Keys of the JSON: ``p`` picture, ``m`` class maps, ``c`` cells (``d`` path, ``b`` box, ``a`` area,
         ``e`` whether the border cuts it, ``s`` [class, confidence] from high to low, and with a truth ``t``
@@ -162,7 +162,7 @@ class Recorder(NamedTuple):
 
 
 def packed(content: Any) -> str:
-    """JSON that may stand inside a script element, whatever it holds."""
+    """Write JSON that may stand inside a script element, whatever it holds."""
     return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
@@ -177,7 +177,7 @@ def _ranked(scores: Mapping[int, float]) -> list[tuple[int, float]]:
 
 
 def outlines(masks: Sequence[str], height: int, width: int) -> list[Shape | None]:
-    """The shapes of a field's masks.
+    """Draw the shapes of a field's masks.
 
     Args:
         masks: mask strings.
@@ -230,7 +230,7 @@ def _path(points: NDArray[np.float64]) -> str:
 
 
 def channels_picture(field: NDArray[np.uint8], side: int, quality: int) -> str:
-    """The four channels, each by its own contrast: red and green above, blue and yellow below.
+    """Pack the four channels, each stretched by itself: red and green above, blue and yellow below.
 
     Args:
         field: uint8 (4, H, W).
@@ -249,7 +249,7 @@ def channels_picture(field: NDArray[np.uint8], side: int, quality: int) -> str:
 
 
 def maps_picture(class_maps: NDArray[np.float32], quality: int) -> PackedMaps:
-    """The class maps, 64 pixels a side, five in a row, each by its own maximum: many are faint.
+    """Pack the class maps, 64 pixels a side, five in a row, each by its own maximum: many are faint.
 
     Args:
         class_maps: float32 (19, h, w) in [0, 1].

@@ -92,7 +92,7 @@ def find_source(settings: ReportSettings, scratch: Path, keep: KeepMaps) -> Sour
             raise InputError(f"report: {source} is no submission; a run's truth needs --data, its fields")
         kind, csv, ids, total, seconds = "run", None, [], 0, {}
     else:
-        if not _is_run(source):
+        if not any((source / name).is_file() for name in (BEST, LAST)):
             raise InputError(
                 f"report: {source} holds no {BEST} or {LAST}; to show fields, give one run or a submission"
             )
@@ -147,7 +147,7 @@ def _comparable(truth: Path, submission: Path, scratch: Path) -> Path:
 
 
 def spread(ids: list[str], most: int) -> list[str]:
-    """At most so many of a list, evenly over it."""
+    """Take at most so many of a list, evenly over it."""
     if len(ids) <= most:
         return ids
     return [ids[k * len(ids) // most] for k in range(most)]
@@ -159,10 +159,6 @@ def _runs(settings: ReportSettings) -> list[Path]:
     if settings.ensemble is not None:
         members = [member.checkpoint for member in read_ensemble(settings.ensemble).members]
     return [*own, *(path if path.is_dir() else path.parent for path in members)]
-
-
-def _is_run(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (BEST, LAST))
 
 
 def _fields_of_run(run: Path, data: DataFolder, split: str) -> list[str]:
@@ -225,7 +221,7 @@ def predict_for_report(
     """Have members predict fields for a report.
 
     Args:
-        settings: who predicts; of several devices the first one works.
+        settings: which members predict, and how; of several devices the first one works.
         images: folder of the fields.
         ids: the fields.
         keep: is given the ID and the class maps, float32 (19, m, m), of each field.

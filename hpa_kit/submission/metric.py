@@ -198,7 +198,7 @@ def _average_precision(
 
 
 def average_precision(confidences: NDArray[np.float64], right: NDArray[np.bool_], n_truth: int) -> float:
-    """AP of one class: the area under the envelope of precision over recall.
+    """Measure a class's AP: the area under the envelope of precision over recall.
 
     Args:
         confidences: of all detections (n,); of two equal ones the later comes first.
@@ -212,7 +212,7 @@ def average_precision(confidences: NDArray[np.float64], right: NDArray[np.bool_]
 def precision_recall(
     confidences: NDArray[np.float64], right: NDArray[np.bool_], n_truth: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Recall and the envelope of precision (made falling from the right) after each detection, best first.
+    """Measure recall and the envelope of precision (falling from the right) after each detection, best first.
 
     Args:
         confidences, right, n_truth: as for :func:`average_precision`.

@@ -81,7 +81,7 @@ def simulate(settings: SimulateSettings) -> Path:
 
 
 def field_files(folder: Path, split: Split, field: str) -> list[Path]:
-    """The files of one field; its label maps come last, they are written last."""
+    """List the files of one field; its label maps come last, they are written last."""
     images = [folder / split / f"{field}_{channel}.png" for channel in CHANNEL_FILES]
     return [*images, folder / "masks" / f"{field}.npz"]
 

@@ -41,7 +41,7 @@ class FieldPlan(NamedTuple):
 
 
 def plan_fields(settings: SimulateSettings, split: Split) -> list[FieldPlan]:
-    """All fields of a split. Each is drawn from a seed of its own, so in any order and by any process."""
+    """Plan all fields of a split. Each has a seed of its own, so it is drawn in any order, by any process."""
     number = SPLITS.index(split)
     count = settings.train if split == "train" else settings.test
     rng = np.random.default_rng((settings.seed, number))
@@ -56,7 +56,7 @@ def plan_fields(settings: SimulateSettings, split: Split) -> list[FieldPlan]:
 
 
 def field_id(seed: tuple[int, ...]) -> str:
-    """An ID that looks as the competition's do, always the same for the same seed."""
+    """Make an ID as the competition's are, always the same for the same seed."""
     digest = hashlib.sha256("/".join(map(str, seed)).encode()).digest()
     return str(uuid.UUID(bytes=digest[:16], version=4))
 
