@@ -18,6 +18,11 @@ def shown(value: object, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
+def one_line(error: BaseException) -> str:
+    """Write what an error says in one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def nearest(key: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the known name nearest to ``key``, or the list of all known ones."""
     names = list(known)

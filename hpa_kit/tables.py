@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, one_line
 
 # What may stand between the values of a row; the comma where nothing speaks for another.
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -70,7 +70,7 @@ def read_separated(
     except pd.errors.EmptyDataError:
         raise InputError(f"tables: {path} is empty; {wanted}") from None
     except (OSError, ValueError) as error:  # pandas' parser errors and wrong encodings are ValueErrors
-        raise InputError(f"tables: {path} cannot be read as a CSV: {' '.join(str(error).split())}") from None
+        raise InputError(f"tables: {path} cannot be read as a CSV: {one_line(error)}") from None
     table.columns = table.columns.str.strip()
     lacking = [column for column in columns if column not in table.columns]
     if lacking:
@@ -83,7 +83,7 @@ def read_separated(
     try:
         return (table.astype(missed) if missed else table), separator
     except (ValueError, OverflowError) as error:
-        raise InputError(f"tables: {path} cannot be read as a CSV: {' '.join(str(error).split())}") from None
+        raise InputError(f"tables: {path} cannot be read as a CSV: {one_line(error)}") from None
 
 
 def _found(header: str, columns: tuple[str, ...], separator: str, table: pd.DataFrame) -> str:

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.cells.enlarge import enlarge
 from hpa_kit.cells.nuclei import Image, NucleusRules, find_nuclei, region_quantile, smooth_outlines
 from hpa_kit.cells.regions import LabelMap, components, drop_small, fill_holes, pair_up
+from hpa_kit.cells.resize import enlarge
 from hpa_kit.cells.segmenters import Field, OneOrMany, Pair, check_field
 from hpa_kit.cells.watershed import spread
 from hpa_kit.flow import run_ahead

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpa_kit.cells.regions import LabelMap
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, one_line
 from hpa_kit.files import atomic_path
 from hpa_kit.npz import read_npz
 
@@ -106,7 +106,7 @@ def label_map_info(path: str | Path) -> LabelMapInfo:
         return LabelMapInfo(int(info["version"]), int(info["n_cells"]), shape, settings, info.get("images"))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
-            f"label maps: {path} was not written by this kit: {_text(error)}; make it again"
+            f"label maps: {path} was not written by this kit: {one_line(error)}; make it again"
         ) from None
 
 
@@ -129,7 +129,3 @@ def _compact(labels: NDArray[Any]) -> NDArray[Any]:
     if labels.dtype.kind not in "bui" or labels.min(initial=0) < 0:
         raise ValueError(f"expected label maps of whole numbers, 0 or above, found {labels.dtype}")
     return np.ascontiguousarray(labels, np.min_scalar_type(int(labels.max(initial=0))))
-
-
-def _text(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from hpa_kit.errors import InputError, nearest, shown
+from hpa_kit.errors import InputError, nearest, one_line, shown
 from hpa_kit.files import atomic_text
 
 # Far more than any settings need; what claims more is refused before it is unfolded.
@@ -303,7 +303,7 @@ def load_yaml(path: str | Path, what: str = "settings", texts: bool = True) -> A
         raise
     # Wrong encodings and numbers of thousands of digits are ValueErrors.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{what}: {path} is no YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{what}: {path} is no YAML: {one_line(error)}") from None
 
 
 def to_yaml(settings: Settings, only_ascii: bool = False) -> str:

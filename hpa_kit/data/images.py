@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, one_line
 
 # Four times the largest field of the competition (4096 x 4096). A header that claims more is not believed.
 MAX_PIXELS = 2**26
@@ -156,9 +156,7 @@ def tif_page(stream: BinaryIO, where: str, values: Collection[str] = CHANNEL_VAL
                 turned=tuple(_turns(first, "little" if tif.byteorder == "<" else "big")),
             )
     except Exception as error:  # tifffile lets through whatever a damaged directory trips over
-        raise InputError(
-            f"{where} is damaged: no readable tif ({' '.join(str(error).split())}); {AGAIN}"
-        ) from None
+        raise InputError(f"{where} is damaged: no readable tif ({one_line(error)}); {AGAIN}") from None
     if pages != 1:
         raise InputError(f"{where} holds {pages} pages; expected one page per channel")
     if page.dtype not in values:

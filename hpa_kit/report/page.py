@@ -13,7 +13,7 @@ import pandas as pd
 from hpa_kit import __version__
 from hpa_kit.classes import CLASSES
 from hpa_kit.config import ReportSettings
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, one_line
 from hpa_kit.files import atomic_text, make_folder_of
 from hpa_kit.inference.growing_table import read_seconds, seconds_of
 from hpa_kit.report.error_analysis import Error, Evidence, measure
@@ -223,7 +223,7 @@ def _history(run: Path) -> dict[str, Any] | None:
         epochs = table.pop("epoch").astype(int)
         metrics = {str(name): _numbers(table[name]) for name in table}
     except (OSError, ValueError, KeyError, pd.errors.ParserError) as error:
-        log.warning(f"report: left out: {path} is no table of metrics: {' '.join(str(error).split())}")
+        log.warning(f"report: left out: {path} is no table of metrics: {one_line(error)}")
         return None
     seconds = read_scalars(run / EVENTS, "seconds")
     if seconds:
