@@ -3,19 +3,18 @@
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpa_kit.cells.label_maps import LabelMaps
 from hpa_kit.cells.regions import LabelMap
-from hpa_kit.config import nearest
+from hpa_kit.config import SegmenterName, nearest
 from hpa_kit.data import CHANNELS, read_field
 from hpa_kit.devices import pick_device
 from hpa_kit.errors import InputError
@@ -30,6 +29,7 @@ log = logging.getLogger(__name__)
 Field = NDArray[np.uint8]
 Pair = tuple[LabelMap, LabelMap]
 
+NAMES: tuple[str, ...] = get_args(SegmenterName)
 # Fields that need no segmenter and wait behind one that does: memory against full batches.
 MAX_PASSING = 8
 # Fields that are read while the segmenter's networks work on as many: with fewer, the networks wait for them.
@@ -88,14 +88,6 @@ def segmenter_for(name: str, weights: str | Path | None) -> str:
     return name if name != "auto" else "classical" if weights is None else "published"
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    weights: str | Path | None
-    device: str
-    batch: int
-    workers: int
-
-
 def segmenter(
     name: str = "auto",
     weights: str | Path | None = None,
@@ -117,49 +109,29 @@ def segmenter(
     Raises:
         InputError: the name is unknown, or weights or device are needed and missing or unusable.
     """
-    if name not in ("auto", *_MAKERS):
-        raise InputError(f"segmenter: unknown name {name!r}{nearest(name, ('auto', *_MAKERS))}")
+    if name not in NAMES:
+        raise InputError(f"segmenter: unknown name {name!r}{nearest(name, NAMES)}")
     chosen = segmenter_for(name, weights)
     if name == "auto":
         log.info(
             "segmenter: %s (%s)", chosen, "no weights given" if weights is None else f"weights in {weights}"
         )
-    return _MAKERS[chosen](_Wanted(weights, device, batch, workers))
+    if chosen == "classical":
+        from hpa_kit.cells.classical import ClassicalSegmenter
 
-
-def _classical(wanted: _Wanted) -> Segmenter:
-    from hpa_kit.cells.classical import ClassicalSegmenter
-
-    return ClassicalSegmenter(workers=wanted.workers)
-
-
-def _published(wanted: _Wanted) -> Segmenter:
-    from hpa_kit.cells.published import PublishedSegmenter
-
-    weights = _given(wanted.weights, "published")
-    return PublishedSegmenter(weights, pick_device(wanted.device), wanted.batch, wanted.workers)
-
-
-def _hpacellseg(wanted: _Wanted) -> Segmenter:
-    from hpa_kit.cells.original import OriginalSegmenter
-
-    return OriginalSegmenter(_given(wanted.weights, "hpacellseg"), pick_device(wanted.device))
-
-
-def _given(weights: str | Path | None, name: str) -> str | Path:
+        return ClassicalSegmenter(workers=workers)
     if weights is None:
         raise InputError(
-            f"segmenter: {name} needs the folder of HPA-Cell-Segmentation's weights; give it as weights, or "
-            "use the segmenter classical"
+            f"segmenter: {chosen} needs the folder of HPA-Cell-Segmentation's weights; give it as weights, "
+            "or use the segmenter classical"
         )
-    return weights
+    if chosen == "published":
+        from hpa_kit.cells.published import PublishedSegmenter
 
+        return PublishedSegmenter(weights, pick_device(device), batch, workers)
+    from hpa_kit.cells.original import OriginalSegmenter
 
-_MAKERS: dict[str, Callable[[_Wanted], Segmenter]] = {
-    "classical": _classical,
-    "published": _published,
-    "hpacellseg": _hpacellseg,
-}
+    return OriginalSegmenter(weights, pick_device(device))
 
 
 class FieldCells(NamedTuple):

@@ -242,7 +242,14 @@ def decode_plane(data: bytes, where: str) -> Plane:
     Raises:
         InputError: the file is no whole png, jpg or single-page tif of 8 or 16 bits.
     """
-    return _largest_plane(decode_planes(data, where))
+    pixels = decode_planes(data, where)
+    if pixels.ndim == 2:
+        return pixels
+    colours = pixels.shape[2] - (pixels.shape[2] in (2, 4))
+    largest = cv2.extractChannel(np.ascontiguousarray(pixels), 0)
+    for index in range(1, colours):
+        largest = cv2.max(largest, cv2.extractChannel(np.ascontiguousarray(pixels), index))
+    return largest
 
 
 def decode_planes(data: bytes, where: str) -> Plane:
@@ -334,14 +341,3 @@ def _decode_pillow(data: bytes) -> NDArray[Any] | None:
             return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     except Exception:  # Pillow raises many kinds on damaged files; all mean the same here
         return None
-
-
-def _largest_plane(pixels: NDArray[Any]) -> Plane:
-    """Maximum over colour planes: (H, W), or (H, W, 2 or 4) with alpha last, or (H, W, 3)."""
-    if pixels.ndim == 2:
-        return pixels
-    colours = pixels.shape[2] - (pixels.shape[2] in (2, 4))
-    largest = cv2.extractChannel(np.ascontiguousarray(pixels), 0)
-    for index in range(1, colours):
-        largest = cv2.max(largest, cv2.extractChannel(np.ascontiguousarray(pixels), index))
-    return largest

@@ -191,7 +191,10 @@ def contact_sheet(
     for column in columns[1:]:
         sheet = np.concatenate([sheet, _blank(len(sheet), GAP), column], axis=1)
     titles = _line(sheet.shape[1], [(f"above: {captions[0]}   below: {captions[1]}", INK)])
-    legend = [(CLASSES[index].name, _rgb(CLASSES[index].colour)) for index in sorted(seen, key=_legend_order)]
+    legend = [
+        (CLASSES[index].name, _rgb(CLASSES[index].colour))
+        for index in sorted(seen, key=lambda index: (index == NEGATIVE, index))
+    ]
     return np.concatenate([titles, sheet, *_legend(sheet.shape[1], legend)])
 
 
@@ -236,10 +239,6 @@ def stretched(channel: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _rgb(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
-
-
-def _legend_order(index: int) -> tuple[bool, int]:
-    return index == NEGATIVE, index
 
 
 def _blank(height: int, width: int) -> Picture:

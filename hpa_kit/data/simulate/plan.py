@@ -152,7 +152,8 @@ def _draw_classes(
             shows[cell, rng.choice(columns, p=part / part.sum())] = True
     if not alike and count > 1 and (shows == shows[0]).all():
         _make_one_differ(shows, columns, rng)
-    _divide(shows, mitotic, SPINDLE in classes)
+    shows[mitotic, :6] = False  # a dividing cell has no nucleus
+    shows[:, SPINDLE] = mitotic & (SPINDLE in classes)
     for index in columns:
         if not shows[:, index].any():
             able = np.flatnonzero(~mitotic) if index <= 5 else np.arange(count)
@@ -175,8 +176,3 @@ def _make_one_differ(shows: NDArray[np.bool_], columns: list[int], rng: np.rando
     cell = rng.integers(len(shows))
     present = [index for index in columns if shows[cell, index]]
     shows[cell, rng.choice(present or columns)] ^= True
-
-
-def _divide(shows: NDArray[np.bool_], mitotic: NDArray[np.bool_], spindle: bool) -> None:
-    shows[mitotic, :6] = False
-    shows[:, SPINDLE] = mitotic & spindle
