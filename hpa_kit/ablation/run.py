@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpa_kit.ablation.plan import Plan, Score, Step, plan_classifiers
+from hpa_kit.ablation.plan import Plan, Step, plan_classifiers
 from hpa_kit.ablation.scores import Results
 from hpa_kit.ablation.stages import plan_stages
 from hpa_kit.ablation.table import markdown
@@ -68,20 +68,17 @@ def ablation(settings: AblationSettings, run: Run) -> Path:
             print(f"\n[{number}/{len(steps)}] {step.title}; {spent} so far{_left(script, steps)}")
             print(f"took {duration(script(*step.command))}", flush=True)
         if step.score is not None and (fresh or not results.has(step.score)):
-            _say(step.score, results.measure(step.score, truth, step.out))
+            what = f"{step.score.variant}, seed {step.score.seed}, {step.score.masks} cells"
+            for measure, value in results.measure(step.score, truth, step.out).items():
+                print(f"{what}: {measure} {value:.4f}")
     table = markdown(results.table(), settings)
     atomic_text(settings.out / TABLE, table)
     print(f"\n{table}\n{_times(script, steps)}")
     return settings.out / TABLE
 
 
-def _say(score: Score, found: dict[str, float]) -> None:
-    for measure, value in found.items():
-        print(f"{score.variant}, seed {score.seed}, {score.masks} cells: {measure} {value:.4f}")
-
-
 def _truth(settings: AblationSettings) -> Path:
-    """The truth of the test fields; all that an ablation needs is looked for before anything is trained."""
+    """Find the truth of the test fields, and all else that is needed before anything is trained."""
     folder = DataFolder(settings.data)
     folder.labels()
     for split in ("train", "test"):

@@ -139,7 +139,8 @@ def _three_tenths(table: pd.DataFrame, remaining: NDArray[np.bool_], seed: int) 
 def _with_labels(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     """The table with labels as classes, from ``Label_idx`` or else from names."""
     if "Label_idx" in table:
-        return table.assign(Label=_each(table, "Label_idx", _label, path))
+        classes = _each(table, "Label_idx", lambda text, where: format_label(parse_label(text, where)), path)
+        return table.assign(Label=classes)
     if "Label" not in table:
         raise InputError(
             f"external: {path} lacks the column Label_idx (classes such as 0|16), and Label (HPA's names); "
@@ -179,10 +180,6 @@ def _each(table: pd.DataFrame, column: str, read: Callable[[str, str], Any], pat
         for id, text in zip(firsts["ID"], firsts[column], strict=True)
     }
     return table[column].map(known)
-
-
-def _label(text: str, where: str) -> str:
-    return format_label(parse_label(text, where))
 
 
 def _truth(text: str, where: str) -> bool:

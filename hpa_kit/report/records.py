@@ -142,9 +142,10 @@ class Recorder(NamedTuple):
                 highest[index] = max(confidence, highest.get(index, confidence))
                 firsts[index] += rank == 0
         shown = [sum(index in classes for classes in own.true_classes) for index in range(N_CLASSES)]
+        label = list(parse_label(self.labels[id])) if id in self.labels else None
         summary = {
             "id": id, "w": width, "h": height, "n": len(there), "s": highest, "f": firsts, "t": shown,
-            "k": None if maps is None else maps.highest, "l": self._label(id),
+            "k": None if maps is None else maps.highest, "l": label,
         }  # fmt: skip
         return FieldRecord(summary, packed(record))
 
@@ -156,9 +157,6 @@ class Recorder(NamedTuple):
             log.warning(f"report: ID {id} is shown without a picture: {field.reason}")
             return None
         return channels_picture(field, self.side, self.quality)
-
-    def _label(self, id: str) -> list[int] | None:
-        return list(parse_label(self.labels[id])) if id in self.labels else None
 
 
 def packed(content: Any) -> str:
