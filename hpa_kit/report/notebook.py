@@ -167,7 +167,7 @@ def first_look(settings: InferSettings, fields: int = 3, cells: int = 8, side: i
     folder = DataFolder(settings.data)
     images = folder.images(settings.split)
     ids = folder.fields(settings.split).ids[:fields]
-    predicted = predict_for_report(settings, images, ids, lambda id, maps: None, cells=True)
+    predicted = predict_for_report(settings, images, ids, cells=True)
     for id, reason in predicted.failed.items():
         log.warning(f"first look: ID {id} could not be used: {reason}")
     found = [

@@ -23,13 +23,10 @@ from hpa_kit.report.records import (
     MAP_SIDE,
     UNITS,
     FieldRecord,
-    PackedMaps,
-    Recorder,
-    maps_picture,
+    field_records,
     packed,
 )
-from hpa_kit.report.sources import Source, find_source
-from hpa_kit.submission import read_submission
+from hpa_kit.report.sources import find_source
 from hpa_kit.training.log import read_scalars
 from hpa_kit.training.run_folder import EVENTS, METRICS
 
@@ -62,20 +59,15 @@ def write_report(settings: ReportSettings) -> Report:
         InputError: a file cannot be used, or the settings do not go together.
     """
     make_folder_of(settings.out)
-    maps: dict[str, PackedMaps] = {}
-
-    def keep(id: str, class_maps: Any) -> None:
-        maps[id] = maps_picture(class_maps, settings.quality)
-
     with tempfile.TemporaryDirectory(prefix="hpa-kit-report-") as scratch:
-        source = find_source(settings, Path(scratch), keep)
-        evidence, records, seconds = None, list[FieldRecord](), dict(source.seconds)
-        if source.submission is not None:
-            if source.truth is not None:
-                evidence = measure(source.truth, source.submission)
-            started = monotonic()
-            records = _records(settings, source, evidence, maps)
-            seconds["drawing for this page"] = (monotonic() - started) / max(1, len(records))
+        source = find_source(settings, Path(scratch))
+        evidence, seconds = None, dict(source.seconds)
+        if source.submission is not None and source.truth is not None:
+            evidence = measure(source.truth, source.submission)
+        started = monotonic()
+        records = field_records(settings, source, {} if evidence is None else evidence.matches)
+        if records:
+            seconds["drawing for this page"] = (monotonic() - started) / len(records)
     ids = [record.summary["id"] for record in records]
     index = {
         "name": settings.source.name or str(settings.source),
@@ -85,7 +77,7 @@ def write_report(settings: ReportSettings) -> Report:
         "side": settings.side,
         "units": UNITS,
         "map": [MAP_SIDE, MAP_COLUMNS],
-        "maps": bool(maps),
+        "maps": bool(source.maps),
         "pictures": source.images is not None,
         "classes": [[one.name, one.colour] for one in CLASSES],
         "fields": [record.summary for record in records],
@@ -97,25 +89,6 @@ def write_report(settings: ReportSettings) -> Report:
     page = _assembled(index, records)
     atomic_text(settings.out, page)
     return Report(settings.out, len(page.encode()), len(records), source.total)
-
-
-def _records(
-    settings: ReportSettings, source: Source, evidence: Evidence | None, maps: dict[str, PackedMaps]
-) -> list[FieldRecord]:
-    assert source.submission is not None
-    shown = set(source.ids)
-    recorder = Recorder(
-        settings.source,
-        source.images,
-        {} if evidence is None else evidence.matches,
-        source.labels,
-        maps,
-        settings.side,
-        settings.quality,
-    )
-    table = read_submission(source.submission)
-    rows = [row for row in table.itertuples(index=False, name=None) if row[0] in shown]
-    return list(recorder.records(rows, settings.workers))
 
 
 def _evidence(evidence: Evidence, ids: list[str]) -> dict[str, Any]:

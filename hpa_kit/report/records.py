@@ -9,11 +9,11 @@ import io
 import itertools
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,15 +21,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hpa_kit.classes import N_CLASSES, parse_label
+from hpa_kit.config import ReportSettings
 from hpa_kit.data import read_field
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, attempt, run_ahead
 from hpa_kit.progress import track
 from hpa_kit.report.error_analysis import FieldMatches, cell_scores
 from hpa_kit.report.pictures import stretched
+from hpa_kit.submission import read_submission
 from hpa_kit.submission.rle import mask_runs
 from hpa_kit.submission.runs import fill_runs
 from hpa_kit.submission.table import parse_prediction
+
+if TYPE_CHECKING:
+    from hpa_kit.report.sources import Source
 
 log = logging.getLogger(__name__)
 
@@ -71,92 +76,89 @@ class PackedMaps(NamedTuple):
     highest: list[float]
 
 
-class Recorder(NamedTuple):
-    """Makes records.
+def field_records(
+    settings: ReportSettings, source: "Source", matches: Mapping[str, FieldMatches]
+) -> list[FieldRecord]:
+    """Make the record of each field that is shown, in the table's order.
 
-    Attributes:
-        place: the table, for errors.
-        images: folder of the fields, or None: cells are shown on black.
+    Args:
+        settings: of the report.
+        source: what is shown; nothing where it has no submission.
         matches: what the truth says, by ID.
-        labels: image labels by ID.
-        maps: packed class maps by ID.
-        side, quality: of the pictures.
+
+    Raises:
+        InputError: a prediction or a mask cannot be used; its ID is named.
     """
+    if source.submission is None:
+        return []
+    table, shown = read_submission(source.submission), set(source.ids)
+    rows = [row for row in table.itertuples(index=False, name=None) if row[0] in shown]
+    with ThreadPoolExecutor(settings.workers) as pool:
+        made = run_ahead(pool, partial(_record, settings, source, matches), rows, 2 * settings.workers)
+        return list(track(made, "report: draw", len(rows)))
 
-    place: Path
-    images: Path | None
-    matches: Mapping[str, FieldMatches]
-    labels: Mapping[str, str]
-    maps: Mapping[str, PackedMaps]
-    side: int
-    quality: int
 
-    def records(self, rows: Sequence[tuple[str, int, int, str]], workers: int) -> Iterator[FieldRecord]:
-        """Make the records of rows of a submission, in order.
+def _record(
+    settings: ReportSettings,
+    source: "Source",
+    matches: Mapping[str, FieldMatches],
+    row: tuple[str, int, int, str],
+) -> FieldRecord:
+    """Make the record of one row.
 
-        Raises:
-            InputError: a prediction or a mask cannot be used; its ID is named.
-        """
-        with ThreadPoolExecutor(workers) as pool:
-            made = run_ahead(pool, lambda row: self.record(*row), iter(rows), 2 * workers)
-            yield from track(made, "report: draw", len(rows))
+    Keys of the JSON: ``p`` picture, ``m`` class maps, ``c`` cells (``d`` path, ``b`` box, ``a`` area, ``e``
+    whether the border cuts it, ``s`` [class, confidence] from high to low, and with a truth ``t`` its classes
+    and ``u`` the IoU, null where it is no true cell), ``x`` true cells that were not found (``d``, ``b``,
+    ``t``). Keys of the summary: ``id``, ``w`` and ``h`` size, ``n`` cells, ``s`` the highest score of each
+    class, ``f`` and ``t`` how many cells score it first and truly show it, ``k`` the highest value of each
+    class map, ``l`` image label.
+    """
+    id, width, height, text = row
+    own, maps, label = matches.get(id, NO_MATCHES), source.maps.get(id), source.labels.get(id)
+    try:
+        detections = parse_prediction(text)
+        shapes = outlines(list(dict.fromkeys(detections.masks)), height, width)
+        missed = outlines([own.true_masks[k] for k in own.missed], height, width)
+    except InputError as error:
+        raise InputError(f"report: {settings.source}, ID {id}: {error}") from None
+    cells: list[dict[str, Any] | None] = []
+    for number, (shape, scores) in enumerate(zip(shapes, cell_scores(detections), strict=True)):
+        cell = None if shape is None else _drawn(shape) | {"s": _ranked(scores)}
+        if cell is not None and id in matches:
+            match = own.found.get(number)
+            cell |= {"t": match and match.classes, "u": match and round(match.iou, 3)}
+        cells.append(cell)
+    record = {
+        "p": None if source.images is None else _picture(source.images, id, settings),
+        "m": None if maps is None else maps.picture,
+        "c": cells,
+        "x": [
+            None if shape is None else _drawn(shape) | {"t": own.true_classes[k]}
+            for shape, k in zip(missed, own.missed, strict=True)
+        ],
+    }
+    there = [cell for cell in cells if cell is not None]
+    highest: dict[int, float] = {}
+    firsts = [0] * N_CLASSES
+    for cell in there:
+        for rank, (index, confidence) in enumerate(cell["s"]):
+            highest[index] = max(confidence, highest.get(index, confidence))
+            firsts[index] += rank == 0
+    shown = [sum(index in classes for classes in own.true_classes) for index in range(N_CLASSES)]
+    summary = {
+        "id": id, "w": width, "h": height, "n": len(there), "s": highest, "f": firsts, "t": shown,
+        "k": None if maps is None else maps.highest,
+        "l": None if label is None else list(parse_label(label)),
+    }  # fmt: skip
+    return FieldRecord(summary, packed(record))
 
-    def record(self, id: str, width: int, height: int, text: str) -> FieldRecord:
-        """Make the record of one row.
 
-        Keys of the JSON: ``p`` picture, ``m`` class maps, ``c`` cells (``d`` path, ``b`` box, ``a`` area,
-        ``e`` whether the border cuts it, ``s`` [class, confidence] from high to low, and with a truth ``t``
-        its classes and ``u`` the IoU, null where it is no true cell), ``x`` true cells that were not found
-        (``d``, ``b``, ``t``). Keys of the summary: ``id``, ``w`` and ``h`` size, ``n`` cells, ``s`` the
-        highest score of each class, ``f`` and ``t`` how many cells score it first and truly show it, ``k``
-        the highest value of each class map, ``l`` image label.
-        """
-        own, maps = self.matches.get(id, NO_MATCHES), self.maps.get(id)
-        try:
-            detections = parse_prediction(text)
-            shapes = outlines(list(dict.fromkeys(detections.masks)), height, width)
-            missed = outlines([own.true_masks[k] for k in own.missed], height, width)
-        except InputError as error:
-            raise InputError(f"report: {self.place}, ID {id}: {error}") from None
-        cells: list[dict[str, Any] | None] = []
-        for number, (shape, scores) in enumerate(zip(shapes, cell_scores(detections), strict=True)):
-            cell = None if shape is None else _drawn(shape) | {"s": _ranked(scores)}
-            if cell is not None and id in self.matches:
-                match = own.found.get(number)
-                cell |= {"t": match and match.classes, "u": match and round(match.iou, 3)}
-            cells.append(cell)
-        record = {
-            "p": self._picture(id),
-            "m": None if maps is None else maps.picture,
-            "c": cells,
-            "x": [
-                None if shape is None else _drawn(shape) | {"t": own.true_classes[k]}
-                for shape, k in zip(missed, own.missed, strict=True)
-            ],
-        }
-        there = [cell for cell in cells if cell is not None]
-        highest: dict[int, float] = {}
-        firsts = [0] * N_CLASSES
-        for cell in there:
-            for rank, (index, confidence) in enumerate(cell["s"]):
-                highest[index] = max(confidence, highest.get(index, confidence))
-                firsts[index] += rank == 0
-        shown = [sum(index in classes for classes in own.true_classes) for index in range(N_CLASSES)]
-        label = list(parse_label(self.labels[id])) if id in self.labels else None
-        summary = {
-            "id": id, "w": width, "h": height, "n": len(there), "s": highest, "f": firsts, "t": shown,
-            "k": None if maps is None else maps.highest, "l": label,
-        }  # fmt: skip
-        return FieldRecord(summary, packed(record))
-
-    def _picture(self, id: str) -> str | None:
-        if self.images is None:
-            return None
-        field = attempt(partial(read_field, threads=1, needed=3), self.images, id)
-        if isinstance(field, Failure):
-            log.warning(f"report: ID {id} is shown without a picture: {field.reason}")
-            return None
-        return channels_picture(field, self.side, self.quality)
+def _picture(images: Path, id: str, settings: ReportSettings) -> str | None:
+    field = attempt(partial(read_field, threads=1, needed=3), images, id)
+    if isinstance(field, Failure):
+        log.warning(f"report: ID {id} is shown without a picture: {field.reason}")
+        return None
+    return channels_picture(field, settings.side, settings.quality)
 
 
 def packed(content: Any) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from hpa_kit.config import LookSettings, PredictSettings, ReportSettings, make_settings, read_ensemble
 from hpa_kit.data import DataFolder, read_labels
 from hpa_kit.devices import pick_devices
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, batches
+from hpa_kit.report.records import PackedMaps, maps_picture
 from hpa_kit.scoring import ScoringFunction, score_field, scores_to_prediction, scoring_of
 from hpa_kit.submission import encode_label_map, read_submission, write_submission
 from hpa_kit.training.checkpoint import BEST, LAST
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KeepMaps = Callable[[str, NDArray[np.float32]], None]
 Row = tuple[str, int, int, str]
 MAX_NAMED = 10
 
@@ -44,6 +43,7 @@ class Source(NamedTuple):
         labels: {ID: image label}, of those that have one.
         truth: of every cell, or None.
         runs: folders whose training is shown.
+        maps: packed class maps of fields that members predicted, by ID.
         seconds: per field that members predicted, by part.
     """
 
@@ -55,16 +55,16 @@ class Source(NamedTuple):
     labels: dict[str, str]
     truth: Path | None
     runs: list[Path]
+    maps: dict[str, PackedMaps]
     seconds: dict[str, float]
 
 
-def find_source(settings: ReportSettings, scratch: Path, keep: KeepMaps) -> Source:
+def find_source(settings: ReportSettings, scratch: Path) -> Source:
     """Read the table to show, or have the run make one.
 
     Args:
         settings: of the report.
         scratch: a folder for the table of a run.
-        keep: is given ID and class maps of every field that members predicted.
 
     Raises:
         InputError: something cannot be used, or does not go together.
@@ -75,14 +75,13 @@ def find_source(settings: ReportSettings, scratch: Path, keep: KeepMaps) -> Sour
     data = None if settings.data is None else DataFolder(settings.data)
     images = None if data is None else data.images(settings.split)
     truth = settings.truth or (None if data is None else data.truth(settings.split))
-    runs = _runs(settings)
+    runs, predicted = _runs(settings), Predicted()
     if source.is_file():
-        table, seconds = read_submission(source), dict[str, float]()
+        table = read_submission(source)
         ids = spread(table["ID"].tolist(), settings.fields)
         if runs and images is not None:
             chosen = predict_settings(settings, settings.members)
-            predicted = predict_for_report(chosen, images, ids, keep, cells=False)
-            seconds = predicted.seconds
+            predicted = predict_for_report(chosen, images, ids, cells=False, quality=settings.quality)
             _say(predicted.failed)
         elif runs:
             log.warning("report: class maps need the fields; give --data to see them")
@@ -90,7 +89,7 @@ def find_source(settings: ReportSettings, scratch: Path, keep: KeepMaps) -> Sour
     elif data is None or images is None:
         if settings.truth is not None:
             raise InputError(f"report: {source} is no submission; a run's truth needs --data, its fields")
-        kind, csv, ids, total, seconds = "run", None, [], 0, {}
+        kind, csv, ids, total = "run", None, [], 0
     else:
         if not any((source / name).is_file() for name in (BEST, LAST)):
             raise InputError(
@@ -98,7 +97,7 @@ def find_source(settings: ReportSettings, scratch: Path, keep: KeepMaps) -> Sour
             )
         all_ids = _fields_of_run(source, data, settings.split)
         chosen, ids = predict_settings(settings, [source]), spread(all_ids, settings.fields)
-        predicted = predict_for_report(chosen, images, ids, keep, cells=True)
+        predicted = predict_for_report(chosen, images, ids, cells=True, quality=settings.quality)
         rows = predicted.rows
         _say(predicted.failed)
         if not rows:
@@ -110,10 +109,11 @@ def find_source(settings: ReportSettings, scratch: Path, keep: KeepMaps) -> Sour
         write_submission(csv, rows)
         if truth is not None:
             truth = _truth_of(truth, [row[0] for row in rows], scratch / "truth.csv")
-        kind, ids, total, seconds = "run", [row[0] for row in rows], len(rows), predicted.seconds
+        kind, ids, total = "run", [row[0] for row in rows], len(rows)
     if csv is not None and truth is not None:
         csv = _comparable(truth, csv, scratch)
-    return Source(kind, csv, ids, total, images, _labels(data, settings.split), truth, runs, seconds)
+    labels = _labels(data, settings.split)
+    return Source(kind, csv, ids, total, images, labels, truth, runs, predicted.maps, predicted.seconds)
 
 
 def _comparable(truth: Path, submission: Path, scratch: Path) -> Path:
@@ -207,16 +207,18 @@ class Predicted:
     Attributes:
         rows: of a submission, where cells were asked for, in the order of the fields.
         failed: {ID: why it could not be used}.
+        maps: packed class maps by ID, where they were asked for.
         seconds: per field by part.
     """
 
     rows: list[Row] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    maps: dict[str, PackedMaps] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
 def predict_for_report(
-    settings: LookSettings, images: Path, ids: Sequence[str], keep: KeepMaps, *, cells: bool
+    settings: LookSettings, images: Path, ids: Sequence[str], *, cells: bool, quality: int = 0
 ) -> Predicted:
     """Have members predict fields for a report.
 
@@ -224,8 +226,8 @@ def predict_for_report(
         settings: which members predict, and how; of several devices the first one works.
         images: folder of the fields.
         ids: the fields.
-        keep: is given the ID and the class maps, float32 (19, m, m), of each field.
         cells: whether cells are found and scored too.
+        quality: 1 to 100, of the packed class maps; 0 keeps none.
 
     Raises:
         InputError: members cannot be loaded.
@@ -251,7 +253,8 @@ def predict_for_report(
                 found.failed[prediction.id] = row.reason
                 continue
             rows[prediction.id] = row
-            keep(prediction.id, prediction.evidence.class_maps)
+            if quality:
+                found.maps[prediction.id] = maps_picture(prediction.evidence.class_maps, quality)
             for part, seconds in prediction.seconds.items():
                 found.seconds[part] += seconds
     found.rows = [rows[id] for id in ids if id in rows]
