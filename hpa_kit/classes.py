@@ -101,7 +101,7 @@ def format_label(classes: Iterable[int]) -> str:
 
 
 def multi_hot(labels: Iterable[Iterable[int]]) -> NDArray[np.float32]:
-    """Class indices of n images -> float32 (n, 19) of zeros and ones."""
+    """Turn class indices of n images into float32 (n, 19) of zeros and ones."""
     rows = [tuple(label) for label in labels]
     hot = np.zeros((len(rows), N_CLASSES), dtype=np.float32)
     for row, label in zip(hot, rows, strict=True):
@@ -117,7 +117,7 @@ class NamedLabels(NamedTuple):
 
 
 def location_to_class(name: str) -> int | None:
-    """The class that a location of HPA belongs to; None for one that the competition does not have.
+    """Find the class that a location of HPA belongs to; None for one that the competition does not have.
 
     Args:
         name: such as ``Nucleoplasm``, ``Focal adhesion sites`` or ``Lipid droplets``; upper or lower case,
@@ -128,7 +128,7 @@ def location_to_class(name: str) -> int | None:
 
 
 def locations_to_labels(texts: Iterable[str]) -> NamedLabels:
-    """Image labels of fields whose locations are given by HPA's names.
+    """Make image labels of fields whose locations are given by HPA's names.
 
     Args:
         texts: the names of each field, between them ``,``, ``;`` or ``|``, such as

@@ -33,7 +33,7 @@ _VERSIONS = (
 
 
 def pick_device(name: str) -> str:
-    """``auto`` -> cuda where it works, else cpu; any other name is tried and refused where it does not work.
+    """Choose a device: ``auto`` is cuda where it works, else cpu; any other has to work, or is refused.
 
     A card that torch no longer supports is still reported as available, so a tiny operation is run on it.
 
@@ -57,7 +57,7 @@ def pick_device(name: str) -> str:
 
 
 def pick_devices(names: str) -> list[str]:
-    """Devices that share work: ``auto`` -> every GPU that works, else the cpu; else what the names say.
+    """Choose devices that share work: ``auto`` is every GPU that works, else the cpu.
 
     Args:
         names: as for :func:`pick_device`, several with commas between them: ``cuda:0,cuda:1``. One that is
@@ -91,12 +91,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def cpus() -> int:
-    """Processors that this process may use; fewer than the machine has in a container."""
+    """Count the processors that this process may use; fewer than the machine has in a container."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available_bytes() -> int:
-    """Bytes free for use: what the machine has, or what the container's limit leaves, whichever is less.
+    """Count the bytes free for use: the machine's, or those that the container's limit leaves if fewer.
 
     What the system keeps of files that were read or written counts as free, as it gives that up for whoever
     asks; so the kernel has it for the machine (``MemAvailable``), and here it is so for a container too.

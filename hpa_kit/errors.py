@@ -13,9 +13,14 @@ class InputError(ValueError):
 
 
 def shown(value: object, most: int = 60) -> str:
-    """A value as an error shows it: its ``repr``, cut after so many letters."""
+    """Show a value as an error does: its ``repr``, cut after so many letters."""
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def one_line(error: BaseException) -> str:
+    """Write what an error says in one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def nearest(key: str, known: Iterable[str]) -> str:

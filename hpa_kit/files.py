@@ -147,7 +147,7 @@ def is_stream(path: str | Path) -> bool:
 
 
 def written_file(path: str | Path) -> Path:
-    """The file that writing to a path changes: itself, or what its symbolic links lead to, there or not.
+    """Find the file that writing to a path changes: itself, or what its links lead to, there or not.
 
     Raises:
         InputError: they lead nowhere but to each other.
@@ -247,7 +247,7 @@ def is_full(error: OSError) -> bool:
 
 
 def disk_full(path: str | Path, error: Exception) -> InputError:
-    """What to say where the disk takes no more of a file."""
+    """Make the error of a disk that takes no more of a file."""
     reason = getattr(error, "strerror", None) or error
     return InputError(
         f"files: {path} cannot be written: {reason}; make room, and the same command goes on where it can"

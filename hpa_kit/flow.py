@@ -26,7 +26,7 @@ class Failure(NamedTuple):
 
 
 def share(items: Sequence[T], shard: int, shards: int) -> list[T]:
-    """One of several contiguous shares that together are a list, each as long as the others but for one."""
+    """Take one of several contiguous shares that together are a list, of one length but for one item."""
     return list(items[len(items) * shard // shards : len(items) * (shard + 1) // shards])
 
 
@@ -47,7 +47,7 @@ def attempt(function: Callable[..., T], *arguments: object) -> T | Failure:
 def run_ahead(
     pool: ThreadPoolExecutor, function: Callable[[S], T], items: Iterable[S], most: int
 ) -> Generator[T, None, None]:
-    """Results in the items' order, worked out by the pool at most ``most`` items ahead.
+    """Give results in the items' order, worked out by the pool at most ``most`` items ahead.
 
     What has not begun when nobody wants more results is left undone.
     """
@@ -80,7 +80,7 @@ def interrupts_ignored() -> Iterator[None]:
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of ``size`` items in order, the last one perhaps shorter."""
+    """Cut items into lists of ``size`` in order, the last one perhaps shorter."""
     remaining = iter(items)
     while batch := list(islice(remaining, size)):
         yield batch
@@ -110,7 +110,7 @@ class Background(Generic[T]):
             thread.start()
 
     def get(self, seconds: float | None = None) -> T | None:
-        """The next item of any source, or None where there are no more.
+        """Wait for the next item of any source; None where there are no more.
 
         Args:
             seconds: to wait; None waits as long as it takes.

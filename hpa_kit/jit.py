@@ -30,7 +30,7 @@ def _cache_is_writable() -> bool:
 
 
 def own_folder(place: Path) -> Path:
-    """A folder in a place where others may write too, that nobody else can have put anything into.
+    """Make a folder, where others may write too, that nobody else can have put anything into.
 
     numba's cache files are pickles, which run what whoever wrote them likes. So a folder that another user
     owns or may write to, or a link to one, is left alone; a fresh one is used then, until the process ends.
@@ -67,7 +67,7 @@ _CACHE = _cache_is_writable()
 
 
 def njit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """``numba.njit`` that caches compiled code where that is possible and compiles afresh elsewhere."""
+    """Compile as ``numba.njit`` does, with its cache where one can be written, afresh elsewhere."""
     options.setdefault("cache", _CACHE)
     options.setdefault("nogil", True)
     return numba.njit(function, **options) if function is not None else numba.njit(**options)

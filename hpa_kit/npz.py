@@ -44,7 +44,7 @@ def read_npz(path: str | Path, names: Collection[str], most: int) -> dict[str, N
 
 
 def npz_names(path: str | Path) -> list[str]:
-    """The names of the arrays in an npz file.
+    """List the names of the arrays in an npz file.
 
     Raises:
         ValueError: the file is missing, damaged, or no npz.

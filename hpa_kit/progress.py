@@ -64,7 +64,7 @@ def progress_bar(
 
 
 def track(items: Iterable[T], what: str, total: int, unit: str = "field", leave: bool = True) -> Iterator[T]:
-    """The same items, and how many there were of them so far; for the rest as :func:`progress_bar`."""
+    """Give the same items and show how many there were so far, as :func:`progress_bar` does."""
     with progress_bar(what, total, unit, leave=leave) as bar:
         for item in items:
             yield item

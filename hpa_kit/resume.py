@@ -4,8 +4,8 @@ Results of an earlier call are taken for one's own where three things have staye
 
 * what all of them depend on: settings, the contents of files, the kit's version (:func:`depends_on`);
 * what a single field's result depends on: its files, by name, size and time (:func:`field_stamps`);
-* in a folder that says of which settings it is: all settings but those that only say where things lie and
-  what computes (:func:`differences`, and :func:`refuse_other_settings`, which says what differs).
+* in a folder, or a file, that says of which settings it is: all settings but those that only say where
+  things lie and what computes (:func:`differences`; :func:`refuse_other_settings` says what differs).
 
 Where the results lie, and in which format, is their owner's to say.
 """
@@ -86,20 +86,27 @@ def stamps_of_folders(folders: Mapping[str, Path], others: Sequence[FieldFolder]
     return {id: stamps[id] for id in folders}
 
 
-def differences(before: Settings, now: Settings, free: Collection[str], movable: Collection[str]) -> str:
+def differences(
+    before: Settings | Mapping[str, Any],
+    now: Settings | Mapping[str, Any],
+    free: Collection[str] = (),
+    movable: Collection[str] = (),
+) -> str:
     """List the settings that differ, each with its value before and now; empty where none does.
 
     Args:
-        before: what the run was started with.
-        now: what it is to go on with, of the same class.
+        before: what earlier results were made with.
+        now: what one is to go on with: settings of the same class, or what a file says of itself by name.
         free: settings that may differ: where things lie and what computes, not what is computed.
         movable: settings that are files which may lie elsewhere another time, but must have the same name.
     """
-    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
+    old, new = (one.model_dump(mode="json") if isinstance(one, Settings) else one for one in (before, now))
     differing = [
-        name for name in new if name not in free and _kept(name, old, movable) != _kept(name, new, movable)
+        name
+        for name in {**new, **old}
+        if name not in free and _kept(name, old, movable) != _kept(name, new, movable)
     ]
-    return ", ".join(f"{name} {old[name]} (now {new[name]})" for name in differing)
+    return ", ".join(f"{name} {old.get(name)} (now {new.get(name)})" for name in differing)
 
 
 def refuse_other_settings(
@@ -133,9 +140,9 @@ def refuse_other_settings(
         )
 
 
-def _kept(name: str, values: dict[str, Any], movable: Collection[str]) -> Any:
+def _kept(name: str, values: Mapping[str, Any], movable: Collection[str]) -> Any:
     """What of a setting must stay: of a path, or each of several, its name."""
-    value = values[name]
+    value = values.get(name)
     if name not in movable:
         return value
     if isinstance(value, list):

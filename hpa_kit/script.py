@@ -33,7 +33,7 @@ class Script:
             self._seconds = _read(journal)
 
     def __call__(self, *words: object) -> float:
-        """Run one command; seconds that it took.
+        """Run one command; return the seconds that it took.
 
         Raises:
             InputError: it failed; what was done so far is kept.
@@ -50,7 +50,7 @@ class Script:
         return seconds
 
     def done(self, *words: object) -> float | None:
-        """Seconds that exactly this command took, or None where the journal does not have it."""
+        """Tell the seconds that exactly this command took, or None where the journal does not have it."""
         return self._seconds.get(shlex.join(str(word) for word in words))
 
 

@@ -1,16 +1,19 @@
-"""CSV tables, every value as the text that stands there: an ID such as ``1e5`` or ``00123`` is no number."""
+"""CSV tables, every value as the text that stands there: an ID such as ``1e5`` or ``00123`` is no number.
+
+And tables for people, as text.
+"""
 
 import csv
 import io
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, one_line
 
 # What may stand between the values of a row; the comma where nothing speaks for another.
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -67,7 +70,7 @@ def read_separated(
     except pd.errors.EmptyDataError:
         raise InputError(f"tables: {path} is empty; {wanted}") from None
     except (OSError, ValueError) as error:  # pandas' parser errors and wrong encodings are ValueErrors
-        raise InputError(f"tables: {path} cannot be read as a CSV: {' '.join(str(error).split())}") from None
+        raise InputError(f"tables: {path} cannot be read as a CSV: {one_line(error)}") from None
     table.columns = table.columns.str.strip()
     lacking = [column for column in columns if column not in table.columns]
     if lacking:
@@ -80,7 +83,7 @@ def read_separated(
     try:
         return (table.astype(missed) if missed else table), separator
     except (ValueError, OverflowError) as error:
-        raise InputError(f"tables: {path} cannot be read as a CSV: {' '.join(str(error).split())}") from None
+        raise InputError(f"tables: {path} cannot be read as a CSV: {one_line(error)}") from None
 
 
 def _found(header: str, columns: tuple[str, ...], separator: str, table: pd.DataFrame) -> str:
@@ -119,3 +122,17 @@ def check_ids(ids: pd.Series, path: str | Path) -> None:
     twice = ids[ids.duplicated()]
     if len(twice):
         raise InputError(f"tables: {path} holds ID {twice.iloc[0]} more than once; expected one row per ID")
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay a table out as text: columns as wide as their content, the first left, the others right aligned."""
+    lines = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    rule = ["-" * width for width in widths]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [lines[0], rule, *lines[1:]]
+    )

@@ -34,7 +34,7 @@ class Stopwatch:
         self._since = now()
 
     def watch(self, part: str, items: Iterable[T]) -> Generator[T, None, None]:
-        """The same items; the time until each is there is the part's."""
+        """Give the same items; the time until each is there is the part's."""
         remaining = iter(items)
         try:
             while True:
@@ -105,10 +105,6 @@ class Forecast:
             self._said = True
             log.info(self._line(parts or {}))
 
-    def fewer(self, fields: int) -> None:
-        """So many of the fields need not be done after all."""
-        self.total -= fields
-
     def _line(self, parts: Mapping[str, float]) -> str:
         since = self._from if self._warm else self._begun
         each = (self._now() - since) / max(1, self._done - self._warm)
@@ -121,14 +117,14 @@ class Forecast:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: ``40 s``, ``12 min``, ``2.5 h``."""
+    """Write seconds as a person says them: ``40 s``, ``12 min``, ``2.5 h``."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
 
 
 def memory_text() -> str:
-    """The most memory this process has held so far, and of each GPU that it uses."""
+    """Write the most memory this process has held so far, and of each GPU that it uses."""
     text = f"{peak_memory() / _GIB:.1f} GiB"
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
@@ -138,7 +134,7 @@ def memory_text() -> str:
 
 
 def peak_memory() -> int:
-    """Bytes of memory that this process has held at most."""
+    """Count the bytes of memory that this process has held at most."""
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text(encoding="ascii", errors="replace").splitlines():

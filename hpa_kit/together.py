@@ -87,7 +87,7 @@ def run_together(function: Callable[[S], Any], settings: S, processes: int) -> N
 
 
 def kit_folder() -> str:
-    """The folder, or the zip, that this ``hpa_kit`` was imported from: what others need on ``PYTHONPATH``."""
+    """Find the folder, or zip, that this ``hpa_kit`` comes from: what others need on ``PYTHONPATH``."""
     return str(Path(hpa_kit.__file__).absolute().parents[1])
 
 

@@ -193,6 +193,6 @@ print(f"{submission}: {len(faults)} faults" if sample else f"{submission}: no sa
 # members' training. Nobody sees it when Kaggle scores the notebook, so it is not made there.
 
 # %%
-from hpa_kit.report.frame import submission_report
+from hpa_kit.report.notebook import submission_report
 
 None if scoring else submission_report(chosen, submission)

@@ -202,6 +202,6 @@ metrics.tail(3)
 # from, with their cells, scores and class maps.
 
 # %%
-from hpa_kit.report.frame import run_report
+from hpa_kit.report.notebook import run_report
 
 run_report(chosen)

@@ -21,7 +21,7 @@ from hpa_kit.config import (
 from hpa_kit.config.scoring import FuseStep, NegativeStep
 from hpa_kit.errors import InputError
 from hpa_kit.kaggle import notebook_settings
-from hpa_kit.report.predicting import look_settings
+from hpa_kit.report.sources import predict_settings
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "fifteenth.yaml"
 
@@ -225,11 +225,11 @@ def test_scales_is_another_name_of_the_views_auto():
 
 
 def test_a_report_leaves_to_the_yaml_what_it_is_not_asked_for(said):
-    def looking(**given):
+    def predicting(**given):
         values = {"source": "s.csv", "data": "d", "ensemble": said} | given
-        return look_settings(make_settings(ReportSettings, values), []).of_ensemble()
+        return predict_settings(make_settings(ReportSettings, values), []).of_ensemble()
 
-    assert said_by(looking()) == IN_THE_YAML
+    assert said_by(predicting()) == IN_THE_YAML
     for name in SAID:
         value = SAID[name][1]
-        assert said_by(looking(**{name: value})) == IN_THE_YAML | {name: value}
+        assert said_by(predicting(**{name: value})) == IN_THE_YAML | {name: value}

@@ -26,6 +26,14 @@ def test_what_is_computed_is_named_with_both_values_and_where_it_lies_is_not():
     assert differences(trained(), trained(), FREE, MOVABLE) == ""
 
 
+def test_what_a_file_says_of_itself_is_compared_by_name():
+    before, now = {"segmenter": "published", "weights": "ab"}, {"segmenter": "classical", "level": 0.38}
+    assert differences(before, now) == (
+        "segmenter published (now classical), level None (now 0.38), weights ab (now None)"
+    )
+    assert differences(before, dict(reversed(before.items()))) == ""
+
+
 def test_a_file_of_another_name_is_another_file():
     assert differences(trained(), trained(pretrained="x/v.pth"), FREE, MOVABLE) == (
         "pretrained x/w.pth (now x/v.pth)"

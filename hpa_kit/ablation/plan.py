@@ -55,17 +55,17 @@ class Plan:
         self.true_masks = settings.masks or settings.data / "masks"
 
     def add(self, title: str, kind: str, *words: object, out: Path, score: Score | None = None) -> Path:
-        """Plan a command, unless it is planned already; what it writes."""
+        """Plan a command, unless it is planned already; return what it writes."""
         command = (*map(str, words), "--out", str(out))
         self.steps.setdefault(command, Step(title, kind, command, out, score))
         return out
 
     def folder(self, seed: int) -> Path:
-        """Where all of a seed lies."""
+        """Name the folder in which all of a seed lies."""
         return self.settings.out / f"seed{seed}"
 
     def classifier(self, variant: str, seed: int, fold: int = 0) -> Path:
-        """A classifier of one of the classifier variants, trained without one fold: its run folder."""
+        """Plan a classifier of a classifier variant, trained without one fold; return its run folder."""
         extra: list[object] = []
         if variant in ("longer", "round1", "both"):
             extra += ["--warm-start", self.classifier(ROUND_0, seed, fold)]
@@ -76,7 +76,7 @@ class Plan:
         return self.train(variant, seed, fold, self.folder(seed) / f"fold{fold}" / variant, *extra)
 
     def train(self, name: str, seed: int, fold: int, out: Path, *extra: object) -> Path:
-        """Any network, trained without one fold: its run folder."""
+        """Plan any network, trained without one fold; return its run folder."""
         chosen = self.settings
         options = (
             "--backbone", chosen.backbone, "--stride", chosen.stride, "--size", chosen.size,
@@ -90,7 +90,7 @@ class Plan:
         )  # fmt: skip
 
     def subcategories(self, seed: int, fold: int = 0) -> Path:
-        """The table of sub-categories that features of the round-0 classifier give."""
+        """Plan the table of sub-categories that features of the round-0 classifier give."""
         data, folder = self.settings.data, self.folder(seed) / f"fold{fold}"
         where = f"seed {seed}, fold {fold}"
         features = self.add(
@@ -105,7 +105,7 @@ class Plan:
         )  # fmt: skip
 
     def infer(self, score: Score, label_maps: Path, *options: object) -> Path:
-        """A submission for the test fields, to be scored.
+        """Plan a submission for the test fields, to be scored.
 
         Args:
             score: what it is a score of.

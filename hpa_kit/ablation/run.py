@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpa_kit.ablation.plan import Plan, Score, Step, plan_classifiers
+from hpa_kit.ablation.plan import Plan, Step, plan_classifiers
 from hpa_kit.ablation.scores import Results
 from hpa_kit.ablation.stages import plan_stages
 from hpa_kit.ablation.table import markdown
@@ -16,9 +16,9 @@ from hpa_kit.data import DataFolder, find_fields
 from hpa_kit.data.layout import SPLITS
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
-from hpa_kit.report.text import text_table
-from hpa_kit.resume import depends_on, field_stamps
+from hpa_kit.resume import depends_on, field_stamps, refuse_other_settings
 from hpa_kit.script import Run, Script
+from hpa_kit.tables import text_table
 from hpa_kit.timing import duration
 
 RESULTS, TABLE, STEPS, SETTINGS = "results.csv", "ablation.md", "steps.csv", "ablation.yaml"
@@ -68,20 +68,17 @@ def ablation(settings: AblationSettings, run: Run) -> Path:
             print(f"\n[{number}/{len(steps)}] {step.title}; {spent} so far{_left(script, steps)}")
             print(f"took {duration(script(*step.command))}", flush=True)
         if step.score is not None and (fresh or not results.has(step.score)):
-            _say(step.score, results.measure(step.score, truth, step.out))
+            what = f"{step.score.variant}, seed {step.score.seed}, {step.score.masks} cells"
+            for measure, value in results.measure(step.score, truth, step.out).items():
+                print(f"{what}: {measure} {value:.4f}")
     table = markdown(results.table(), settings)
     atomic_text(settings.out / TABLE, table)
     print(f"\n{table}\n{_times(script, steps)}")
     return settings.out / TABLE
 
 
-def _say(score: Score, found: dict[str, float]) -> None:
-    for measure, value in found.items():
-        print(f"{score.variant}, seed {score.seed}, {score.masks} cells: {measure} {value:.4f}")
-
-
 def _truth(settings: AblationSettings) -> Path:
-    """The truth of the test fields; all that an ablation needs is looked for before anything is trained."""
+    """Find the truth of the test fields, and all else that is needed before anything is trained."""
     folder = DataFolder(settings.data)
     folder.labels()
     for split in ("train", "test"):
@@ -113,14 +110,7 @@ def _refuse_other_settings(settings: AblationSettings) -> None:
         return
     renamed = {AblationSettings.renamed.get(name, name): value for name, value in read_yaml(path).items()}
     before = make_settings(AblationSettings, renamed, source=str(path))
-    old, new = before.model_dump(mode="json"), settings.model_dump(mode="json")
-    differing = [name for name in new if name not in _FREE and old[name] != new[name]]
-    if differing:
-        listed = ", ".join(f"{name} {old[name]} (now {new[name]})" for name in differing)
-        raise InputError(
-            f"ablation: the one in {settings.out} was started with {listed}; give these again to go on, "
-            "or another --out"
-        )
+    refuse_other_settings("ablation", settings.out, before, settings, _FREE)
 
 
 def _made_from(settings: AblationSettings) -> str:
@@ -136,7 +126,7 @@ def _refuse_other_fields(settings: AblationSettings, made_from: str) -> None:
     path = settings.out / MADE_FROM
     if path.is_file() and path.read_text(encoding="utf-8").strip() != made_from:
         raise InputError(
-            f"ablation: the one in {settings.out} was started on other fields, tables or label maps than "
+            f"ablation: the run in {settings.out} was started on other fields, tables or label maps than "
             f"{settings.data} has now, or by another version of the kit; give another --out"
         )
 

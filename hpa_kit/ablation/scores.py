@@ -71,7 +71,7 @@ class Results:
 
 
 def cell_map(truth: Path, submission: Path) -> float:
-    """The competition's score.
+    """Measure the competition's score.
 
     Raises:
         InputError: a file cannot be used, or the truth shows no class.
@@ -83,7 +83,7 @@ def cell_map(truth: Path, submission: Path) -> float:
 
 
 def image_map(truth: Path, submission: Path) -> float:
-    """Mean over the classes that test fields show of the average precision of their image scores.
+    """Average, over the classes that test fields show, the average precision of image scores.
 
     A field's label is what its cells show, and Negative only where they show nothing else, as in the
     competition's tables; its score for a class is its cells' highest.
@@ -103,7 +103,7 @@ def image_map(truth: Path, submission: Path) -> float:
 
 
 def mean_average_precision(shown: NDArray[np.bool_], given: NDArray[np.float64]) -> float:
-    """Mean average precision over classes that occur: the mean precision at each field that shows the class.
+    """Average, over classes that occur, the mean precision at each field that shows the class.
 
     Args:
         shown: bool (fields, classes).

@@ -12,7 +12,7 @@ STAGE_2_BATCH = 8  # fields: many small steps, as there are few fields and minut
 
 
 def plan_stages(plan: Plan) -> None:
-    """Every stage variant, with the true cells and with those that the classical segmenter finds.
+    """Plan every stage variant, with the true cells and with those that the classical segmenter finds.
 
     All networks are trained once, whatever the cells: stage 2 learns from pseudo labels of those that the
     classical segmenter finds, as the true ones are not known where it is used.

@@ -40,7 +40,7 @@ Values = Callable[[str], dict[int, float]]
 
 
 def markdown(results: pd.DataFrame, settings: AblationSettings) -> str:
-    """Tables of the variants that settings name, as far as they are measured.
+    """Write tables of the variants that settings name, as far as they are measured.
 
     Args:
         results: of :class:`~hpa_kit.ablation.scores.Results`.

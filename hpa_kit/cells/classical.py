@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.cells.enlarge import enlarge
 from hpa_kit.cells.nuclei import Image, NucleusRules, find_nuclei, region_quantile, smooth_outlines
 from hpa_kit.cells.regions import LabelMap, components, drop_small, fill_holes, pair_up
+from hpa_kit.cells.resize import enlarge
 from hpa_kit.cells.segmenters import Field, OneOrMany, Pair, check_field
 from hpa_kit.cells.watershed import spread
 from hpa_kit.flow import run_ahead
@@ -37,7 +37,7 @@ class Scale:
 
     @classmethod
     def of(cls, height: int, width: int) -> "Scale":
-        """The scale of a field of so many pixels."""
+        """Choose the scale of a field of so many pixels."""
         side = math.sqrt(height * width)
         if side == 0:
             return cls((height, width), 1.0)
@@ -70,8 +70,8 @@ class ClassicalSegmenter(OneOrMany):
 
     Called with one field, uint8 (4, H, W) red green blue yellow, it returns nuclei and cells, int32 (H, W)
     label maps: nucleus k lies inside cell k, every cell has a nucleus, numbers are 1…n. Called with several
-    fields it returns a list of such pairs. The protein (green) is not looked at, so that masks do not depend
-    on what is to be judged. A field without cells gives two maps of zeros and a warning in the log.
+    fields it returns a list of such pairs. The protein (green) plays no part, so that masks do not depend
+    on what is to be scored. A field without cells gives two maps of zeros and a warning in the log.
 
     Full fields are worked at a quarter of their size; label maps are enlarged with smooth outlines. Of
     several fields ``workers`` are done at a time, in threads: OpenCV and numba let go of the interpreter.
@@ -93,12 +93,12 @@ class ClassicalSegmenter(OneOrMany):
         return {"segmenter": self.name, "algorithm": self.algorithm}
 
     def stream(self, fields: Iterable[Field]) -> Iterator[Pair]:
-        """Pairs of label maps for any number of fields of any sizes, in their order, a few at a time."""
+        """Label any number of fields of any sizes, in their order, a few at a time."""
         with ThreadPoolExecutor(self.workers, "segment") as pool:
             yield from run_ahead(pool, self._segment, fields, 2 * self.workers)
 
     def find_nuclei(self, field: Field) -> LabelMap:
-        """The nuclei alone, int32 (H, W), as found in the blue channel, whether or not they lie in a cell."""
+        """Find the nuclei, int32 (H, W), in the blue channel, whether or not they lie in a cell."""
         check_field(field)
         height, width = field.shape[1:]
         scale = Scale.of(height, width)
@@ -128,7 +128,7 @@ def _resize(channel: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.fl
 
 
 def grow_bodies(red: Image, yellow: Image, nuclei: LabelMap, unit: float, rules: BodyRules) -> LabelMap:
-    """Label map of the cells, each grown from its nucleus and numbered as it.
+    """Grow each cell from its nucleus, with the nucleus's number.
 
     Args:
         red, yellow: float32 (h, w), grey levels of microtubules and ER at the working scale.
@@ -146,7 +146,8 @@ def grow_bodies(red: Image, yellow: Image, nuclei: LabelMap, unit: float, rules:
     if not nuclei.any():
         return np.zeros(nuclei.shape, np.int32)
     body = cytoplasm(red, yellow, unit)
-    near = _near_level(body, nuclei, unit)
+    ring, _ = spread(np.ones(body.shape, np.uint8), nuclei, None, round(5 * max(8 * unit, 2)))
+    near = region_quantile(body, ring, 0.6)  # each cell's own brightness around its nucleus
     ground = float(np.percentile(body, 3))
     cost = _cost(body, near, ground, rules)
     territory, _ = spread(cost, nuclei, reach=int(rules.reach * unit * 5 * BRIGHT))
@@ -158,7 +159,7 @@ def grow_bodies(red: Image, yellow: Image, nuclei: LabelMap, unit: float, rules:
 
 
 def cytoplasm(red: Image, yellow: Image, unit: float) -> Image:
-    """Microtubules and ER as one smooth image in [0, 1], each channel on its own scale.
+    """Join microtubules and ER in one smooth image in [0, 1], each channel on its own scale.
 
     The channels count by their squares, so a cell that only one of them shows is nearly as bright as one that
     both show; a further square root brings dim cells nearer to bright ones.
@@ -170,11 +171,6 @@ def cytoplasm(red: Image, yellow: Image, unit: float) -> Image:
         if high - low >= 1:
             total += np.clip((smooth - low) / (high - low), 0, 1).astype(np.float32) ** 2
     return np.asarray((total / 2) ** 0.25, np.float32)
-
-
-def _near_level(body: Image, nuclei: LabelMap, unit: float) -> Image:
-    ring, _ = spread(np.ones(body.shape, np.uint8), nuclei, None, round(5 * max(8 * unit, 2)))
-    return region_quantile(body, ring, 0.6)
 
 
 def _cost(body: Image, near: Image, ground: float, rules: BodyRules) -> NDArray[np.uint8]:

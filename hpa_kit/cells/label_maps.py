@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpa_kit.cells.regions import LabelMap
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, one_line
 from hpa_kit.files import atomic_path
 from hpa_kit.npz import read_npz
 
@@ -41,6 +41,7 @@ class LabelMapInfo(NamedTuple):
     n_cells: int
     shape: tuple[int, int]
     settings: dict[str, Any]
+    images: list[list[Any]] | None  # name, bytes and checksum of each that it was made from; None: unknown
 
 
 def write_label_maps(
@@ -91,35 +92,21 @@ def write_label_maps(
 
 
 def label_map_info(path: str | Path) -> LabelMapInfo:
-    """What a file of :func:`write_label_maps` says of itself, without reading its maps.
+    """Read what a file of :func:`write_label_maps` says of itself, without its maps.
 
     Raises:
         InputError: the file is missing, damaged, or not of this kit.
     """
-    return _read_info(path)[0]
-
-
-def label_map_images(path: str | Path) -> list[list[Any]] | None:
-    """The images that a file of :func:`write_label_maps` was made from; None where it does not say.
-
-    Raises:
-        InputError: as :func:`label_map_info`.
-    """
-    return _read_info(path)[1]
-
-
-def _read_info(path: str | Path) -> tuple[LabelMapInfo, list[list[Any]] | None]:
     try:
         info = json.loads(str(read_npz(path, ("info",), _MAX_INFO)["info"][()]))
         if info["format"] != FORMAT:
             raise ValueError(f"format {info['format']!r}")
         height, width = info["shape"]
         shape, settings = (int(height), int(width)), dict(info["settings"])
-        found = LabelMapInfo(int(info["version"]), int(info["n_cells"]), shape, settings)
-        return found, info.get("images")
+        return LabelMapInfo(int(info["version"]), int(info["n_cells"]), shape, settings, info.get("images"))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
-            f"label maps: {path} was not written by this kit: {_text(error)}; make it again"
+            f"label maps: {path} was not written by this kit: {one_line(error)}; make it again"
         ) from None
 
 
@@ -133,7 +120,7 @@ def is_label_maps(path: str | Path) -> bool:
 
 
 def label_map_ids(name: str) -> list[str]:
-    """The IDs that a file of this name may hold the label map of, whatever its ending."""
+    """List the IDs that a file of this name may hold the label map of, whatever its ending."""
     stem = os.path.splitext(name)[0]  # noqa: PTH122 - a Path for each of many files is slow
     return [stem.removesuffix(end) for end in NAMES if stem.endswith(end)]
 
@@ -142,7 +129,3 @@ def _compact(labels: NDArray[Any]) -> NDArray[Any]:
     if labels.dtype.kind not in "bui" or labels.min(initial=0) < 0:
         raise ValueError(f"expected label maps of whole numbers, 0 or above, found {labels.dtype}")
     return np.ascontiguousarray(labels, np.min_scalar_type(int(labels.max(initial=0))))
-
-
-def _text(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

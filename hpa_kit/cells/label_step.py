@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.cells.enlarge import enlarge_apart
 from hpa_kit.cells.regions import LabelMap, areas, components, drop_small, fill_holes, relabel
+from hpa_kit.cells.resize import enlarge_apart
 from hpa_kit.cells.watershed import flood, otsu
 from hpa_kit.errors import InputError
 

@@ -24,7 +24,7 @@ from hpa_kit.data.images import (
     read_image,
     tif_page,
 )
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, one_line
 from hpa_kit.npz import npz_names, read_npy, read_npz
 
 # What numbers of cells may be in, as numpy calls it.
@@ -100,7 +100,7 @@ def _read_npz(path: Path, most: int) -> dict[str, NDArray[Any]]:
         if names == ["arr_0"]:
             return {"cells": read_npz(path, names, most)["arr_0"]}
     except ValueError as error:
-        raise InputError(f"label maps: {path} cannot be read: {_text(error)}; make it again") from None
+        raise InputError(f"label maps: {path} cannot be read: {one_line(error)}; make it again") from None
     raise InputError(
         f"label maps: {path} cannot be read: it has no cells, but {', '.join(names) or 'nothing'}; expected "
         "cells and, where there are any, nuclei"
@@ -112,7 +112,7 @@ def _read_npy(path: Path, most: int) -> NDArray[Any]:
         return read_npy(path, most)
     except ValueError as error:
         raise InputError(
-            f"label maps: {path} cannot be read: {_text(error)}; save the masks alone, as numbers (H, W)"
+            f"label maps: {path} cannot be read: {one_line(error)}; save the masks alone, as numbers (H, W)"
         ) from None
 
 
@@ -159,7 +159,7 @@ def _stored_numbers(content: bytes, page: TifPage, where: str) -> NDArray[Any]:
                     raise ValueError("a strip unpacks to more than its pixels")
             return np.asarray(first.asarray())
     except Exception as error:  # tifffile lets through whatever damaged data trips over
-        raise InputError(f"{where} cannot be read: {_text(error)}; save it without compression") from None
+        raise InputError(f"{where} cannot be read: {one_line(error)}; save it without compression") from None
 
 
 def _numbers(array: NDArray[Any], what: str) -> NDArray[Any]:
@@ -190,7 +190,3 @@ def _check_size(found: tuple[int, ...], expected: tuple[int, int], where: str) -
     if found != expected:
         sizes = [" x ".join(map(str, shape)) for shape in (found, expected)]
         raise InputError(f"{where} is {sizes[0]} pixels, its field {sizes[1]}; make it again")
-
-
-def _text(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -71,7 +71,7 @@ class MaskFolder:
         return self._file(id) is not None
 
     def find(self, id: str) -> Path | None:
-        """The file of a field, or None where there is none.
+        """Find the file of a field, or None where there is none.
 
         Raises:
             InputError: there is none that can be read, but another that seems to be of the field.
@@ -111,7 +111,7 @@ class MaskFolder:
         return LabelMaps(np.where(nucleus != 0, found.cells, np.int32(0)), found.cells)
 
     def read_cells(self, id: str) -> LabelMap:
-        """Read a field's cells alone, numbered as :meth:`read` numbers them; needs no image.
+        """Read a field's cells without nuclei, numbered as :meth:`read` numbers them; needs no image.
 
         Raises:
             InputError: no file; a damaged one; other arrays than label maps.
@@ -162,19 +162,9 @@ class MaskFolder:
             raise InputError(f"masks: {self.folder} cannot be read: {error.strerror}") from None
 
 
-def has_label_maps(folder: str | Path, id: str) -> bool:
-    """Whether a folder holds a label map of a field, whole or not; see :class:`MaskFolder`."""
-    return MaskFolder(folder).has(id)
-
-
 def read_label_maps(folder: str | Path, id: str, field: NDArray[np.uint8]) -> LabelMaps:
     """Read the label maps of one field of a folder; see :meth:`MaskFolder.read`."""
     return MaskFolder(folder).read(id, field)
-
-
-def read_cells(folder: str | Path, id: str) -> LabelMap:
-    """Read the cells of one field of a folder; see :meth:`MaskFolder.read_cells`."""
-    return MaskFolder(folder).read_cells(id)
 
 
 def _rank(id: str, name: str) -> tuple[int, int]:

@@ -76,7 +76,7 @@ def nucleus_threshold(signal: Image) -> float:
 
 
 def noise_level(image: Image) -> float:
-    """Standard deviation of pixel noise, from a difference that flat and sloping parts do not show.
+    """Estimate the deviation of pixel noise, from a difference that flat and sloping parts do not show.
 
     Immerkær 1996, with the median in the mean's place so that outlines do not count.
     """
@@ -167,7 +167,7 @@ def _cut_at_own_level(signal: Image, regions: LabelMap, level: float, floor: flo
 
 
 def region_quantile(image: Image, regions: LabelMap, quantile: float) -> Image:
-    """A quantile of ``image`` in each number's pixels: float32 (n + 1,), 0 where a number has none."""
+    """Measure a quantile of ``image`` in each number's pixels: float32 (n + 1,), 0 where it has none."""
     flat = regions.ravel()
     inside = np.flatnonzero(flat)
     order = inside[np.lexsort((image.ravel()[inside], flat[inside]))]
@@ -182,7 +182,7 @@ def region_quantile(image: Image, regions: LabelMap, quantile: float) -> Image:
 
 
 def smooth_outlines(mask: NDArray[np.bool_], unit: float, around: int = 2) -> NDArray[np.bool_]:
-    """A mask without specks and threads, with the outline that most of the pixels around have.
+    """Smooth a mask: no specks, no threads, the outline that most of the pixels around have.
 
     Args:
         mask: bool (h, w).

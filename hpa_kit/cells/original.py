@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
@@ -69,7 +69,7 @@ class OriginalSegmenter(OneOrMany):
         return {"segmenter": self.name, "algorithm": self.algorithm, "weights": self._fingerprint}
 
     def stream(self, fields: Iterable[Field]) -> Iterator[Pair]:
-        """Pairs of label maps for any number of fields, one after the other."""
+        """Label any number of fields, one after the other."""
         return map(self._segment, fields)
 
     def _segment(self, field: Field) -> Pair:
@@ -90,8 +90,8 @@ class OriginalSegmenter(OneOrMany):
                 (self._networks, "transform", _StandIn(self._networks.transform, rescale=_rescale)),
                 (self._networks, "cv2", _StandIn(cv2, resize=_resize)),
                 (self._labels, "np", _StandIn(np, bool=np.bool_)),
-                (self._labels, "remove_small_objects", _remove_small_objects),
-                (self._labels, "remove_small_holes", _remove_small_holes),
+                (self._labels, "remove_small_objects", _by_size(remove_small_objects, "min_size")),
+                (self._labels, "remove_small_holes", _by_size(remove_small_holes, "area_threshold")),
             ):
                 stack.enter_context(mock.patch.object(module, name, stand_in))
             yield
@@ -117,13 +117,8 @@ def _resize(image: NDArray[Any], size: tuple[int, int], **options: Any) -> NDArr
     return cv2.resize(image, (size[1], size[0]), **options)
 
 
-def _remove_small_objects(labels: NDArray[Any], smallest: int) -> NDArray[Any]:
-    if "max_size" in inspect.signature(remove_small_objects).parameters:
-        return remove_small_objects(labels, max_size=smallest - 1)
-    return remove_small_objects(labels, min_size=smallest)
-
-
-def _remove_small_holes(mask: NDArray[Any], smallest: int) -> NDArray[Any]:
-    if "max_size" in inspect.signature(remove_small_holes).parameters:
-        return remove_small_holes(mask, max_size=smallest - 1)
-    return remove_small_holes(mask, area_threshold=smallest)
+def _by_size(function: Callable[..., Any], limit: str) -> Callable[[NDArray[Any], int], NDArray[Any]]:
+    """Give a function of scikit-image that removes what is small the limit under its name of today."""
+    if "max_size" in inspect.signature(function).parameters:
+        return lambda array, smallest: function(array, max_size=smallest - 1)
+    return lambda array, smallest: function(array, **{limit: smallest})

@@ -7,21 +7,57 @@ ends the reading before anything of it is looked up.
 
 import io
 import itertools
+import pickle
 import struct
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from hpa_kit.cells.unpickle import LazyTensor, Reader, Record, Storage
 from hpa_kit.errors import InputError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 MAX_DEPTH, MAX_MODULES = 100, 100_000
+DTYPES = {
+    "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
+    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}  # fmt: skip
+# Modules whose classes may stand in a file; they become records that hold attributes and do nothing.
+RECORD_MODULES = ("pytorch_zoo", "hpacellseg", "torch.nn.modules", "torch.nn.parallel", "torch.nn.backends")
+
+
+class Storage(NamedTuple):
+    """A run of numbers in the file: what its pickle says of it."""
+
+    key: str
+    dtype: torch.dtype
+    size: int
+
+
+class LazyTensor(NamedTuple):
+    """A view of a storage; the numbers are read later."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class Record:
+    """An object of a class that the file names: its attributes, nothing else."""
+
+    def __new__(cls, *_: Any, **__: Any) -> "Record":
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
 
 
 def read_pickled_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -89,7 +125,7 @@ def _read_legacy(file: io.BufferedReader, where: str) -> tuple[Any, dict[str, by
         raise InputError(f"{where} was written big-endian")
     reader = Reader(file, where)
     content = reader.load()
-    sizes = _storage_sizes(content)
+    sizes = {tensor.storage.key: tensor.storage for tensor in _named_tensors(content, where).values()}
     storages = {}
     for key in Reader(file, where).load():
         (count,) = struct.unpack("<q", file.read(8))
@@ -101,10 +137,6 @@ def _read_legacy(file: io.BufferedReader, where: str) -> tuple[Any, dict[str, by
             raise InputError(f"{where} ends early: storage {key} has {len(data)} of {wanted} bytes")
         storages[key] = bytearray(data)
     return content, storages
-
-
-def _storage_sizes(content: Any) -> dict[str, Storage]:
-    return {tensor.storage.key: tensor.storage for tensor in _named_tensors(content, "weights").values()}
 
 
 def _materialise(tensor: LazyTensor, storages: Mapping[str, bytearray], where: str) -> Tensor:
@@ -169,3 +201,71 @@ def _collect(
     for name, child in children.items():
         if isinstance(child, Record):
             _collect(child, f"{prefix}{name}.", found, depth + 1, visits)
+
+
+class Reader(pickle._Unpickler):
+    """An unpickler that knows a dozen harmless names and refuses all others.
+
+    The one in Python: that in C makes room for 2**31 objects where a file of ten bytes numbers one so.
+    """
+
+    def __init__(self, file: io.BufferedIOBase, where: str) -> None:
+        super().__init__(file, encoding="utf-8")
+        self.where = where
+        self.records: dict[tuple[str, str], type] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Give what stands for a name in the file.
+
+        Raises:
+            InputError: it is none of the harmless ones.
+        """
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if module in ("builtins", "__builtin__") and name == "set":
+            return set
+        if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
+            return _rebuild_tensor
+        if module == "torch._utils" and name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
+            return _rebuild_parameter
+        if module == "torch" and name in DTYPES:
+            return name
+        if (module, name) in (("torch", "Size"), ("torch", "device")) or _is_record(module, name):
+            # One class per reading: what a hostile file sets on it is gone with the reading.
+            return self.records.setdefault((module, name), type(name, (Record,), {}))
+        raise InputError(
+            f"{self.where} asks to run {module}.{name}; weights need no code: nothing of the file was run"
+        )
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Give what stands for a part outside of the pickle: a storage, or a module of the legacy form.
+
+        Raises:
+            InputError: it is anything else.
+        """
+        if isinstance(pid, tuple) and len(pid) == 4 and pid[0] == "module":
+            return pid[1]
+        match pid:
+            case ("storage", str(kind), str(key), _, int(size), *view) if kind in DTYPES and size >= 0:
+                if any(part is not None for part in view):
+                    raise InputError(
+                        f"{self.where} holds views of storages, a form older than any published file"
+                    )
+                return Storage(key, DTYPES[kind], size)
+        raise InputError(f"{self.where} refers to something that is no tensor storage")
+
+
+def _is_record(module: str, name: str) -> bool:
+    known = any(module == allowed or module.startswith(f"{allowed}.") for allowed in RECORD_MODULES)
+    return known and name.isidentifier()
+
+
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> LazyTensor:
+    counts = all(isinstance(number, int) and number >= 0 for number in (offset, *shape, *stride))
+    if not (counts and isinstance(storage, Storage) and len(shape) == len(stride)):
+        raise InputError("a tensor of the file is malformed")
+    return LazyTensor(storage, offset, tuple(shape), tuple(stride))
+
+
+def _rebuild_parameter(data: Any, *_: Any) -> Any:
+    return data

@@ -66,18 +66,17 @@ class PublishedSegmenter(OneOrMany):
         found = find_weights(weights)
         networks = [load_published_network(found[name]) for name in ("nuclei", "cells")]
         self._fingerprint = fingerprint(*networks)
-        self.nuclei_network, self.cell_network = map(self._placed, networks)
+        self.nuclei_network, self.cell_network = (
+            network.to(self.device).to(memory_format=torch.channels_last) for network in networks
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides its label maps, to be kept with them."""
         return {"segmenter": self.name, "algorithm": self.algorithm, "weights": self._fingerprint}
 
-    def _placed(self, network: nn.Module) -> nn.Module:
-        return network.to(self.device).to(memory_format=torch.channels_last)
-
     def stream(self, fields: Iterable[Field]) -> Iterator[Pair]:
-        """Pairs of label maps for any number of fields of any sizes, in order, a few in memory at a time.
+        """Label any number of fields of any sizes, in order, a few in memory at a time.
 
         Raises:
             InputError: a field is not uint8 (4, H, W).
@@ -109,7 +108,7 @@ class PublishedSegmenter(OneOrMany):
         return [jobs[index] for index in range(len(window))]
 
     def maps(self, inputs: NDArray[np.float32]) -> list[Maps]:
-        """The networks' maps of fields of one size.
+        """Run both networks on fields of one size.
 
         Args:
             inputs: float32 (B, 3, h, w), see :func:`network_input`.
@@ -153,7 +152,7 @@ class PublishedSegmenter(OneOrMany):
 
 
 def fingerprint(*networks: nn.Module) -> str:
-    """Hexadecimal digits that tell networks' weights apart, whatever file they came from.
+    """Make hexadecimal digits that tell networks' weights apart, whatever file they came from.
 
     The first numbers of every tensor tell as much as all of them, in a thousandth of the time.
     """
@@ -173,7 +172,7 @@ def _label(nuclei_map: NDArray[np.uint8], cell_map: NDArray[np.uint8], size: tup
 
 
 def network_input(field: Field) -> NDArray[np.float32]:
-    """Microtubules, ER and nuclei of a field at the networks' scale.
+    """Bring microtubules, ER and nuclei of a field to the networks' scale.
 
     Fields from side 1728 on are reduced by 4, as published; smaller ones are taken as reduced copies of a
     2048 px field and brought to 512 px, so that their cells have the size the networks know.

@@ -1,12 +1,10 @@
 """Regions of label maps: components, areas, holes, numbers, places. Exact, in one or two passes of numba."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpa_kit.errors import InputError
 from hpa_kit.jit import njit
 
 LabelMap = NDArray[np.int32]
@@ -32,7 +30,7 @@ def components(image: ArrayLike, connectivity: int = 4) -> LabelMap:
 
 
 def areas(labels: LabelMap) -> NDArray[np.int64]:
-    """Pixels of each number: int64 (n + 1,), entry 0 the background's."""
+    """Count the pixels of each number: int64 (n + 1,), entry 0 the background's."""
     return _areas(labels, int(labels.max(initial=0)))
 
 
@@ -56,37 +54,8 @@ def relabel(labels: ArrayLike) -> LabelMap:
     return found
 
 
-def resized(labels: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Resize a label map: each new pixel takes the number that lies at its centre.
-
-    The kit's one way to shrink label maps, for scoring as for stage 2's targets: fields, class maps and label
-    maps then lie on each other, pixel centres on pixel centres. Only :func:`~hpa_kit.inference.score_cells`
-    has the 15th place's way too, which takes the number at a pixel's corner.
-
-    Args:
-        labels: (H, W), bool or any integer dtype, which stays; so do the numbers, and none is new.
-        shape: (h, w), 1 or more each.
-
-    Returns:
-        (h, w), C-contiguous; the label map itself where it has this shape.
-
-    Raises:
-        InputError: it is no label map, or has no pixels, or is to have none.
-    """
-    array = np.asarray(labels)
-    if array.dtype.kind not in "bui":
-        raise InputError(f"label map: expected bool or integers of any size, found {array.dtype}")
-    if array.ndim != 2 or 0 in (*array.shape, *shape) or len(shape) != 2:
-        raise InputError(f"label map: {array.shape} cannot be resized to {tuple(shape)}; expected (H, W)")
-    if array.shape == tuple(shape):
-        return array
-    # OpenCV resizes few of the integer dtypes; places it resizes for all of them.
-    rows, columns = map(_nearest, array.shape, shape)
-    return array.take(rows, axis=0).take(columns, axis=1)
-
-
 def drop_small(labels: LabelMap, smallest: float) -> LabelMap:
-    """A copy without the numbers that have fewer than ``smallest`` pixels; the others keep their number."""
+    """Drop the numbers that have fewer than ``smallest`` pixels; the others keep their number."""
     keep = areas(labels) >= smallest
     keep[0] = False
     return _looked_up(labels, np.where(keep, np.arange(keep.size, dtype=np.int32), np.int32(0)))
@@ -115,12 +84,6 @@ def pair_up(nuclei: LabelMap, cells: LabelMap) -> tuple[LabelMap, LabelMap]:
         nuclei, cells: int32 (H, W); the same number belongs together.
     """
     return _pair_up(nuclei, cells, int(cells.max(initial=0)))
-
-
-def _nearest(before: int, after: int) -> NDArray[np.int32]:
-    """The old place of each new pixel's centre along one side."""
-    places = np.arange(before, dtype=np.int32)[None]
-    return np.asarray(cv2.resize(places, (after, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0])
 
 
 def _two_dimensional(image: ArrayLike) -> NDArray[np.generic]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hpa_kit.cells.label_maps import VERSION, label_map_images, label_map_info, write_label_maps
+from hpa_kit.cells.label_maps import VERSION, label_map_info, write_label_maps
 from hpa_kit.cells.mask_folder import read_label_maps
 from hpa_kit.cells.segmenters import FieldCells, Segmenter, load_or_segment, segmenter
 from hpa_kit.config import SegmentSettings
@@ -19,6 +19,7 @@ from hpa_kit.errors import InputError
 from hpa_kit.files import make_folder, remove_stale
 from hpa_kit.flow import Failure, attempt, run_ahead, share
 from hpa_kit.progress import progress_bar, track
+from hpa_kit.resume import differences
 from hpa_kit.timing import Forecast
 
 log = logging.getLogger(__name__)
@@ -80,28 +81,26 @@ def _kept(
 ) -> dict[str, _Kept]:
     """What is there of each field; warns where it is not good."""
     found = {}
-    with ThreadPoolExecutor(settings.workers, "look") as pool:
-        look = partial(_look, images, settings, made_with)
-        looked = run_ahead(pool, look, ids, 4 * settings.workers)
-        for id, kept in track(zip(ids, looked, strict=True), "look", len(ids), leave=False):
+    with ThreadPoolExecutor(settings.workers, "check") as pool:
+        check = partial(_check, images, settings, made_with)
+        checked = run_ahead(pool, check, ids, 4 * settings.workers)
+        for id, kept in track(zip(ids, checked, strict=True), "check", len(ids), leave=False):
             found[id] = kept
             if kept.fault:
                 warnings.warn(f"{kept.fault}; made again", stacklevel=3)
     return found
 
 
-def _look(images: Path, settings: SegmentSettings, made_with: dict[str, Any], id: str) -> _Kept:
+def _check(images: Path, settings: SegmentSettings, made_with: dict[str, Any], id: str) -> _Kept:
     path = settings.out / f"{id}.npz"
     if not path.is_file():
         return _Kept("")
     try:
         info = label_map_info(path)
-        if (info.version, info.settings) != (VERSION, made_with):
-            return _Kept(
-                f"label maps: {path} is of version {info.version} and {info.settings}; wanted {VERSION} and "
-                f"{made_with}"
-            )
-        if label_map_images(path) not in (None, _made_from(images, id, settings.in_channels)):
+        before, now = {"version": info.version, **info.settings}, {"version": VERSION, **made_with}
+        if differing := differences(before, now):
+            return _Kept(f"label maps: {path} was made with {differing}")
+        if info.images not in (None, _made_from(images, id, settings.in_channels)):
             return _Kept(f"label maps: {path} was made from other images of ID {id}")
         # A damaged array shows only when it is read; the size is all of the field that reading needs here.
         height, width = field_size(images, id)

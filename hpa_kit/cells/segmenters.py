@@ -1,21 +1,20 @@
-"""Who finds the cells: segmenters by name; and fields with their label maps, kept ones or found."""
+"""Segmenters by name, and fields with their label maps: loaded, or found by one."""
 
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpa_kit.cells.label_maps import LabelMaps
 from hpa_kit.cells.regions import LabelMap
-from hpa_kit.config import nearest
+from hpa_kit.config import SegmenterName, nearest
 from hpa_kit.data import CHANNELS, read_field
 from hpa_kit.devices import pick_device
 from hpa_kit.errors import InputError
@@ -30,6 +29,7 @@ log = logging.getLogger(__name__)
 Field = NDArray[np.uint8]
 Pair = tuple[LabelMap, LabelMap]
 
+NAMES: tuple[str, ...] = get_args(SegmenterName)
 # Fields that need no segmenter and wait behind one that does: memory against full batches.
 MAX_PASSING = 8
 # Fields that are read while the segmenter's networks work on as many: with fewer, the networks wait for them.
@@ -52,7 +52,7 @@ class Segmenter(Protocol):
     @overload
     def __call__(self, fields: Sequence[Field]) -> list[Pair]: ...
     def stream(self, fields: Iterable[Field]) -> Iterator[Pair]:
-        """Pairs for any number of fields of any sizes, in their order, a few in memory at a time."""
+        """Label any number of fields of any sizes, in their order, a few in memory at a time."""
 
 
 class OneOrMany(ABC):
@@ -60,14 +60,14 @@ class OneOrMany(ABC):
 
     @abstractmethod
     def stream(self, fields: Iterable[Field]) -> Iterator[Pair]:
-        """Pairs of label maps for any number of fields of any sizes, in their order, a few at a time."""
+        """Label any number of fields of any sizes, in their order, a few at a time."""
 
     @overload
     def __call__(self, fields: Field) -> Pair: ...
     @overload
     def __call__(self, fields: Sequence[Field]) -> list[Pair]: ...
     def __call__(self, fields: Field | Sequence[Field]) -> Pair | list[Pair]:
-        """One field uint8 (4, H, W) -> nuclei and cells, int32 (H, W); several -> a list of pairs."""
+        """Label one field, uint8 (4, H, W) -> nuclei and cells, int32 (H, W); several -> a list of pairs."""
         if isinstance(fields, np.ndarray) and fields.ndim == 3:
             (pair,) = self.stream([fields])
             return pair
@@ -84,16 +84,8 @@ def check_field(field: Field) -> None:
 
 
 def segmenter_for(name: str, weights: str | Path | None) -> str:
-    """The segmenter that a name stands for: ``auto`` is published with weights, classical without."""
+    """Name the segmenter that a name stands for: ``auto`` is published with weights, classical without."""
     return name if name != "auto" else "classical" if weights is None else "published"
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    weights: str | Path | None
-    device: str
-    batch: int
-    workers: int
 
 
 def segmenter(
@@ -103,7 +95,7 @@ def segmenter(
     batch: int = 4,
     workers: int = 2,
 ) -> Segmenter:
-    """The segmenter of a name.
+    """Make the segmenter of a name.
 
     Args:
         name: ``classical`` needs no weights; ``published`` runs HPA-Cell-Segmentation's networks and
@@ -117,49 +109,29 @@ def segmenter(
     Raises:
         InputError: the name is unknown, or weights or device are needed and missing or unusable.
     """
-    if name not in ("auto", *_MAKERS):
-        raise InputError(f"segmenter: unknown name {name!r}{nearest(name, ('auto', *_MAKERS))}")
+    if name not in NAMES:
+        raise InputError(f"segmenter: unknown name {name!r}{nearest(name, NAMES)}")
     chosen = segmenter_for(name, weights)
     if name == "auto":
         log.info(
             "segmenter: %s (%s)", chosen, "no weights given" if weights is None else f"weights in {weights}"
         )
-    return _MAKERS[chosen](_Wanted(weights, device, batch, workers))
+    if chosen == "classical":
+        from hpa_kit.cells.classical import ClassicalSegmenter
 
-
-def _classical(wanted: _Wanted) -> Segmenter:
-    from hpa_kit.cells.classical import ClassicalSegmenter
-
-    return ClassicalSegmenter(workers=wanted.workers)
-
-
-def _published(wanted: _Wanted) -> Segmenter:
-    from hpa_kit.cells.published import PublishedSegmenter
-
-    weights = _given(wanted.weights, "published")
-    return PublishedSegmenter(weights, pick_device(wanted.device), wanted.batch, wanted.workers)
-
-
-def _hpacellseg(wanted: _Wanted) -> Segmenter:
-    from hpa_kit.cells.original import OriginalSegmenter
-
-    return OriginalSegmenter(_given(wanted.weights, "hpacellseg"), pick_device(wanted.device))
-
-
-def _given(weights: str | Path | None, name: str) -> str | Path:
+        return ClassicalSegmenter(workers=workers)
     if weights is None:
         raise InputError(
-            f"segmenter: {name} needs the folder of HPA-Cell-Segmentation's weights; give it as weights, or "
-            "use the segmenter classical"
+            f"segmenter: {chosen} needs the folder of HPA-Cell-Segmentation's weights; give it as weights, "
+            "or use the segmenter classical"
         )
-    return weights
+    if chosen == "published":
+        from hpa_kit.cells.published import PublishedSegmenter
 
+        return PublishedSegmenter(weights, pick_device(device), batch, workers)
+    from hpa_kit.cells.original import OriginalSegmenter
 
-_MAKERS: dict[str, Callable[[_Wanted], Segmenter]] = {
-    "classical": _classical,
-    "published": _published,
-    "hpacellseg": _hpacellseg,
-}
+    return OriginalSegmenter(weights, pick_device(device))
 
 
 class FieldCells(NamedTuple):
@@ -210,19 +182,16 @@ def load_or_segment(
     Raises:
         InputError: ``masks`` is no folder, or one of other files.
     """
-    folder = None if masks is None else _checked(masks)
+    folder = None
+    if masks is not None:
+        from hpa_kit.cells.mask_folder import MaskFolder
+
+        folder = MaskFolder(masks)
+        folder.check()
     timed = Stopwatch() if watch is None else watch
     return timed.watch(
         "reading", _load_or_segment(ids, Path(images), segmenter, folder, max(1, workers), needed, timed)
     )
-
-
-def _checked(masks: str | Path) -> "MaskFolder":
-    from hpa_kit.cells.mask_folder import MaskFolder
-
-    folder = MaskFolder(masks)
-    folder.check()
-    return folder
 
 
 def _load_or_segment(
@@ -269,7 +238,7 @@ def _through(
     for item in source:
         id, read = item
         if _lacks_maps(read) is None:  # none before it is at the segmenter, so it waits for none
-            yield id, _alone(read, segmenter)
+            yield id, _one_by_one(read, segmenter)
         else:
             yield from _segmented(item, source, segmenter, watch)
 
@@ -281,7 +250,7 @@ def _segmented(
     waiting: deque[_Item] = deque()
 
     def to_segment() -> Iterator[Field]:
-        """Fields that lack label maps; ends early where many others wait behind them."""
+        """Give fields that lack label maps; end early where many others wait behind them."""
         passing = 0
         item: _Item | None = first
         while item is not None:
@@ -299,11 +268,11 @@ def _segmented(
             if isinstance(read, _Read) and read.maps is None:
                 yield id, FieldCells(read.field, LabelMaps(*pair), made=True)
                 break
-            yield id, _alone(read, segmenter)
+            yield id, _one_by_one(read, segmenter)
     # Those behind the last field of the stream and, where it broke, those that were under way.
     while waiting:
         id, read = waiting.popleft()
-        yield id, _alone(read, segmenter)
+        yield id, _one_by_one(read, segmenter)
 
 
 def _lacks_maps(read: _Read | Failure) -> Field | None:
@@ -311,8 +280,8 @@ def _lacks_maps(read: _Read | Failure) -> Field | None:
     return read.field if isinstance(read, _Read) and read.maps is None else None
 
 
-def _alone(read: _Read | Failure, segmenter: Segmenter) -> FieldCells | Failure:
-    """One field without the stream."""
+def _one_by_one(read: _Read | Failure, segmenter: Segmenter) -> FieldCells | Failure:
+    """Give a field its label maps without the stream."""
     if isinstance(read, Failure):
         return read
     if read.maps is not None:

@@ -22,7 +22,7 @@ def flood(
     line: bool = False,
     connectivity: int = 4,
 ) -> LabelMap:
-    """Marker watershed: the lowest pixel beside the labelled ones is labelled next.
+    """Flood from markers: the lowest pixel beside the labelled ones is labelled next.
 
     Args:
         levels: uint8 (H, W); flooding goes from low to high. Quantise other images to 256 levels.
@@ -48,7 +48,7 @@ def spread(
     mask: NDArray[np.bool_] | None = None,
     reach: int | None = None,
 ) -> tuple[LabelMap, NDArray[np.int32]]:
-    """Geodesic growth: each pixel takes the number of the seed that is cheapest to reach it from.
+    """Grow seeds geodesically: each pixel takes the number of the seed cheapest to reach it from.
 
     Args:
         cost: uint8 (H, W): price of entering a pixel through an edge; through a corner 7/5 of it. 0 is 1.
@@ -68,7 +68,7 @@ def spread(
 
 
 def otsu(histogram: NDArray[np.integer] | NDArray[np.floating]) -> int:
-    """Otsu's threshold of a histogram: the highest bin of the lower class (Otsu 1979).
+    """Find Otsu's threshold of a histogram: the highest bin of the lower class (Otsu 1979).
 
     Args:
         histogram: (n,), counts of the values 0…n-1.

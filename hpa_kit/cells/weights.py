@@ -55,7 +55,7 @@ def convert_weights(path: str | Path, out: str | Path) -> Path:
 
 
 def find_weights(folder: str | Path) -> dict[str, Path]:
-    """The two networks' files in a folder, by their published names.
+    """Find the two networks' files in a folder, by their published names.
 
     Returns:
         ``{"nuclei": path, "cells": path}``; safetensors before pickles.

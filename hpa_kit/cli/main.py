@@ -119,7 +119,7 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 
 def settings_of(command: Command, arguments: argparse.Namespace) -> "Settings":
-    """A command's settings, from its YAML and its options, which win.
+    """Make a command's settings, from its YAML and its options, which win.
 
     Raises:
         InputError: one of them cannot be used.

@@ -70,7 +70,6 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from hpa_kit.report.text import ap_table
     from hpa_kit.submission import evaluate
 
     result = evaluate(arguments.truth, arguments.submission, iou=arguments.iou, verified=arguments.verified)
@@ -79,7 +78,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             json.dumps({"mean_ap": result.mean_ap, "ap": {str(index): ap for index, ap in result.ap.items()}})
         )
     else:
-        print(ap_table(result))
+        print(result)
     return 0
 
 
@@ -95,7 +94,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _picture(arguments: argparse.Namespace) -> int:
-    from hpa_kit.report.picture import draw_submission
+    from hpa_kit.report.pictures import draw_submission
 
     out = draw_submission(
         arguments.submission, arguments.data, arguments.out, arguments.split, arguments.fields, arguments.side
@@ -110,12 +109,12 @@ def _runs(arguments: argparse.Namespace) -> int:
     if arguments.yaml:
         print(settings_yaml(arguments.path, only_ascii=not takes_unicode(sys.stdout)), end="")
         return 0
-    book = list_runs(arguments.path)
-    for line in book.left_out:
+    found = list_runs(arguments.path)
+    for line in found.left_out:
         log.warning(f"runs: left out: {line}")
     if arguments.csv is not None:  # first: whoever reads the text may have enough of it
-        write_runs(book.table, arguments.csv)
-    print(runs_text(book.table, arguments.all) if len(book.table) else f"no run below {arguments.path}")
+        write_runs(found.table, arguments.csv)
+    print(runs_text(found.table, arguments.all) if len(found.table) else f"no run below {arguments.path}")
     if arguments.csv is not None:
         tell("table", arguments.csv)
     return 0

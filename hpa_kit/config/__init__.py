@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         to_yaml,
         write_yaml,
     )
-    from hpa_kit.config.cells import SegmentSettings
     from hpa_kit.config.data import SimulateSettings, StoreSettings
     from hpa_kit.config.demo import DemoSettings
     from hpa_kit.config.ensemble import EnsembleSettings, MemberSettings, read_ensemble, write_ensemble
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     )
     from hpa_kit.config.pseudo_labels import PseudoLabelSettings
     from hpa_kit.config.report import ReportSettings
+    from hpa_kit.config.segment import SegmentSettings
     from hpa_kit.config.subcategories import FeaturesSettings, SubcategoriesSettings
     from hpa_kit.config.train import (
         ArcFaceSettings,

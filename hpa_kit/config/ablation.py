@@ -63,11 +63,11 @@ class AblationSettings(Settings):
     stride_by: StrideBy = Field("both", description="as for train")
     size: int = Field(128, ge=32, description="side to which fields are resized")
     epochs: int = Field(12, ge=1, description="passes over the training fields, of every classifier")
-    folds: int = Field(3, ge=2, description="folds; classifiers train with fold 0 held out, stages with each")
+    folds: int = Field(3, ge=2, description="folds; classifiers are validated on fold 0, stages on each")
     k: int = Field(10, ge=1, description="sub-categories per class")
     pseudo_labels: Literal["hard", "soft"] = Field("soft", description="what stage 2 learns from")
     stage2_epochs: int = Field(24, ge=1, description="passes over the training fields, of stage 2")
-    stage2_folds: int = Field(5, ge=2, description="folds of stage 2, which needs few fields to be judged by")
+    stage2_folds: int = Field(5, ge=2, description="folds of stage 2, which needs few fields for validation")
     stage2_networks: int = Field(1, ge=1, description="folds of which stage 2 trains a network, 0 first")
     tune_by: Literal["cells", "images"] = Field(
         "cells", description="what choices are tuned by: the truth of training cells, or image labels alone"

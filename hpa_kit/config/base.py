@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from hpa_kit.errors import InputError, nearest, shown
+from hpa_kit.errors import InputError, nearest, one_line, shown
 from hpa_kit.files import atomic_text
 
 # Far more than any settings need; what claims more is refused before it is unfolded.
@@ -57,7 +57,7 @@ class Settings(BaseModel):
 
     @classmethod
     def options(cls) -> dict[str, FieldInfo]:
-        """Every setting by its name on the command line, in files and as a keyword.
+        """List every setting by its name on the command line, in files and as a keyword.
 
         That is its alias, where the code has another name for it; those of a group are named one by one.
         """
@@ -110,7 +110,7 @@ class GroupedSettings(Settings):
         return found
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with some options changed, which are not checked."""
+        """Copy settings with some options changed, which are not checked."""
         changed = _by_option(type(self), update or {})
         for name, field in type(self).model_fields.items():
             group = _group(field)
@@ -265,7 +265,7 @@ def _refuse_doubles(node: Any) -> None:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping a YAML file holds, its values texts, as a command line has them; see :func:`load_yaml`.
+    """Read the mapping a YAML file holds, its values texts, as a command line has them.
 
     Raises:
         InputError: the file is missing, cannot be read, is no YAML, or holds no mapping.
@@ -279,7 +279,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def load_yaml(path: str | Path, what: str = "settings", texts: bool = True) -> Any:
-    """What a YAML file holds, read without building any object of its choosing.
+    """Read a YAML file without building any object of its choosing.
 
     Args:
         path: the file.
@@ -303,11 +303,11 @@ def load_yaml(path: str | Path, what: str = "settings", texts: bool = True) -> A
         raise
     # Wrong encodings and numbers of thousands of digits are ValueErrors.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{what}: {path} is no YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{what}: {path} is no YAML: {one_line(error)}") from None
 
 
 def to_yaml(settings: Settings, only_ascii: bool = False) -> str:
-    """Settings as YAML text, every value written out, in the order of the class."""
+    """Write settings as YAML text, every value, in the order of the class."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=not only_ascii)
 
 

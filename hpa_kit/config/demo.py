@@ -1,4 +1,4 @@
-"""Settings of the commands that show the whole job: demo."""
+"""Settings of the command that shows the whole job: demo."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Settings of an ensemble: who looks at a field, and how cell scores are formed. One YAML holds them."""
+"""Settings of an ensemble: its members, and how cell scores are formed. One YAML holds them."""
 
 import os
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ class EnsembleSettings(Settings):
 
     needs_scores: ClassVar[bool] = True
 
-    members: tuple[MemberSettings, ...] = Field(min_length=1, description="who looks at the fields")
+    members: tuple[MemberSettings, ...] = Field(min_length=1, description="the members")
     rule: Rule = Field(
         default=DEFAULT_RULE, description="how a cell's confidence is formed; cam_share: the 15th place's"
     )
@@ -103,7 +103,7 @@ class EnsembleSettings(Settings):
 
 
 class LabelledEnsembleSettings(EnsembleSettings):
-    """Members that look at fields whose labels are known: nobody has to give image scores."""
+    """Members that predict fields whose labels are known: nobody has to give image scores."""
 
     needs_scores: ClassVar[bool] = False
 

@@ -1,4 +1,4 @@
-"""Settings of the commands that look at fields with trained members: infer, predict."""
+"""Settings of the commands that predict fields with trained members: infer, predict."""
 
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -29,7 +29,7 @@ def _else(default: object) -> str:
 
 
 class LookSettings(Settings):
-    """What all commands share in which members look at fields: who looks, where the cells are, how fast.
+    """What all commands share in which members predict fields: which members, where the cells are, how fast.
 
     What an ensemble's YAML can say too is None where it is not given, and then says nothing; any other value
     wins over the YAML.

@@ -16,7 +16,7 @@ PerClass = Annotated[tuple[float, ...], Field(min_length=N_CLASSES, max_length=N
 
 
 class ImageStep(Settings):
-    """Every class x its image score: for a rule that looks at the cell alone."""
+    """Every class x its image score: for a rule that takes the cell by itself."""
 
     step: Literal["image"] = "image"
 

@@ -51,7 +51,7 @@ def write_cell_scores(path: str | Path, fields: Iterable[tuple[str, NDArray[np.f
 
 
 def cell_rows(id: str, scores: NDArray[np.floating]) -> str:
-    """The lines of a field's cells, scores (n, 19), in a table of cell scores."""
+    """Write the lines of a field's cells, scores (n, 19), of a table of cell scores."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for cell, row in enumerate(np.asarray(scores).tolist(), start=1):

@@ -29,7 +29,7 @@ _TRUE, _FALSE = ("true", "t", "yes", "1", "1.0"), ("false", "f", "no", "0", "0.0
 
 
 def read_external(path: str | Path) -> pd.DataFrame:
-    """The table of external fields, such as ``publichpa-withcellline_processed.csv``, in the file's order.
+    """Read the table of external fields, such as ``publichpa-withcellline_processed.csv``, in its order.
 
     The file needs the columns ``ID``, ``Cellline``, ``isin_dataset`` and ``Label_idx`` (classes such as
     ``0|16``) or, in its place, ``Label`` with HPA's names of locations: rows without a name that the
@@ -62,7 +62,7 @@ def read_external(path: str | Path) -> pd.DataFrame:
 
 
 def sample_external(table: pd.DataFrame, mode: int, seed: int = 0) -> pd.DataFrame:
-    """The external fields to train with: the 15th place's sampling modes.
+    """Sample the external fields to train with, by the 15th place's modes.
 
     Args:
         table: as :func:`read_external` gives.
@@ -101,7 +101,7 @@ def sample_external(table: pd.DataFrame, mode: int, seed: int = 0) -> pd.DataFra
 
 
 def kind_of_label(label: str) -> str:
-    """Only (the label is 0 or 16 alone), Multi (it has 0 or 16 beside others) or Rare (neither)."""
+    """Tell a label's kind: Only (0 or 16, no other), Multi (0 or 16 beside others) or Rare (neither)."""
     classes = set(label.split("|"))
     if label in ("0", "16"):
         return "Only"
@@ -109,7 +109,7 @@ def kind_of_label(label: str) -> str:
 
 
 def is_competition_line(lines: pd.Series) -> NDArray[np.bool_]:
-    """Which cell lines are among the competition's 17; ``U2OS`` and ``U-2 OS`` are the same."""
+    """Tell which cell lines are among the competition's 17; ``U2OS`` and ``U-2 OS`` are the same."""
     return _is_one_of(lines, CELL_LINES)
 
 
@@ -139,7 +139,8 @@ def _three_tenths(table: pd.DataFrame, remaining: NDArray[np.bool_], seed: int) 
 def _with_labels(table: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     """The table with labels as classes, from ``Label_idx`` or else from names."""
     if "Label_idx" in table:
-        return table.assign(Label=_each(table, "Label_idx", _label, path))
+        classes = _each(table, "Label_idx", lambda text, where: format_label(parse_label(text, where)), path)
+        return table.assign(Label=classes)
     if "Label" not in table:
         raise InputError(
             f"external: {path} lacks the column Label_idx (classes such as 0|16), and Label (HPA's names); "
@@ -179,10 +180,6 @@ def _each(table: pd.DataFrame, column: str, read: Callable[[str, str], Any], pat
         for id, text in zip(firsts["ID"], firsts[column], strict=True)
     }
     return table[column].map(known)
-
-
-def _label(text: str, where: str) -> str:
-    return format_label(parse_label(text, where))
 
 
 def _truth(text: str, where: str) -> bool:

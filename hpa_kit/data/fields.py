@@ -22,7 +22,7 @@ Field = NDArray[np.uint8]
 
 
 def find_fields(folder: str | Path) -> list[str]:
-    """IDs of all fields of which a folder holds at least one channel, sorted.
+    """Find the IDs of all fields of which a folder holds at least one channel, sorted.
 
     A channel's file is ``ID_red``, ``_green``, ``_blue`` or ``_yellow`` and an ending of :data:`ENDINGS` in
     any letter case. Hidden files (``._ID_red.png``) and folders are passed over, and so are the pictures of
@@ -94,7 +94,7 @@ def read_field(
 
 
 def field_size(folder: str | Path, id: str) -> tuple[int, int]:
-    """Height and width of a field, from the header of one channel, any that has a readable one.
+    """Read height and width of a field, from the header of one channel, any that has a readable one.
 
     Raises:
         InputError: no channel is there, or none has a readable header.
@@ -118,7 +118,7 @@ def field_size(folder: str | Path, id: str) -> tuple[int, int]:
 
 
 def resize_field(field: Field, size: int) -> Field:
-    """A field as a square of ``size`` pixels: bilinear, the aspect ratio is lost.
+    """Resize a field to a square of ``size`` pixels: bilinear, the aspect ratio is lost.
 
     Args:
         field: uint8 (4, H, W).
@@ -204,7 +204,7 @@ def _is_merged(id: str, channels: Set[str], fields: Collection[str]) -> bool:
 
 
 def channel_paths(folder: Path, id: str, n_channels: int = len(CHANNELS)) -> list[Path]:
-    """The files of a field's first channels.
+    """Find the files of a field's first channels.
 
     Raises:
         InputError: one is missing.

@@ -68,8 +68,8 @@ def find_folds(
     would make every later score too good. So a file that does not fit is an error; deleting it makes new
     folds. The seed counts only where folds are made.
 
-    Of another run's folds both runs hold out the same fields. Fields that it lacks get fold -1: nobody has
-    held them out, so they are always learnt from; a ``UserWarning`` counts them.
+    With another run's folds both runs validate on the same fields. Fields that it lacks get fold -1: nobody
+    validates on them, so they are always learnt from; a ``UserWarning`` counts them.
 
     Args:
         path: the run's CSV with columns ``ID``, ``Label``, ``fold``, which may be missing; None where there
@@ -115,7 +115,7 @@ def load_folds(path: str | Path, labels: pd.DataFrame, n_folds: int, seed: int) 
 
 
 def take_folds(path: str | Path, source: str | Path, labels: pd.DataFrame) -> None:
-    """Store folds that another run made, so that both hold out the same fields; see :func:`find_folds`.
+    """Store folds that another run made, so that both validate on the same fields; see :func:`find_folds`.
 
     Args:
         path: the CSV to write.

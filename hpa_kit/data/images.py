@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, one_line
 
 # Four times the largest field of the competition (4096 x 4096). A header that claims more is not believed.
 MAX_PIXELS = 2**26
@@ -52,7 +52,7 @@ class Header(NamedTuple):
 
 
 def read_header(stream: BinaryIO, where: str, values: Collection[str] = CHANNEL_VALUES) -> Header:
-    """Kind and size of an image from its first bytes; what it is called plays no part.
+    """Read kind and size of an image from its first bytes; what it is called plays no part.
 
     Args:
         stream: the file, open for reading bytes, or its bytes in memory.
@@ -124,7 +124,7 @@ class TifPage(NamedTuple):
 
 
 def tif_page(stream: BinaryIO, where: str, values: Collection[str] = CHANNEL_VALUES) -> TifPage:
-    """The only page of a tif, its strips all inside the file, its values of a kind that a channel has.
+    """Read the only page of a tif: its strips inside the file, its values of a kind that a channel has.
 
     Args:
         stream: the file, open for reading bytes, or its bytes in memory.
@@ -156,9 +156,7 @@ def tif_page(stream: BinaryIO, where: str, values: Collection[str] = CHANNEL_VAL
                 turned=tuple(_turns(first, "little" if tif.byteorder == "<" else "big")),
             )
     except Exception as error:  # tifffile lets through whatever a damaged directory trips over
-        raise InputError(
-            f"{where} is damaged: no readable tif ({' '.join(str(error).split())}); {AGAIN}"
-        ) from None
+        raise InputError(f"{where} is damaged: no readable tif ({one_line(error)}); {AGAIN}") from None
     if pages != 1:
         raise InputError(f"{where} holds {pages} pages; expected one page per channel")
     if page.dtype not in values:
@@ -210,7 +208,7 @@ def _guess(start: bytes) -> str:
 
 
 def read_image(path: Path, where: str) -> bytes:
-    """An image file's bytes.
+    """Read an image file's bytes.
 
     Args:
         path: the file.
@@ -229,7 +227,7 @@ def read_image(path: Path, where: str) -> bytes:
 
 
 def decode_plane(data: bytes, where: str) -> Plane:
-    """The signal of one channel's file, whatever plane of it carries the signal.
+    """Decode the signal of one channel's file, whatever plane of it carries the signal.
 
     Colour files of HPA show a channel in its own colour (yellow in red and green), so the value of a pixel is
     the maximum over its colour planes. A weighted grey would keep 11 % of a blue one. Alpha is no signal.
@@ -244,11 +242,18 @@ def decode_plane(data: bytes, where: str) -> Plane:
     Raises:
         InputError: the file is no whole png, jpg or single-page tif of 8 or 16 bits.
     """
-    return _largest_plane(decode_planes(data, where))
+    pixels = decode_planes(data, where)
+    if pixels.ndim == 2:
+        return pixels
+    colours = pixels.shape[2] - (pixels.shape[2] in (2, 4))
+    largest = cv2.extractChannel(np.ascontiguousarray(pixels), 0)
+    for index in range(1, colours):
+        largest = cv2.max(largest, cv2.extractChannel(np.ascontiguousarray(pixels), index))
+    return largest
 
 
 def decode_planes(data: bytes, where: str) -> Plane:
-    """All planes of an image's file, as they are stored.
+    """Decode all planes of an image's file, as they are stored.
 
     Args:
         data: the file's bytes.
@@ -277,7 +282,7 @@ def decode_planes(data: bytes, where: str) -> Plane:
 
 
 def to_8_bits(plane: Plane) -> tuple[NDArray[np.uint8], int]:
-    """A plane as uint8 and the depth in bits from which it was scaled.
+    """Scale a plane to uint8, and tell the depth in bits that it had.
 
     16 bits become 8 by / 256. Cameras of fewer bits are stored in 16-bit files too: a plane that holds at
     most 4095 is scaled by the bits that its maximum needs (12 bits by / 16, 9 bits by / 2), because / 256
@@ -336,14 +341,3 @@ def _decode_pillow(data: bytes) -> NDArray[Any] | None:
             return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     except Exception:  # Pillow raises many kinds on damaged files; all mean the same here
         return None
-
-
-def _largest_plane(pixels: NDArray[Any]) -> Plane:
-    """Maximum over colour planes: (H, W), or (H, W, 2 or 4) with alpha last, or (H, W, 3)."""
-    if pixels.ndim == 2:
-        return pixels
-    colours = pixels.shape[2] - (pixels.shape[2] in (2, 4))
-    largest = cv2.extractChannel(np.ascontiguousarray(pixels), 0)
-    for index in range(1, colours):
-        largest = cv2.max(largest, cv2.extractChannel(np.ascontiguousarray(pixels), index))
-    return largest

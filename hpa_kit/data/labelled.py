@@ -36,7 +36,7 @@ class LabelledFields(NamedTuple):
 
 
 def labelled_fields(settings: _Settings) -> LabelledFields:
-    """The competition's training fields, then the external fields that settings ask for.
+    """List the competition's training fields, then the external fields that settings ask for.
 
     Images of the competition's fields are looked for in ``train/`` and then among the external ones; all must
     be there. External fields without images are left out, with a warning, before they are sampled, and so are
@@ -64,7 +64,7 @@ def labelled_fields(settings: _Settings) -> LabelledFields:
 
 
 def fields_to_keep(settings: "StoreSettings") -> dict[str, Path]:
-    """The folder of each field to resize: the labelled ones or, where no table is, all that are found.
+    """Find the folder of each field to resize: the labelled ones or, where no table is, all there are.
 
     Raises:
         InputError: as :func:`labelled_fields`; or there is no field.
@@ -120,7 +120,7 @@ def _with_images(table: pd.DataFrame, path: Path, sources: "Sources") -> pd.Data
 
 
 def image_stems(folder: str | Path) -> Stems:
-    """What the images in a folder are called, without their endings (``ID_red``), in one pass.
+    """List what the images in a folder are called, without their endings (``ID_red``), in one pass.
 
     Raises:
         InputError: the folder cannot be read.
@@ -167,7 +167,7 @@ class Sources:
         self.folders, self.channels = folders, tuple(channels)
 
     def find(self, id: str, name: str = "") -> Path | None:
-        """The first folder that holds a field whole, or None.
+        """Find the first folder that holds a field whole, or None.
 
         Args:
             id: the field.
@@ -178,7 +178,7 @@ class Sources:
         return next((folder for folder in holding if folder.name == name), next(iter(holding), None))
 
     def lacking(self, id: str) -> list[str]:
-        """The channels that no folder has of a field."""
+        """List the channels that no folder has of a field."""
         return [
             channel
             for channel in self.channels

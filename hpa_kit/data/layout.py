@@ -42,7 +42,7 @@ class DataFolder:
             )
 
     def images(self, split: str) -> Path:
-        """The folder of a split's images.
+        """Find the folder of a split's images.
 
         Raises:
             InputError: the split is unknown, or has no folder.
@@ -57,7 +57,7 @@ class DataFolder:
         return self.root
 
     def labels(self) -> Path:
-        """The table of image labels, ``train.csv``.
+        """Find the table of image labels, ``train.csv``.
 
         Raises:
             InputError: it is missing.
@@ -68,11 +68,11 @@ class DataFolder:
         return path
 
     def sample(self) -> Path | None:
-        """The sample submission, ``sample_submission.csv``, or None where there is none."""
+        """Find the sample submission, ``sample_submission.csv``, or None where there is none."""
         return _if_there(self.root / "sample_submission.csv")
 
     def truth(self, split: str) -> Path | None:
-        """The truth of every cell that simulated data has, or None where there is none.
+        """Find the truth of every cell that simulated data has, or None where there is none.
 
         Raises:
             InputError: the split is unknown.
@@ -81,7 +81,7 @@ class DataFolder:
         return _if_there(self.root / ("truth.csv" if split == "test" else "truth_train.csv"))
 
     def fields(self, split: str) -> SplitFields:
-        """The IDs to work on, and what differs between the split's table and its images.
+        """List the IDs to work on, and what differs between the split's table and its images.
 
         The rows of a submission are the sample's: Kaggle puts another sample and other images in place when
         it scores, so ``ids`` of a test split with a sample are the sample's, in its order, images or not.
@@ -112,7 +112,7 @@ class DataFolder:
 
 
 def read_labels(path: str | Path) -> pd.DataFrame:
-    """Image labels, one row per field, in the file's order.
+    """Read image labels, one row per field, in the file's order.
 
     Returns:
         Columns ``ID`` (text) and ``Label`` (text; classes rising, each once, such as ``0|5|8``). Other
@@ -132,7 +132,7 @@ def read_labels(path: str | Path) -> pd.DataFrame:
 
 
 def read_sample(path: str | Path) -> pd.DataFrame:
-    """A sample submission: which rows a submission has, in the file's order.
+    """Read a sample submission: which rows a submission has, in the file's order.
 
     Returns:
         Columns ``ID`` (text), ``ImageWidth`` and ``ImageHeight`` (int64), ``PredictionString`` (text, may be

@@ -39,7 +39,7 @@ class Environment(NamedTuple):
     faults: dict[int, str]  # GPU -> why it cannot be used
 
     def device(self, wanted: str = "auto", *, several: bool = True) -> str:
-        """The device to use: ``wanted``, but for ``auto`` where GPUs do not work those that do, else the CPU.
+        """Choose the device: ``wanted``, but for ``auto`` where GPUs do not work those that do, else the CPU.
 
         Args:
             wanted: as the user has it.
@@ -64,7 +64,7 @@ class Environment(NamedTuple):
 
 
 def environment_report() -> Environment:
-    """Look at the machine once: versions of what matters, and each GPU tried with a tiny operation.
+    """Describe the machine: versions of what matters, and each GPU tried with a tiny operation.
 
     ``torch.cuda.is_available()`` alone is not enough: it says True for a card whose code today's torch no
     longer contains (P100), and the first kernel fails.
@@ -103,7 +103,7 @@ def run_kind() -> str:
 
 
 def session_hours(gone: float) -> float | None:
-    """Hours that are left of a Kaggle session; None elsewhere.
+    """Count the hours that are left of a Kaggle session; None elsewhere.
 
     Args:
         gone: seconds since it began.

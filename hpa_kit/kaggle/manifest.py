@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, one_line
 
 MANIFEST = "manifest.json"
 # What zipfile raises for a file that is damaged, or is no zip that anybody needs to read.
@@ -89,7 +89,7 @@ def parse_manifest(content: bytes) -> dict[str, Any]:
         describe_build(manifest)
         return manifest
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise ValueError(f"{MANIFEST}: cannot be read ({' '.join(str(error).split())})") from None
+        raise ValueError(f"{MANIFEST}: cannot be read ({one_line(error)})") from None
 
 
 def read_manifest(root: str | Path) -> dict[str, Any] | None:

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.submission.metric import (
+    ClassMatches,
     ComparedField,
-    Judged,
     average_precision,
     compare_fields,
-    judge,
+    match_class,
     precision_recall,
 )
 from hpa_kit.submission.table import Detections
@@ -90,35 +90,35 @@ def measure(truth_csv: Path, submission_csv: Path) -> Evidence:
         InputError: as :func:`hpa_kit.submission.evaluate`.
     """
     fields = compare_fields(truth_csv, submission_csv)
-    judged = [judge(fields, index, IOU) for index in range(N_CLASSES)]
-    classes = [_of_class(one) for one in judged]
+    matched = [match_class(fields, index, IOU) for index in range(N_CLASSES)]
+    classes = [_of_class(one) for one in matched]
     known = [one["ap"] for one in classes if one["ap"] is not None]
     matches = {field.id: match_cells(field) for field in fields}
-    confidences = np.concatenate([one.confidences for one in judged])
-    right = np.concatenate([one.taken >= 0 for one in judged])
+    confidences = np.concatenate([one.confidences for one in matched])
+    right = np.concatenate([one.taken >= 0 for one in matched])
     return Evidence(
         float(np.mean(known)) if known else None,
         classes,
         calibration(confidences, right),
         confusion(fields, matches),
         matches,
-        _errors(fields, judged, matches),
+        _errors(fields, matched, matches),
     )
 
 
-def _of_class(judged: Judged) -> dict[str, Any]:
+def _of_class(matched: ClassMatches) -> dict[str, Any]:
     """AP, counts, the precision-recall curve and the calibration of one class."""
-    right = judged.taken >= 0
+    right = matched.taken >= 0
     found: dict[str, Any] = {
         "ap": None,
-        "truth": judged.n_truth,
+        "truth": matched.n_truth,
         "found": len(right),
         "curve": [],
-        "calibration": calibration(judged.confidences, right),
+        "calibration": calibration(matched.confidences, right),
     }
-    if judged.n_truth:
-        found["ap"] = average_precision(judged.confidences, right, judged.n_truth)
-        found["curve"] = _thinned(*precision_recall(judged.confidences, right, judged.n_truth))
+    if matched.n_truth:
+        found["ap"] = average_precision(matched.confidences, right, matched.n_truth)
+        found["curve"] = _thinned(*precision_recall(matched.confidences, right, matched.n_truth))
     return found
 
 
@@ -131,7 +131,7 @@ def _thinned(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> lis
 
 
 def calibration(confidences: NDArray[np.float64], right: NDArray[np.bool_]) -> list[list[float]]:
-    """How often detections of a confidence are right: at most ten groups of about equal size, rising.
+    """Measure how often detections of a confidence are right, in ten groups of about equal size, rising.
 
     Returns:
         [mean confidence, part that is right, how many] per group; equal confidences are never parted.
@@ -150,7 +150,7 @@ def calibration(confidences: NDArray[np.float64], right: NDArray[np.bool_]) -> l
 
 
 def match_cells(field: ComparedField) -> FieldMatches:
-    """Which found cell is which true cell, whatever their classes; each true cell is one found cell's."""
+    """Match found cells with true cells, whatever their classes; each true cell is one found cell's."""
     found_first, true_first = _first_places(field.found), _first_places(field.truth)
     true_classes: list[list[int]] = [[] for _ in true_first]
     number = {field.truth.masks[place]: cell for cell, place in enumerate(true_first)}
@@ -168,7 +168,7 @@ def match_cells(field: ComparedField) -> FieldMatches:
 
 
 def cell_scores(detections: Detections) -> list[dict[int, float]]:
-    """{class: confidence} of each cell of a field, cells as :class:`FieldMatches` numbers them."""
+    """Gather {class: confidence} of each cell of a field, cells as :class:`FieldMatches` numbers them."""
     scores: dict[str, dict[int, float]] = {}
     for index, confidence, mask in zip(*detections, strict=True):
         own = scores.setdefault(mask, {})
@@ -177,7 +177,7 @@ def cell_scores(detections: Detections) -> list[dict[int, float]]:
 
 
 def confusion(fields: Sequence[ComparedField], matches: dict[str, FieldMatches]) -> NDArray[np.float64]:
-    """What cells that show a class were given instead.
+    """Count what cells that show a class were given instead.
 
     A cell of k true classes is compared with the k classes it scored highest. A true class among them counts
     there; else its one cell is shared evenly by those of them that are wrong, or counts as nothing where
@@ -210,13 +210,13 @@ def confusion(fields: Sequence[ComparedField], matches: dict[str, FieldMatches])
 
 
 def _errors(
-    fields: Sequence[ComparedField], judged: Sequence[Judged], matches: dict[str, FieldMatches]
+    fields: Sequence[ComparedField], matched: Sequence[ClassMatches], matches: dict[str, FieldMatches]
 ) -> list[Error]:
     """The surest errors of each class and kind, surest first."""
     numbers = [_numbers(field.found) for field in fields]
     scores = [cell_scores(field.found) for field in fields]
     errors: list[Error] = []
-    for index, one in enumerate(judged):
+    for index, one in enumerate(matched):
         given = [
             Error("given", index, fields[f].id, numbers[f][d], None, float(confidence))
             for f, d, confidence, taken in zip(*one[:4], strict=True)

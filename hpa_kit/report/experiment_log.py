@@ -10,7 +10,7 @@ import pandas as pd
 from hpa_kit.config import PseudoLabelSettings, TrainSettings, make_settings, read_yaml, to_yaml
 from hpa_kit.errors import InputError, shown
 from hpa_kit.files import atomic_path
-from hpa_kit.report.text import text_table
+from hpa_kit.tables import text_table
 from hpa_kit.training.checkpoint import SETTINGS, read_checkpoint, settings_of
 
 SCORES = ("epoch", "val_loss", "macro_f1")
@@ -55,7 +55,7 @@ def list_runs(folder: str | Path) -> ExperimentLog:
 
 
 def runs_text(table: pd.DataFrame, everything: bool = False) -> str:
-    """An experiment log's table as text.
+    """Write an experiment log's table as text.
 
     Args:
         table, everything: as for :func:`runs_rows`.
@@ -64,7 +64,7 @@ def runs_text(table: pd.DataFrame, everything: bool = False) -> str:
 
 
 def runs_rows(table: pd.DataFrame, everything: bool = False) -> tuple[list[str], list[list[str]]]:
-    """An experiment log's table for people: its header, and a row of texts per checkpoint.
+    """Make an experiment log's table for people: its header, and a row of texts per checkpoint.
 
     Args:
         table: of :func:`list_runs`.
@@ -89,7 +89,7 @@ def write_runs(table: pd.DataFrame, path: str | Path) -> None:
 
 
 def settings_yaml(checkpoint: str | Path, only_ascii: bool = False) -> str:
-    """The settings of a checkpoint, or of a run folder, as YAML that ``hpa-kit train --config`` takes.
+    """Read the settings of a checkpoint, or a run folder, as YAML that ``hpa-kit train --config`` takes.
 
     Args:
         checkpoint: the file, or the folder.

@@ -1,8 +1,9 @@
-"""What the notebooks show and do: a batch, training with CAMs that grow, a first look at cells."""
+"""What the notebooks show and do: a batch, growing CAMs, first cells, and reports in a frame."""
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,24 +12,26 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hpa_kit.classes import CLASSES, NEGATIVE, parse_label
-from hpa_kit.config import InferSettings, TrainSettings
+from hpa_kit.config import InferSettings, ReportSettings, TrainSettings, make_settings
 from hpa_kit.data import DataFolder, labelled_fields, read_field, resize_field
-from hpa_kit.report.picture import cells_of
-from hpa_kit.report.plots import (
+from hpa_kit.report.page import write_report
+from hpa_kit.report.pictures import (
     Field,
     LabelMap,
     Picture,
+    cells_of,
     composite,
     contact_sheet,
     protein,
     tiled,
     write_picture,
 )
-from hpa_kit.report.predicting import predict_for_report
+from hpa_kit.report.sources import predict_for_report
 from hpa_kit.submission.table import parse_prediction
 from hpa_kit.together import run_together
 from hpa_kit.training import Processes, processes_for, train
 from hpa_kit.training.augmentation import Augmentation
+from hpa_kit.training.checkpoint import BEST
 from hpa_kit.training.run_folder import GROWING
 
 log = logging.getLogger(__name__)
@@ -38,7 +41,7 @@ MAX_ROWS = 6
 
 
 def augmented_batch(settings: TrainSettings, fields: int = 6, side: int = 192) -> Picture:
-    """The first labelled fields above, and below what training makes of them.
+    """Draw the first labelled fields, and below them what training makes of them.
 
     Args:
         settings: of the run: data, size, augmentation and seed.
@@ -128,7 +131,7 @@ class GrowingCams:
             write_picture(self.keep, self.picture())
 
     def picture(self) -> Picture:
-        """The fields, and below them their maps after the first epoch, some between, and the last."""
+        """Draw the fields, and below them their maps after the first epoch, some between, and the last."""
         epochs = list(self._rows)
         some = (
             [epochs[k] for k in np.unique(np.linspace(0, len(epochs) - 1, MAX_ROWS).astype(int))]
@@ -147,7 +150,7 @@ class GrowingCams:
 
 
 def first_look(settings: InferSettings, fields: int = 3, cells: int = 8, side: int = 320) -> Picture | None:
-    """Cells and scores of the first fields, to be seen before hours of inference begin.
+    """Draw cells and scores of the first fields, to be seen before hours of inference begin.
 
     Args:
         settings: of the inference; nothing is written.
@@ -164,7 +167,7 @@ def first_look(settings: InferSettings, fields: int = 3, cells: int = 8, side: i
     folder = DataFolder(settings.data)
     images = folder.images(settings.split)
     ids = folder.fields(settings.split).ids[:fields]
-    predicted = predict_for_report(settings, images, ids, lambda id, maps: None, cells=True)
+    predicted = predict_for_report(settings, images, ids, cells=True)
     for id, reason in predicted.failed.items():
         log.warning(f"first look: ID {id} could not be used: {reason}")
     found = [
@@ -189,7 +192,7 @@ def top_cells(
     n: int,
     side: int,
 ) -> Picture:
-    """The cells of highest score, each cut out, with class and score in a line above them all.
+    """Cut out the cells of highest score, with class and score in a line above them all.
 
     Cells as Negative stand last: they show nothing, and by some rules most cells score highest as that.
 
@@ -210,7 +213,7 @@ def top_cells(
 
 
 def over_protein(field: Field, class_map: NDArray[np.floating]) -> Picture:
-    """A class map in amber, by its own maximum, over the protein in grey: uint8 (H, W, 3)."""
+    """Draw a class map in amber, by its own maximum, over the protein in grey: uint8 (H, W, 3)."""
     height, width = field.shape[1:]
     scaled = class_map / max(float(class_map.max()), 1e-5)
     part = cv2.resize(scaled.astype(np.float32), (width, height))[..., None]
@@ -250,3 +253,80 @@ def _crop(field: Field, cells: LabelMap, cell: int) -> Field:
 
 def _widened(picture: Picture, width: int) -> Picture:
     return np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0)), constant_values=255)
+
+
+class Frame:
+    """A written page, which a notebook shows in a frame of its own when this is a cell's last value.
+
+    The page is inside the notebook then, and is seen wherever that is: on Kaggle, or without its files.
+
+    Args:
+        path: of the page.
+        height: of the frame in pixels.
+    """
+
+    def __init__(self, path: Path, height: int = 860) -> None:
+        self.path, self.height = path, height
+
+    def __repr__(self) -> str:
+        return f"report: {self.path}"
+
+    def _repr_html_(self) -> str:
+        page = self.path.read_text(encoding="utf-8").replace("&", "&amp;").replace("'", "&#39;")
+        style = f"width:100%;height:{self.height}px;border:1px solid #ccc"
+        return f"<iframe title='report' style='{style}' srcdoc='{page}'></iframe>"
+
+
+def submission_report(settings: InferSettings, submission: Path, fields: int = 24) -> Frame:
+    """Write the report of a submission, ``report.html`` beside it, with class maps of its members.
+
+    Args:
+        settings: of the inference.
+        submission: the CSV.
+        fields: most that are shown; each makes the notebook about 80 KB larger.
+
+    Raises:
+        InputError: as :func:`hpa_kit.report.write_report`.
+    """
+    return _frame(
+        source=submission,
+        out=submission.with_name("report.html"),
+        data=settings.data,
+        split=settings.split,
+        members=settings.members,
+        ensemble=settings.ensemble,
+        views=settings.views,
+        map_size=settings.map_size,
+        fields=fields,
+        batch=settings.batch,
+        workers=max(1, settings.workers),
+        device=settings.device.split(",")[0],
+    )
+
+
+def run_report(settings: TrainSettings, fields: int = 12) -> Frame:
+    """Write the report of a run, ``report.html`` in its folder: training, and fields it has not learnt from.
+
+    A network without class maps, or a run without a whole epoch yet, shows its training only.
+
+    Args:
+        settings: of the run.
+        fields: most that are shown; their cells are found without weights.
+
+    Raises:
+        InputError: as :func:`hpa_kit.report.write_report`.
+    """
+    looks = settings.network != "arcface" and (settings.out / BEST).is_file()
+    return _frame(
+        source=settings.out,
+        out=settings.out / "report.html",
+        data=settings.data if looks else None,
+        split="train",
+        fields=fields,
+        workers=max(1, settings.workers),
+        device=settings.device,
+    )
+
+
+def _frame(**values: Any) -> Frame:
+    return Frame(write_report(make_settings(ReportSettings, values, source="report")).path)

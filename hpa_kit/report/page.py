@@ -8,17 +8,27 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from hpa_kit import __version__
 from hpa_kit.classes import CLASSES
 from hpa_kit.config import ReportSettings
+from hpa_kit.errors import InputError, one_line
 from hpa_kit.files import atomic_text, make_folder_of
+from hpa_kit.inference.growing_table import read_seconds, seconds_of
 from hpa_kit.report.error_analysis import Error, Evidence, measure
-from hpa_kit.report.history import histories, inference_seconds
-from hpa_kit.report.records import FieldRecord, Recorder, packed
-from hpa_kit.report.shapes import UNITS
-from hpa_kit.report.sources import Source, find_source
-from hpa_kit.report.sprite_sheets import MAP_COLUMNS, MAP_SIDE, PackedMaps, maps_picture
-from hpa_kit.submission import read_submission
+from hpa_kit.report.experiment_log import list_runs, runs_rows
+from hpa_kit.report.records import (
+    MAP_COLUMNS,
+    MAP_SIDE,
+    UNITS,
+    FieldRecord,
+    field_records,
+    packed,
+)
+from hpa_kit.report.sources import find_source
+from hpa_kit.training.log import read_scalars
+from hpa_kit.training.run_folder import EVENTS, METRICS
 
 log = logging.getLogger(__name__)
 
@@ -49,20 +59,15 @@ def write_report(settings: ReportSettings) -> Report:
         InputError: a file cannot be used, or the settings do not go together.
     """
     make_folder_of(settings.out)
-    maps: dict[str, PackedMaps] = {}
-
-    def keep(id: str, class_maps: Any) -> None:
-        maps[id] = maps_picture(class_maps, settings.quality)
-
     with tempfile.TemporaryDirectory(prefix="hpa-kit-report-") as scratch:
-        source = find_source(settings, Path(scratch), keep)
-        evidence, records, seconds = None, list[FieldRecord](), dict(source.seconds)
-        if source.submission is not None:
-            if source.truth is not None:
-                evidence = measure(source.truth, source.submission)
-            started = monotonic()
-            records = _records(settings, source, evidence, maps)
-            seconds["drawing for this page"] = (monotonic() - started) / max(1, len(records))
+        source = find_source(settings, Path(scratch))
+        evidence, seconds = None, dict(source.seconds)
+        if source.submission is not None and source.truth is not None:
+            evidence = measure(source.truth, source.submission)
+        started = monotonic()
+        records = field_records(settings, source, {} if evidence is None else evidence.matches)
+        if records:
+            seconds["drawing for this page"] = (monotonic() - started) / len(records)
     ids = [record.summary["id"] for record in records]
     index = {
         "name": settings.source.name or str(settings.source),
@@ -72,7 +77,7 @@ def write_report(settings: ReportSettings) -> Report:
         "side": settings.side,
         "units": UNITS,
         "map": [MAP_SIDE, MAP_COLUMNS],
-        "maps": bool(maps),
+        "maps": bool(source.maps),
         "pictures": source.images is not None,
         "classes": [[one.name, one.colour] for one in CLASSES],
         "fields": [record.summary for record in records],
@@ -84,25 +89,6 @@ def write_report(settings: ReportSettings) -> Report:
     page = _assembled(index, records)
     atomic_text(settings.out, page)
     return Report(settings.out, len(page.encode()), len(records), source.total)
-
-
-def _records(
-    settings: ReportSettings, source: Source, evidence: Evidence | None, maps: dict[str, PackedMaps]
-) -> list[FieldRecord]:
-    assert source.submission is not None
-    shown = set(source.ids)
-    recorder = Recorder(
-        settings.source,
-        source.images,
-        {} if evidence is None else evidence.matches,
-        source.labels,
-        maps,
-        settings.side,
-        settings.quality,
-    )
-    table = read_submission(source.submission)
-    rows = [row for row in table.itertuples(index=False, name=None) if row[0] in shown]
-    return list(recorder.records(rows, settings.workers))
 
 
 def _evidence(evidence: Evidence, ids: list[str]) -> dict[str, Any]:
@@ -149,3 +135,75 @@ def _assembled(index: dict[str, Any], records: list[FieldRecord]) -> str:
     whole = "".join(piece if k % 2 == 0 else parts[piece] for k, piece in enumerate(pieces))
     size = f"{len(whole.encode()) / 1e6:.1f} MB"
     return whole.replace(PLACE_OF_SIZE, size, 1)
+
+
+def histories(folders: list[Path]) -> dict[str, Any]:
+    """Gather the training of all runs below some folders.
+
+    Args:
+        folders: run folders, or folders with runs below.
+
+    Returns:
+        ``header`` and ``rows`` of the table of their checkpoints, and ``runs``: {``name``, ``epochs``,
+        ``metrics``: {name: a number or None per epoch}}, the seconds an epoch took among them where the run
+        kept its events.
+
+    Raises:
+        InputError: a folder is missing.
+    """
+    tables, places = [], dict[str, Path]()
+    alike = len({folder.resolve().name for folder in folders}) < len(set(folders))
+    for folder in dict.fromkeys(folders):
+        found = list_runs(folder)
+        for line in found.left_out:
+            log.warning(f"report: left out: {line}")
+        own = folder.resolve().name
+        paths = [folder if name == own else folder / name for name in found.table["run"]]
+        # Runs of one name are told apart by their paths.
+        names = list(map(str, paths)) if alike else found.table["run"].tolist()
+        found.table["run"] = names
+        tables.append(found.table)
+        places |= dict(zip(names, paths, strict=True))
+    filled = [table for table in tables if len(table)]
+    header, rows = runs_rows(pd.concat(filled, ignore_index=True)) if filled else ([], [])
+    read = ((name, _history(path)) for name, path in places.items())
+    runs = [{"name": name, **history} for name, history in read if history is not None]
+    return {"header": header, "rows": rows, "runs": runs}
+
+
+def inference_seconds(source: Path) -> list[tuple[str, float, int]]:
+    """Read what a field of a submission took: (part, mean seconds, number of fields) in order.
+
+    Args:
+        source: the CSV, or a run folder. Where no file of seconds lies beside it the list is empty.
+    """
+    if not (source.is_file() and seconds_of(source).is_file()):  # a folder such as . has no name
+        return []
+    try:
+        found = read_seconds(seconds_of(source))
+    except InputError as error:
+        log.warning(f"report: left out: {error}")
+        return []
+    return [(part, one.seconds_per_field, one.fields) for part, one in found.items()]
+
+
+def _history(run: Path) -> dict[str, Any] | None:
+    path = run / METRICS
+    if not path.is_file():
+        return None
+    try:
+        table = pd.read_csv(path)
+        epochs = table.pop("epoch").astype(int)
+        metrics = {str(name): _numbers(table[name]) for name in table}
+    except (OSError, ValueError, KeyError, pd.errors.ParserError) as error:
+        log.warning(f"report: left out: {path} is no table of metrics: {one_line(error)}")
+        return None
+    seconds = read_scalars(run / EVENTS, "seconds")
+    if seconds:
+        metrics["seconds per epoch"] = [seconds.get(epoch) for epoch in epochs]
+    return {"epochs": epochs.tolist(), "metrics": metrics}
+
+
+def _numbers(column: "pd.Series[Any]") -> list[float | None]:
+    values = pd.to_numeric(column, errors="raise").astype(float)
+    return [float(f"{value:.5g}") if abs(value) < float("inf") else None for value in values]

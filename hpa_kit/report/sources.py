@@ -1,23 +1,32 @@
-"""What a report is about: a submission, or a run looking at fields; and what goes with it."""
+"""What a report is about: a submission, or what a run's network says of fields; and what goes with it."""
 
 import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from hpa_kit.config import ReportSettings, read_ensemble
+from hpa_kit.config import LookSettings, PredictSettings, ReportSettings, make_settings, read_ensemble
 from hpa_kit.data import DataFolder, read_labels
+from hpa_kit.devices import pick_devices
 from hpa_kit.errors import InputError
-from hpa_kit.submission import read_submission, write_submission
+from hpa_kit.flow import Failure, batches
+from hpa_kit.report.records import PackedMaps, maps_picture
+from hpa_kit.scoring import ScoringFunction, score_field, scores_to_prediction, scoring_of
+from hpa_kit.submission import encode_label_map, read_submission, write_submission
 from hpa_kit.training.checkpoint import BEST, LAST
 
 if TYPE_CHECKING:
-    from hpa_kit.report.predicting import KeepMaps
+    from hpa_kit.inference import Prediction
 
 log = logging.getLogger(__name__)
 
+Row = tuple[str, int, int, str]
 MAX_NAMED = 10
 
 
@@ -34,7 +43,8 @@ class Source(NamedTuple):
         labels: {ID: image label}, of those that have one.
         truth: of every cell, or None.
         runs: folders whose training is shown.
-        seconds: per field that members looked at, by part.
+        maps: packed class maps of fields that members predicted, by ID.
+        seconds: per field that members predicted, by part.
     """
 
     kind: str
@@ -45,16 +55,16 @@ class Source(NamedTuple):
     labels: dict[str, str]
     truth: Path | None
     runs: list[Path]
+    maps: dict[str, PackedMaps]
     seconds: dict[str, float]
 
 
-def find_source(settings: ReportSettings, scratch: Path, keep: "KeepMaps") -> Source:
+def find_source(settings: ReportSettings, scratch: Path) -> Source:
     """Read the table to show, or have the run make one.
 
     Args:
         settings: of the report.
         scratch: a folder for the table of a run.
-        keep: is given ID and class maps of every field that members looked at.
 
     Raises:
         InputError: something cannot be used, or does not go together.
@@ -65,19 +75,13 @@ def find_source(settings: ReportSettings, scratch: Path, keep: "KeepMaps") -> So
     data = None if settings.data is None else DataFolder(settings.data)
     images = None if data is None else data.images(settings.split)
     truth = settings.truth or (None if data is None else data.truth(settings.split))
-    runs = _runs(settings)
+    runs, predicted = _runs(settings), Predicted()
     if source.is_file():
-        table, seconds = read_submission(source), dict[str, float]()
+        table = read_submission(source)
         ids = spread(table["ID"].tolist(), settings.fields)
         if runs and images is not None:
-            from hpa_kit.report.predicting import (  # here: members need torch
-                look_settings,
-                predict_for_report,
-            )
-
-            chosen = look_settings(settings, settings.members)
-            predicted = predict_for_report(chosen, images, ids, keep, cells=False)
-            seconds = predicted.seconds
+            chosen = predict_settings(settings, settings.members)
+            predicted = predict_for_report(chosen, images, ids, cells=False, quality=settings.quality)
             _say(predicted.failed)
         elif runs:
             log.warning("report: class maps need the fields; give --data to see them")
@@ -85,32 +89,31 @@ def find_source(settings: ReportSettings, scratch: Path, keep: "KeepMaps") -> So
     elif data is None or images is None:
         if settings.truth is not None:
             raise InputError(f"report: {source} is no submission; a run's truth needs --data, its fields")
-        kind, csv, ids, total, seconds = "run", None, [], 0, {}
+        kind, csv, ids, total = "run", None, [], 0
     else:
-        if not _is_run(source):
+        if not any((source / name).is_file() for name in (BEST, LAST)):
             raise InputError(
                 f"report: {source} holds no {BEST} or {LAST}; to show fields, give one run or a submission"
             )
-        from hpa_kit.report.predicting import look_settings, predict_for_report
-
         all_ids = _fields_of_run(source, data, settings.split)
-        chosen, ids = look_settings(settings, [source]), spread(all_ids, settings.fields)
-        predicted = predict_for_report(chosen, images, ids, keep, cells=True)
+        chosen, ids = predict_settings(settings, [source]), spread(all_ids, settings.fields)
+        predicted = predict_for_report(chosen, images, ids, cells=True, quality=settings.quality)
         rows = predicted.rows
         _say(predicted.failed)
         if not rows:
             raise InputError(
-                f"report: not one of {len(predicted.failed)} fields of {images} could be looked at; the "
+                f"report: not one of {len(predicted.failed)} fields of {images} could be used; the "
                 f"first: {next(iter(predicted.failed.values()))}"
             )
         csv = scratch / "submission.csv"
         write_submission(csv, rows)
         if truth is not None:
             truth = _truth_of(truth, [row[0] for row in rows], scratch / "truth.csv")
-        kind, ids, total, seconds = "run", [row[0] for row in rows], len(rows), predicted.seconds
+        kind, ids, total = "run", [row[0] for row in rows], len(rows)
     if csv is not None and truth is not None:
         csv = _comparable(truth, csv, scratch)
-    return Source(kind, csv, ids, total, images, _labels(data, settings.split), truth, runs, seconds)
+    labels = _labels(data, settings.split)
+    return Source(kind, csv, ids, total, images, labels, truth, runs, predicted.maps, predicted.seconds)
 
 
 def _comparable(truth: Path, submission: Path, scratch: Path) -> Path:
@@ -144,7 +147,7 @@ def _comparable(truth: Path, submission: Path, scratch: Path) -> Path:
 
 
 def spread(ids: list[str], most: int) -> list[str]:
-    """At most so many of a list, evenly over it."""
+    """Take at most so many of a list, evenly over it."""
     if len(ids) <= most:
         return ids
     return [ids[k * len(ids) // most] for k in range(most)]
@@ -156,10 +159,6 @@ def _runs(settings: ReportSettings) -> list[Path]:
     if settings.ensemble is not None:
         members = [member.checkpoint for member in read_ensemble(settings.ensemble).members]
     return [*own, *(path if path.is_dir() else path.parent for path in members)]
-
-
-def _is_run(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (BEST, LAST))
 
 
 def _fields_of_run(run: Path, data: DataFolder, split: str) -> list[str]:
@@ -177,7 +176,7 @@ def _fields_of_run(run: Path, data: DataFolder, split: str) -> list[str]:
 
 
 def _truth_of(truth: Path, ids: list[str], path: Path) -> Path:
-    """The truth of some fields: those that were not looked at do not count as missed."""
+    """The truth of some fields: those that were not predicted do not count as missed."""
     table = read_submission(truth)
     write_submission(path, table[table["ID"].isin(set(ids))])
     return path
@@ -196,6 +195,91 @@ def _labels(data: DataFolder | None, split: str) -> dict[str, str]:
 
 def _say(failed: dict[str, str]) -> None:
     for id, reason in list(failed.items())[:MAX_NAMED]:
-        log.warning(f"report: ID {id} could not be looked at: {reason}")
+        log.warning(f"report: ID {id} could not be used: {reason}")
     if len(failed) > MAX_NAMED:
-        log.warning(f"report: {len(failed)} fields could not be looked at")
+        log.warning(f"report: {len(failed)} fields could not be used")
+
+
+@dataclass
+class Predicted:
+    """What came of a report's fields.
+
+    Attributes:
+        rows: of a submission, where cells were asked for, in the order of the fields.
+        failed: {ID: why it could not be used}.
+        maps: packed class maps by ID, where they were asked for.
+        seconds: per field by part.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    maps: dict[str, PackedMaps] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+
+def predict_for_report(
+    settings: LookSettings, images: Path, ids: Sequence[str], *, cells: bool, quality: int = 0
+) -> Predicted:
+    """Have members predict fields for a report.
+
+    Args:
+        settings: which members predict, and how; of several devices the first one works.
+        images: folder of the fields.
+        ids: the fields.
+        cells: whether cells are found and scored too.
+        quality: 1 to 100, of the packed class maps; 0 keeps none.
+
+    Raises:
+        InputError: members cannot be loaded.
+    """
+    from hpa_kit.inference import predict_fields  # here: members need torch, a submission's page does not
+
+    ensemble, found = settings.of_ensemble(), Predicted()
+    scoring = scoring_of(ensemble)
+    rows: dict[str, Row] = {}
+    predictions = predict_fields(
+        "report",
+        list(batches(ids, settings.batch)),
+        images,
+        settings.model_copy(update={"device": pick_devices(settings.device)[0]}),
+        ensemble,
+        details=lambda id, one: encode_label_map(one.maps.cells) if cells else None,
+        find_cells=cells,
+    )
+    with closing(predictions):
+        for prediction in predictions:
+            row = prediction.result(_row, scoring if cells else None)
+            if isinstance(row, Failure):
+                found.failed[prediction.id] = row.reason
+                continue
+            rows[prediction.id] = row
+            if quality:
+                found.maps[prediction.id] = maps_picture(prediction.evidence.class_maps, quality)
+            for part, seconds in prediction.seconds.items():
+                found.seconds[part] += seconds
+    found.rows = [rows[id] for id in ids if id in rows]
+    found.seconds = {part: seconds / len(rows) for part, seconds in found.seconds.items()}
+    return found
+
+
+def _row(prediction: "Prediction", scoring: ScoringFunction | None) -> Row:
+    field = prediction.prepared
+    height, width = field.size
+    if scoring is None:
+        return prediction.id, width, height, ""
+    scores = score_field(prediction.id, prediction.evidence, scoring)
+    return prediction.id, width, height, scores_to_prediction(scores, field.details)
+
+
+def predict_settings(settings: ReportSettings, members: Sequence[Path]) -> PredictSettings:
+    """Make the settings by which members predict a report's fields; what they leave open the ensemble says.
+
+    Args:
+        settings: of the report; ``data`` is given.
+        members: runs, or none where the settings name an ensemble.
+    """
+    said = ("masks", "segmenter", "weights", "rule", "views", "map_size")
+    names = ("data", *said, "batch", "workers", "device")
+    given = {name: getattr(settings, name) for name in names}
+    source = {"members": tuple(members)} if members else {"ensemble": settings.ensemble}
+    return make_settings(PredictSettings, given, source, {"out": settings.out}, source="report")

@@ -9,15 +9,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hpa_kit.classes import N_CLASSES
+from hpa_kit.classes import CLASSES, N_CLASSES
 from hpa_kit.errors import InputError
 from hpa_kit.submission.rle import mask_runs
 from hpa_kit.submission.runs import overlaps
 from hpa_kit.submission.table import Detections, parse_prediction, parse_truth, read_submission
+from hpa_kit.tables import text_table
 
 
 class Evaluation(NamedTuple):
-    """A score: ``ap`` per class (None without truth), their mean (None where no class has truth)."""
+    """A score: ``ap`` per class (None without truth), their mean (None where no class has truth).
+
+    Printed it is a table, in which a class without truth shows a dash.
+    """
 
     mean_ap: float | None
     ap: dict[int, float | None]
@@ -26,6 +30,14 @@ class Evaluation(NamedTuple):
     def without_truth(self) -> list[int]:
         """Classes left out of the mean because no cell shows them."""
         return [index for index, ap in self.ap.items() if ap is None]
+
+    def __str__(self) -> str:
+        rows = [
+            [f"{index:2d} {CLASSES[index].name}", "-" if ap is None else f"{ap:.4f}"]
+            for index, ap in self.ap.items()
+        ]
+        mean = "no truth" if self.mean_ap is None else f"{self.mean_ap:.4f}"
+        return text_table(["class", "AP"], [*rows, ["mean", mean]])
 
 
 class ComparedField(NamedTuple):
@@ -37,7 +49,7 @@ class ComparedField(NamedTuple):
     iou: NDArray[np.float64]
 
 
-class Judged(NamedTuple):
+class ClassMatches(NamedTuple):
     """The detections of one class that count: fields in the truth's order, inside a field best first.
 
     Attributes:
@@ -64,10 +76,10 @@ def evaluate(
     """Score a submission against the truth of every cell.
 
     The Open Images challenge's metric for instance segmentation. Per class, detections are sorted by
-    confidence; inside a field each looks at the one true cell of the class it overlaps most, and is right
-    where the IoU is enough and that cell not yet taken. Equal confidences count in reversed order, inside a
-    field and again over all fields in the truth's order. AP is the area under the envelope of precision over
-    recall.
+    confidence; inside a field each is compared with the one true cell of the class it overlaps most, and is
+    right where the IoU is enough and that cell not yet taken. Equal confidences count in reversed order,
+    inside a field and again over all fields in the truth's order. AP is the area under the envelope of
+    precision over recall.
 
     Args:
         truth_csv: ``ID,ImageWidth,ImageHeight,PredictionString`` with ``class mask`` pairs.
@@ -153,9 +165,9 @@ def _overlaps(
     return overlaps(found_runs, truth_runs)[found_index][:, truth_index]
 
 
-def judge(
+def match_class(
     fields: list[ComparedField], index: int, iou: float = 0.6, verified: Literal["all", "present"] = "all"
-) -> Judged:
+) -> ClassMatches:
     """Match the detections of one class with its true cells; see :func:`evaluate`."""
     parts: list[list[NDArray[np.int64]]] = [[], [], []]
     confidences, n_truth = [np.zeros(0)], 0
@@ -172,21 +184,21 @@ def judge(
             for part, more in zip(parts, (np.full(len(order), number), found[order], taken), strict=True):
                 part.append(more)
     numbers, detections, taken = (np.concatenate([np.zeros(0, np.int64), *part]) for part in parts)
-    return Judged(numbers, detections, np.concatenate(confidences), taken, n_truth)
+    return ClassMatches(numbers, detections, np.concatenate(confidences), taken, n_truth)
 
 
 def _average_precision(
     fields: list[ComparedField], index: int, iou: float, verified: Literal["all", "present"]
 ) -> float | None:
     """AP of one class, or None where no cell shows it."""
-    judged = judge(fields, index, iou, verified)
-    if judged.n_truth == 0:
+    matched = match_class(fields, index, iou, verified)
+    if matched.n_truth == 0:
         return None
-    return average_precision(judged.confidences, judged.taken >= 0, judged.n_truth)
+    return average_precision(matched.confidences, matched.taken >= 0, matched.n_truth)
 
 
 def average_precision(confidences: NDArray[np.float64], right: NDArray[np.bool_], n_truth: int) -> float:
-    """AP of one class: the area under the envelope of precision over recall.
+    """Measure a class's AP: the area under the envelope of precision over recall.
 
     Args:
         confidences: of all detections (n,); of two equal ones the later comes first.
@@ -200,7 +212,7 @@ def average_precision(confidences: NDArray[np.float64], right: NDArray[np.bool_]
 def precision_recall(
     confidences: NDArray[np.float64], right: NDArray[np.bool_], n_truth: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Recall and the envelope of precision (made falling from the right) after each detection, best first.
+    """Measure recall and the envelope of precision (falling from the right) after each detection, best first.
 
     Args:
         confidences, right, n_truth: as for :func:`average_precision`.

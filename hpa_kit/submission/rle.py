@@ -16,7 +16,7 @@ _MAX_PIXELS = 2**31
 
 
 def encode_label_map(label_map: ArrayLike) -> dict[int, str]:
-    """Mask strings of all cells of a label map, from one pass over its pixels.
+    """Encode the masks of all cells of a label map, in one pass over its pixels.
 
     Args:
         label_map: (H, W), any integer dtype or bool, any memory order; 0 is background, every other number
@@ -56,7 +56,7 @@ def encode_label_map(label_map: ArrayLike) -> dict[int, str]:
 
 
 def encode_mask(mask: ArrayLike) -> str:
-    """Mask string of one mask.
+    """Encode one mask.
 
     Args:
         mask: (H, W) bool, or integers of which everything but 0 is foreground; any memory order. Empty masks
@@ -104,7 +104,7 @@ def decode_mask(string: str | bytes, height: int, width: int) -> NDArray[np.bool
 
 
 def mask_runs(strings: Sequence[str | bytes], height: int, width: int) -> tuple[Runs, list[str]]:
-    """Runs of several mask strings of one field, and what is wrong with each.
+    """Decode several mask strings of one field into runs, and tell what is wrong with each.
 
     Args:
         strings: n mask strings.

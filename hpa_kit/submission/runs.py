@@ -178,7 +178,7 @@ def _common(starts, ends, other_starts, other_ends):  # type: ignore[no-untyped-
 
 @njit
 def overlaps(left, right):  # type: ignore[no-untyped-def]
-    """IoU of every mask of ``left`` (n) with every mask of ``right`` (m): float64 (n, m).
+    """Measure the IoU of every mask of ``left`` (n) with every mask of ``right`` (m): float64 (n, m).
 
     Two empty masks have IoU 0.
     """

@@ -145,7 +145,7 @@ def read_submission(path: str | Path, what: str = "submission") -> pd.DataFrame:
 
 
 def parse_size(text: str) -> int | None:
-    """A side in pixels, or None where the text is no whole number above 0."""
+    """Read a side in pixels; None where the text is no whole number above 0."""
     digits = text.strip().lstrip("0")
     return int(digits) if _is_number(digits, 6) else None
 

@@ -223,7 +223,7 @@ def test_damaged_files_of_an_earlier_ablation_are_named(settings, commands, name
         ablation(chosen, commands)
 
 
-def test_image_scores_are_judged_by_what_the_cells_of_a_field_show(tmp_path, mask):
+def test_image_scores_are_measured_by_what_the_cells_of_a_field_show(tmp_path, mask):
     truth = [
         ("a", 8, 6, f"0 {mask(0)} 18 {mask(1)}"),
         ("b", 8, 6, f"18 {mask(0)}"),

@@ -40,7 +40,7 @@ def test_networks_are_trained_once_for_both_kinds_of_cells(stages):
     assert len(names(steps, "infer")) == 2 * 6
 
 
-def test_stage_2_starts_with_the_classifier_of_its_fold_and_is_judged_by_few_fields(stages, tmp_path):
+def test_stage_2_starts_with_the_classifier_of_its_fold_and_is_validated_on_few_fields(stages, tmp_path):
     chosen = stages(stage2_networks=3, stage2_folds=5)
     trained = [step.command for step in planned(chosen).steps.values() if "--network" in step.command]
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hpa_kit.cells import LabelMaps, has_label_maps, read_cells, read_label_maps, write_label_maps
+from hpa_kit.cells import LabelMaps, MaskFolder, read_label_maps, write_label_maps
 from hpa_kit.cells.label_maps import label_map_info
 from hpa_kit.errors import InputError
 
@@ -29,7 +29,7 @@ def test_label_maps_come_back_as_they_were(tmp_path, n):
     for one, two in zip(found, maps(n), strict=True):
         assert one.dtype == np.int32
         np.testing.assert_array_equal(one, two)
-    assert label_map_info(tmp_path / "a.npz") == (1, n, (30, 50), {"segmenter": "classical"})
+    assert label_map_info(tmp_path / "a.npz") == (1, n, (30, 50), {"segmenter": "classical"}, None)
 
 
 def test_more_than_65535_cells_come_back(tmp_path):
@@ -81,9 +81,9 @@ def test_a_png_holds_cells_and_the_blue_channel_gives_their_nuclei(tmp_path, dra
 
 
 def test_npz_is_looked_for_first_and_ids_with_dots_are_whole(tmp_path):
-    assert not has_label_maps(tmp_path, "a.b")
+    assert not MaskFolder(tmp_path).has("a.b")
     cv2.imwrite(str(tmp_path / "a.b.png"), np.zeros((30, 50), np.uint8))
-    assert has_label_maps(tmp_path, "a.b")
+    assert MaskFolder(tmp_path).has("a.b")
     write_label_maps(tmp_path / "a.b.npz", maps(3))
     assert read_label_maps(tmp_path, "a.b", FIELD).cells.max() == 3
 
@@ -149,11 +149,11 @@ def test_cells_alone_bear_the_numbers_that_they_bear_with_their_nuclei(tmp_path)
     np.savez(tmp_path / "a.npz", cells=gaps)
     cv2.imwrite(str(tmp_path / "b.png"), gaps.astype(np.uint8))
     for id in ("a", "b"):
-        found = read_cells(tmp_path, id)
+        found = MaskFolder(tmp_path).read_cells(id)
         assert found.dtype == np.int32
         np.testing.assert_array_equal(found, read_label_maps(tmp_path, id, FIELD).cells)
     with pytest.raises(InputError, match=r"c\.npz is missing"):
-        read_cells(tmp_path, "c")
+        MaskFolder(tmp_path).read_cells("c")
 
 
 def test_a_missing_file_says_what_to_do(tmp_path):
@@ -177,7 +177,7 @@ def test_any_cells_come_back_numbered_by_rank(tmp_path, cells):
     field = np.zeros((4, *cells.shape), np.uint8)
     nuclei, found = read_label_maps(tmp_path, "f", field)
     assert found.tolist() == nuclei.tolist() == [[ranks[number] for number in row] for row in cells.tolist()]
-    assert read_cells(tmp_path, "f").tolist() == found.tolist()
+    assert MaskFolder(tmp_path).read_cells("f").tolist() == found.tolist()
     assert label_map_info(tmp_path / "f.npz").shape == cells.shape
 
 
@@ -188,4 +188,4 @@ def test_a_file_with_any_bytes_changed_is_read_or_refused(tmp_path, noise, at):
     whole = (tmp_path / "f.npz").read_bytes()
     (tmp_path / "f.npz").write_bytes(whole[:at] + noise + whole[at + len(noise) :])
     with suppress(InputError):
-        assert read_cells(tmp_path, "f").ndim == 2
+        assert MaskFolder(tmp_path).read_cells("f").ndim == 2

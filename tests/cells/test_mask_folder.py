@@ -16,7 +16,6 @@ from hpa_kit.cells import (
     LabelMaps,
     MaskFolder,
     load_or_segment,
-    read_cells,
     read_label_maps,
     write_label_maps,
 )
@@ -94,7 +93,7 @@ DTYPES = [np.uint8, np.uint16, np.int16, np.int32, np.uint32, np.int64, np.uint6
 def test_every_dtype_that_holds_whole_numbers_is_read(tmp_path, ending, dtype):
     path = tmp_path / f"a{ending}"
     WRITERS[ending](path, three_cells().astype(dtype))
-    found = read_cells(tmp_path, "a")
+    found = MaskFolder(tmp_path).read_cells("a")
     assert found.dtype == np.int32
     np.testing.assert_array_equal(found, EXPECTED)
 
@@ -153,7 +152,7 @@ BINARY = np.uint8(three_cells((1, 1, 1)))
 )
 def test_the_pieces_of_a_mask_of_one_value_are_cells(tmp_path, ending, mask):
     WRITERS[ending](tmp_path / f"a{ending}", mask)
-    found = read_cells(tmp_path, "a")
+    found = MaskFolder(tmp_path).read_cells("a")
     assert found.max() == 4  # three cells, of which one is cut in two
     np.testing.assert_array_equal(found > 0, BINARY > 0)
     assert [len(np.unique(found[4:20, columns])) for columns in (slice(2, 8), slice(12, 18))] == [1, 3]
@@ -163,19 +162,19 @@ def test_one_cell_in_one_piece_is_one_cell_though_its_outline_crosses_a_corner(t
     mask = np.zeros(SHAPE, np.uint8)
     mask[3:9, 3:9] = mask[9:12, 9:12] = 255
     png(tmp_path / "a.png", mask)
-    np.testing.assert_array_equal(read_cells(tmp_path, "a"), mask > 0)
+    np.testing.assert_array_equal(MaskFolder(tmp_path).read_cells("a"), mask > 0)
     png(tmp_path / "b.png", mask * 0)
-    assert not read_cells(tmp_path, "b").any()
+    assert not MaskFolder(tmp_path).read_cells("b").any()
 
 
 def test_pieces_of_a_cell_stay_together_where_there_are_several_cells_or_the_kit_wrote_them(tmp_path):
     cells = np.zeros(SHAPE, np.int32)
     cells[2:5, 2:5] = cells[2:5, 20:25] = 1
     write_label_maps(tmp_path / "own.npz", LabelMaps(cells, cells))
-    np.testing.assert_array_equal(read_cells(tmp_path, "own"), cells)
+    np.testing.assert_array_equal(MaskFolder(tmp_path).read_cells("own"), cells)
     cells[15:20, 20:25] = 2
     png(tmp_path / "other.png", np.uint8(cells))
-    np.testing.assert_array_equal(read_cells(tmp_path, "other"), cells)
+    np.testing.assert_array_equal(MaskFolder(tmp_path).read_cells("other"), cells)
 
 
 class Malice:
@@ -335,5 +334,5 @@ def test_masks_of_other_tools_have_their_three_cells(shared, tmp_path):
 
 
 def test_real_label_maps_by_the_name_of_their_tool(real):
-    cells = read_cells(real / "masks", "383_D2_1")
+    cells = MaskFolder(real / "masks").read_cells("383_D2_1")
     assert 8 <= cells.max() <= 46 and cells.shape == (2048, 2048)

@@ -7,7 +7,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 from skimage.measure import label
 
-from hpa_kit.cells.regions import areas, components, drop_small, fill_holes, pair_up, relabel, resized
+from hpa_kit.cells.regions import areas, components, drop_small, fill_holes, pair_up, relabel
+from hpa_kit.cells.resize import resized
 from hpa_kit.errors import InputError
 
 small_maps = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 3))

@@ -65,8 +65,10 @@ def test_a_file_of_another_size_or_other_settings_is_made_again(tmp_path, images
     write_label_maps(out / "one.npz", LabelMaps(ones, ones), label_map_info(out / "one.npz").settings)
     right = LabelMaps(*(np.ones((96, 160), np.int32),) * 2)
     write_label_maps(out / "00123.npz", right, {"segmenter": "another"})
-    with pytest.warns(UserWarning, match="made again"):
+    with pytest.warns(UserWarning) as said:
         segment(settings(tmp_path))
+    (other,) = [str(w.message) for w in said if "00123.npz" in str(w.message)]
+    assert "was made with segmenter another (now classical)" in other and other.endswith("; made again")
     assert label_map_info(out / "one.npz").shape == (128, 128)
     assert label_map_info(out / "00123.npz").settings == ClassicalSegmenter().settings
 

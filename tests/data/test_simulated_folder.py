@@ -177,7 +177,7 @@ def test_fields_drawn_with_another_opencv_or_numpy_are_drawn_again(tmp_path, mon
 def test_other_settings_are_refused_and_nothing_is_lost(tmp_path):
     root = simulate(settings(tmp_path / "data"))
     before = digests(root)
-    with pytest.raises(InputError, match=r"simulation\.yaml says seed 0, asked for is 1; name another"):
+    with pytest.raises(InputError, match=r"was started with seed 0 \(now 1\); give .* or another folder"):
         simulate(settings(root, seed=1))
     assert digests(root) == before
 

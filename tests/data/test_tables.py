@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hpa_kit.data import CLASS_COLUMNS, read_cell_scores, read_external, read_labels, read_sample
 from hpa_kit.errors import InputError
+from hpa_kit.tables import text_table
 
 ODD_IDS = [
     "1e5",
@@ -222,3 +223,7 @@ def test_a_file_of_any_bytes_is_a_table_or_refused(tmp_path, content):
     path.write_bytes(b"ID,Label\n" + content)
     with suppress(InputError):
         assert list(read_labels(path).columns) == ["ID", "Label"]
+
+
+def test_a_table_is_aligned():
+    assert text_table(["a", "bb"], [["ccc", "1"], ["d", "22"]]) == "a    bb\n---  --\nccc   1\nd    22"

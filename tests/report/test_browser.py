@@ -9,7 +9,7 @@ import torch
 
 from hpa_kit.config import ReportSettings, TrainSettings
 from hpa_kit.report import write_report
-from hpa_kit.report.frame import Frame
+from hpa_kit.report.notebook import Frame
 from hpa_kit.submission import read_submission
 from hpa_kit.submission.table import parse_prediction
 

@@ -11,12 +11,13 @@ import torch
 
 import hpa_kit
 from hpa_kit.config import InferSettings, TrainSettings
-from hpa_kit.report.frame import run_report, submission_report
 from hpa_kit.report.notebook import (
     GrowingCams,
     augmented_batch,
     first_look,
     over_protein,
+    run_report,
+    submission_report,
     top_cells,
     train_on_all,
 )

@@ -77,7 +77,7 @@ def test_a_run_that_can_look_at_no_field_is_an_error(report, simulated, run, tmp
     shutil.copytree(simulated.data / "test", data / "test")
     for path in (data / "test").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(InputError, match="report: not one of 6 fields of .* could be looked at; the first: "):
+    with pytest.raises(InputError, match="report: not one of 6 fields of .* could be used; the first: "):
         report(run, data=data, device="cpu")
 
 
@@ -202,7 +202,7 @@ def test_a_run_looks_at_fields_itself(report, simulated, run):
     assert len(index["fields"][0]["k"]) == 19
     with np.load(simulated.data / "masks" / f"{index['fields'][0]['id']}.npz") as maps:
         assert len(record["c"]) == maps["cells"].max()
-    # Fields that were not looked at are not held against it.
+    # Fields that were not predicted do not count against it.
     assert index["evidence"]["fields"] == 2
     assert index["evidence"]["matched"] == index["evidence"]["truth"]
 

@@ -7,10 +7,16 @@ import pytest
 from hpa_kit.cells import resized
 from hpa_kit.classes import CLASSES
 from hpa_kit.errors import InputError
-from hpa_kit.report.picture import cells_of, draw_submission
-from hpa_kit.report.plots import composite, contact_sheet, outlined, protein, write_picture
-from hpa_kit.report.text import ap_table, text_table
-from hpa_kit.submission import Evaluation, encode_label_map, encode_mask, prediction_string, write_submission
+from hpa_kit.report.pictures import (
+    cells_of,
+    composite,
+    contact_sheet,
+    draw_submission,
+    outlined,
+    protein,
+    write_picture,
+)
+from hpa_kit.submission import encode_label_map, encode_mask, prediction_string, write_submission
 from hpa_kit.submission.table import parse_prediction
 
 
@@ -24,17 +30,6 @@ def cells():
     cells = np.zeros((60, 90), np.int32)
     cells[10:30, 10:40], cells[10:30, 40:80] = 1, 2
     return cells
-
-
-def test_a_table_is_aligned():
-    assert text_table(["a", "bb"], [["ccc", "1"], ["d", "22"]]) == "a    bb\n---  --\nccc   1\nd    22"
-
-
-def test_classes_without_truth_show_a_dash():
-    table = ap_table(Evaluation(0.5, {0: 0.5, 1: None})).splitlines()
-    assert table[2].split()[-1] == "0.5000"
-    assert table[3].split()[-1] == "-"
-    assert ap_table(Evaluation(None, {0: None})).endswith("no truth")
 
 
 def test_pictures_have_the_size_of_their_field(field, cells):

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hpa_kit.errors import InputError
-from hpa_kit.submission import decode_mask, encode_mask, evaluate
+from hpa_kit.submission import Evaluation, decode_mask, encode_mask, evaluate
 from hpa_kit.submission.metric import average_precision
 
 CASES = (
@@ -235,3 +235,10 @@ def test_average_precision_is_the_area_that_its_definition_gives(detections, mis
     confidences = np.array([confidence for confidence, _ in detections])
     right = np.array([found for _, found in detections], dtype=bool)
     assert average_precision(confidences, right, n_truth) == pytest.approx(expected)
+
+
+def test_classes_without_truth_show_a_dash():
+    table = str(Evaluation(0.5, {0: 0.5, 1: None})).splitlines()
+    assert table[2].split()[-1] == "0.5000"
+    assert table[3].split()[-1] == "-"
+    assert str(Evaluation(None, {0: None})).endswith("no truth")

@@ -1,5 +1,6 @@
-"""Writing a synthetic competition in the real folder layout."""
+"""A synthetic competition in the real folder layout, which takes nothing that somebody else put there."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -9,18 +10,24 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import yaml
 
 from hpa_kit.classes import format_label
-from hpa_kit.config import SimulateSettings
-from hpa_kit.data.simulate.claim import claim, field_files
+from hpa_kit.config import SimulateSettings, Split, make_settings, read_yaml
 from hpa_kit.data.simulate.field import Truth, draw, prepare
-from hpa_kit.data.simulate.plan import SPLITS, FieldPlan, plan_fields
+from hpa_kit.data.simulate.plan import SPLITS, FieldPlan, field_id, plan_fields
+from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, atomic_text, make_folder, remove_stale
 from hpa_kit.flow import interrupts_ignored
 from hpa_kit.progress import track
+from hpa_kit.resume import refuse_other_settings
 from hpa_kit.submission import encode_label_map, encode_mask, truth_string
 from hpa_kit.timing import Forecast
 
+MARKER = "simulation.yaml"
+FREE = {"out", "workers"}  # these may change between two starts
+CHANNEL_FILES = ("red", "green", "blue", "yellow")
+TABLES = ("train.csv", "sample_submission.csv", "truth.csv", "truth_train.csv")
 # Fewer pixels than this are drawn before a second process has started.
 _SMALL_WORK = 8 * 512**2
 
@@ -71,6 +78,78 @@ def simulate(settings: SimulateSettings) -> Path:
             forecast.add(1)
     _write_tables(folder, rows)
     return folder
+
+
+def field_files(folder: Path, split: Split, field: str) -> list[Path]:
+    """List the files of one field; its label maps come last, they are written last."""
+    images = [folder / split / f"{field}_{channel}.png" for channel in CHANNEL_FILES]
+    return [*images, folder / "masks" / f"{field}.npz"]
+
+
+def claim(settings: SimulateSettings) -> bool:
+    """Make the folder ready and mark it as a simulation with these settings.
+
+    Fields that another version of the simulator drew from the same settings are removed, nothing else
+    ever is. Hidden files do not count.
+
+    Returns:
+        Whether the folder holds fields of these very settings, to be kept.
+
+    Raises:
+        InputError: the folder is a file, or holds something other than a simulation with these settings.
+    """
+    folder, marker = settings.out, settings.out / MARKER
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"simulate: {folder} is a file; expected a folder to write")
+    # All that decides the bytes: the code that draws, and the settings without place and processes.
+    drawn_by, chosen = _code(), settings.model_dump(mode="json", exclude=FREE)
+    content = yaml.safe_dump({"drawn_by": drawn_by} | chosen, sort_keys=False)
+    # Before the marker is read: what another process that begins now puts here comes after its marker.
+    strangers = folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir())
+    if not marker.exists():
+        if strangers:
+            raise InputError(
+                f"simulate: {folder} holds files but no {MARKER}, so it is no earlier simulation; "
+                "name a new or an empty folder"
+            )
+        atomic_text(marker, content)
+        return False
+    values = read_yaml(marker)
+    drawn_before_by = values.pop("drawn_by", None)
+    before = make_settings(SimulateSettings, values, {"out": folder}, source=str(marker))
+    refuse_other_settings("simulate", folder, before, settings, FREE, instead="another folder")
+    _refuse_strangers(settings)
+    if drawn_before_by == drawn_by:
+        return True
+    for path in (*_files(settings), *(folder / name for name in TABLES)):
+        path.unlink(missing_ok=True)
+    atomic_text(marker, content)
+    return False
+
+
+def _code() -> str:
+    """A mark that changes with the simulator and what it draws with, so that no older field is kept."""
+    digest = hashlib.sha256(f"numpy {np.__version__} opencv {cv2.__version__}".encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _files(settings: SimulateSettings) -> Iterator[Path]:
+    for number, split in enumerate(SPLITS):
+        for index in range(settings.train if split == "train" else settings.test):
+            yield from field_files(settings.out, split, field_id((settings.seed, number, index)))
+
+
+def _refuse_strangers(settings: SimulateSettings) -> None:
+    known = set(_files(settings))
+    for part in (*SPLITS, "masks"):
+        for path in sorted((settings.out / part).glob("*")):
+            if path not in known and not path.name.startswith("."):
+                raise InputError(
+                    f"simulate: {path} was not written by the simulation in this folder; "
+                    "move it away or name another folder"
+                )
 
 
 @contextmanager

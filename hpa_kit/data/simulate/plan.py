@@ -41,7 +41,7 @@ class FieldPlan(NamedTuple):
 
 
 def plan_fields(settings: SimulateSettings, split: Split) -> list[FieldPlan]:
-    """All fields of a split. Each is drawn from a seed of its own, so in any order and by any process."""
+    """Plan all fields of a split. Each has a seed of its own, so it is drawn in any order, by any process."""
     number = SPLITS.index(split)
     count = settings.train if split == "train" else settings.test
     rng = np.random.default_rng((settings.seed, number))
@@ -56,7 +56,7 @@ def plan_fields(settings: SimulateSettings, split: Split) -> list[FieldPlan]:
 
 
 def field_id(seed: tuple[int, ...]) -> str:
-    """An ID that looks as the competition's do, always the same for the same seed."""
+    """Make an ID as the competition's are, always the same for the same seed."""
     digest = hashlib.sha256("/".join(map(str, seed)).encode()).digest()
     return str(uuid.UUID(bytes=digest[:16], version=4))
 
@@ -152,7 +152,8 @@ def _draw_classes(
             shows[cell, rng.choice(columns, p=part / part.sum())] = True
     if not alike and count > 1 and (shows == shows[0]).all():
         _make_one_differ(shows, columns, rng)
-    _divide(shows, mitotic, SPINDLE in classes)
+    shows[mitotic, :6] = False  # a dividing cell has no nucleus
+    shows[:, SPINDLE] = mitotic & (SPINDLE in classes)
     for index in columns:
         if not shows[:, index].any():
             able = np.flatnonzero(~mitotic) if index <= 5 else np.arange(count)
@@ -175,8 +176,3 @@ def _make_one_differ(shows: NDArray[np.bool_], columns: list[int], rng: np.rando
     cell = rng.integers(len(shows))
     present = [index for index in columns if shows[cell, index]]
     shows[cell, rng.choice(present or columns)] ^= True
-
-
-def _divide(shows: NDArray[np.bool_], mitotic: NDArray[np.bool_], spindle: bool) -> None:
-    shows[mitotic, :6] = False
-    shows[:, SPINDLE] = mitotic & spindle

@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
 
 
 def find_client(source: Path) -> Path | None:
-    """The Python that has the Kaggle client: the checkout's own for it, this one, or that of ``kaggle``."""
+    """Find the Python that has the Kaggle client: the checkout's own for it, this one, or ``kaggle``'s."""
     own = source / OWN / "bin" / "python"
     if own.is_file():
         return own

@@ -59,11 +59,11 @@ class Dataset(NamedTuple):
     id: str  # owner/slug
 
     def create(self) -> str:
-        """The command of the first upload. Folders are skipped by default, hence ``-r zip``."""
+        """Give the command of the first upload. Folders are skipped by default, hence ``-r zip``."""
         return f"kaggle datasets create -p {shlex.quote(str(self.path))} -r zip"
 
     def update(self, note: str) -> str:
-        """The command of each later upload."""
+        """Give the command of each later upload."""
         return f"kaggle datasets version -p {shlex.quote(str(self.path))} -r zip -m {shlex.quote(note)}"
 
 
@@ -96,15 +96,9 @@ def dataset_metadata(owner: str, slug: str, title: str, licence: str) -> dict[st
         InputError: the client would refuse it.
     """
     metadata = {"title": title, "id": f"{owner}/{slug}", "licenses": [{"name": licence}]}
-    faults = dataset_faults(metadata)
-    if faults:
-        raise InputError(faults[0])
+    for fault in metadata_faults(metadata):
+        raise InputError(f"{METADATA}: {fault}")
     return metadata
-
-
-def dataset_faults(metadata: Mapping[str, Any]) -> list[str]:
-    """List every way in which the client, or Kaggle after it, would refuse a dataset's metadata."""
-    return [f"{METADATA}: {fault}" for fault in _faults(metadata)]
 
 
 def check_dataset(folder: str | Path, make: str = PACK) -> list[Fault]:
@@ -128,7 +122,7 @@ def check_dataset(folder: str | Path, make: str = PACK) -> list[Fault]:
         file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file() and file != path
     )
     empty = [] if names else ["no file to upload beside it"]
-    faults = [Fault(f"{path}: {fault}", make) for fault in [*_faults(metadata), *empty]]
+    faults = [Fault(f"{path}: {fault}", make) for fault in [*metadata_faults(metadata), *empty]]
     return [*faults, *name_faults(folder, names, str(folder))]
 
 
@@ -244,7 +238,8 @@ def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def _faults(metadata: Mapping[str, Any]) -> Iterator[str]:
+def metadata_faults(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """Find every way in which the client, or Kaggle after it, would refuse a dataset's metadata."""
     for key in metadata:
         if key not in KNOWN:
             yield f"unknown key {key!r}; known are {', '.join(KNOWN)}"

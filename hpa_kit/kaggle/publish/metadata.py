@@ -44,11 +44,11 @@ class Notebook(NamedTuple):
     datasets: tuple[str, ...]  # slugs of the owner's datasets that it starts with
 
     def push(self) -> str:
-        """The command that uploads the notebook and runs it."""
+        """Give the command that uploads the notebook and runs it."""
         return f"kaggle kernels push -p {shlex.quote(self.folder)}"
 
     def path(self, source: Path) -> Path:
-        """Its metadata file in a checkout."""
+        """Find its metadata file in a checkout."""
         return source / self.folder / METADATA
 
 

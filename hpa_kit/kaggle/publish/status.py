@@ -31,7 +31,7 @@ Line = str | Fault  # what is well, or what is to do
 
 
 def status(source: Path, dist: Path, members: Path, client: bool = True) -> list[Line]:
-    """Look at everything that can be seen without an account.
+    """List everything that can be seen without an account.
 
     Args:
         source: the checkout.

@@ -169,7 +169,7 @@ def _write_member(member: MemberSettings, out: Path, name: str) -> MemberCard:
     """A member's network as it would be used, without what only training needs.
 
     Raises:
-        InputError: it cannot look at the fields that it would get.
+        InputError: it cannot take the fields that it would get.
     """
     from hpa_kit.inference.views import LoadedMember
     from hpa_kit.training.checkpoint import write_checkpoint

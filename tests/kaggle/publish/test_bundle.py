@@ -17,7 +17,7 @@ from hpa_kit.cli import main
 from hpa_kit.errors import InputError
 from hpa_kit.kaggle.manifest import check_manifest
 from hpa_kit.kaggle.publish.bundle import Bundle, build_bundle
-from hpa_kit.kaggle.publish.dataset import dataset_faults
+from hpa_kit.kaggle.publish.dataset import metadata_faults
 
 KIT = Path(__file__).resolve().parents[3]
 
@@ -150,7 +150,7 @@ def test_the_metadata_takes_its_owner_from_the_notebooks_metadata(checkout, tmp_
     metadata = json.loads((tmp_path / "dist" / "dataset-metadata.json").read_text())
     assert metadata["id"] == "jane-doe/hpa-kit"
     assert metadata["licenses"] == [{"name": "apache-2.0"}]
-    assert dataset_faults(metadata) == []
+    assert list(metadata_faults(metadata)) == []
     assert "owner is still" not in capsys.readouterr().out
     assert build_bundle(tmp_path / "dist", owner="other", source=checkout).dataset == "other/hpa-kit"
 
@@ -201,8 +201,8 @@ def test_a_bad_owner_and_a_folder_that_is_no_checkout_are_refused(checkout, tmp_
 )
 def test_dataset_metadata_that_the_client_refuses_is_a_fault(change):
     good = {"title": "hpa-kit", "id": "me/hpa-kit", "licenses": [{"name": "apache-2.0"}]}
-    assert dataset_faults(good) == []
-    assert len(dataset_faults({**good, **change})) == 1
+    assert list(metadata_faults(good)) == []
+    assert len(list(metadata_faults({**good, **change}))) == 1
 
 
 @pytest.fixture(scope="module")

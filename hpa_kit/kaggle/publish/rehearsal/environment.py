@@ -28,7 +28,7 @@ GUARD = "hpa_kit_no_network"
 def make_environment(
     folder: Path, source: Path, say: Callable[[str], None], wheel: Path | None = None
 ) -> Path:
-    """An environment as Kaggle's image is, made anew where what it is made from has changed.
+    """Make an environment as Kaggle's image is, anew where what it is made from has changed.
 
     Args:
         folder: of the environment.
@@ -61,7 +61,7 @@ def make_environment(
 
 
 def environment_key(source: Path, more: Iterable[str] = ()) -> str:
-    """A text that changes where anything does that an environment is made from: versions, and links' places.
+    """Make a text that changes with all that an environment is made from: versions, and links' places.
 
     Raises:
         InputError: as :func:`image_packages`.
@@ -104,7 +104,7 @@ def _needs(wheel: Path | None, source: Path) -> list[str]:
 
 
 def image_packages(source: Path) -> list[str]:
-    """What the kit and its notebooks need of the image, but for what is shared.
+    """List what the kit and its notebooks need of the image, but for what is shared.
 
     Raises:
         InputError: something is neither in the image nor in ``wheels/``.
@@ -124,7 +124,7 @@ def image_packages(source: Path) -> list[str]:
 
 
 def shared_files(projects: Iterable[str]) -> set[str]:
-    """Names in site-packages of projects and of all they need, but for what the image pins itself."""
+    """List names in site-packages of projects and all they need, but for what the image pins itself."""
     waiting, seen, found = [normalised(name) for name in projects], set[str](), set[str]()
     while waiting:
         name = waiting.pop()

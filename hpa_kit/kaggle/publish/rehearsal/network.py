@@ -34,7 +34,7 @@ class Played(NamedTuple):
 
 
 def offline() -> Offline:
-    """A network namespace where the user may have one, blocked sockets elsewhere."""
+    """Find how to be offline: a network namespace where the user may have one, else blocked sockets."""
     for words in NAMESPACES:
         if shutil.which(words[0]) is None:
             break

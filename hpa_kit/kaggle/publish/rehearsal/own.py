@@ -1,4 +1,4 @@
-"""A user's own data and datasets for a rehearsal, looked at before anything that takes long."""
+"""A user's own data and datasets for a rehearsal, checked before anything that takes long."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ class Own(NamedTuple):
                 raise InputError(f"rehearse: {path} lies in {folder}, which is emptied; give another --out")
 
     def mounts(self) -> dict[str, Path]:
-        """Where Kaggle mounts the datasets: {path among the inputs: folder}.
+        """Tell where Kaggle mounts the datasets: {path among the inputs: folder}.
 
         Raises:
             InputError: a folder is no dataset that Kaggle takes, or does not hold what it should.
@@ -64,7 +64,7 @@ class Own(NamedTuple):
 
 
 def own_competition(data: Path, out: Path, train: int, test: int) -> tuple[Path, Path]:
-    """Some fields of a user's competition folder, as a public test set with training fields and a hidden one.
+    """Take some fields of a user's competition: a public test set with training fields, and a hidden one.
 
     Public are the first test fields, hidden the last, two more: other rows wherever there are enough. Images
     are links to where they lie; the user's folder is only read.

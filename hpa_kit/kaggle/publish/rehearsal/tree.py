@@ -82,7 +82,7 @@ class Tree:
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        """A block in which nobody writes to the inputs."""
+        """Let nobody write to the inputs within the block."""
         paths = [self.inputs, *self.inputs.rglob("*")]
         for path in paths:
             path.chmod(0o555 if path.is_dir() else 0o444)
@@ -93,7 +93,7 @@ class Tree:
 
 
 def simulated(out: Path, train: int, test: int, size: int) -> tuple[Path, Path]:
-    """A competition with a public test set, and one with a hidden one: more fields, of other sizes."""
+    """Simulate a competition with a public test set, and one with a hidden one: more fields, other sizes."""
     common = {"classes": CLASSES, "workers": 1, "size": size}
     public = {"out": out / "public", "train": train, "test": test, "seed": 1}
     hidden = {"out": out / "hidden", "train": 0, "test": test + 2, "seed": 2}

@@ -71,7 +71,7 @@ function drawGrid() {
 
 function emptyReason() {
   if (DATA.fields.length) return "No cell scores this first, and no label or truth names it; choose another class, or clear Find.";
-  if (DATA.kind === "run") return "No fields: give --data, the folder that holds them, and the run looks at them.";
+  if (DATA.kind === "run") return "No fields: give --data, the folder that holds them, and the run predicts them.";
   return "No fields: the table has no rows, or --fields is 0.";
 }
 

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from hpa_kit.errors import InputError
-from hpa_kit.report.shapes import UNITS, outlines
-from hpa_kit.report.sprite_sheets import MAP_COLUMNS, MAP_SIDE, channels_picture, maps_picture
+from hpa_kit.report.records import MAP_COLUMNS, MAP_SIDE, UNITS, channels_picture, maps_picture, outlines
 from hpa_kit.submission import encode_mask
 
 

@@ -1,5 +1,6 @@
-"""Pictures of fields and of what was found in them."""
+"""Pictures of fields and of what was found in them, and a submission drawn over its fields."""
 
+import logging
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,20 +10,113 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpa_kit.cells import resized
-from hpa_kit.classes import CLASSES, NEGATIVE
+from hpa_kit.classes import CLASSES, N_CLASSES, NEGATIVE
+from hpa_kit.data import DataFolder, read_field
+from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path
+from hpa_kit.submission import decode_mask, read_submission
+from hpa_kit.submission.table import Detections, parse_prediction
+
+log = logging.getLogger(__name__)
 
 Picture = NDArray[np.uint8]
 Field = NDArray[np.uint8]
 LabelMap = NDArray[np.int32]
-
+MAX_SIDE = 4096
 TEXT = cv2.FONT_HERSHEY_SIMPLEX
 GAP = 8
 INK = (40, 40, 40)
 
 
+def draw_submission(
+    submission: str | Path,
+    data: str | Path,
+    out: str | Path,
+    split: str = "test",
+    fields: int = 4,
+    side: int = 384,
+) -> Path:
+    """Draw the first fields of a submission that hold cells, each cell in the colour of its first class.
+
+    A field of another size than its row, as where a sample demands one, is resized to it; one of other
+    proportions is said and left out. A row that holds no cell needs no image.
+
+    Args:
+        submission: the CSV.
+        data: competition folder, or a folder of images.
+        out: PNG to write.
+        split: which images of a competition folder.
+        fields: how many.
+        side: of each panel in pixels.
+
+    Raises:
+        InputError: a file cannot be used, no row holds a cell, or none that does has its field's proportions.
+    """
+    if fields < 1:
+        raise InputError(f"picture: fields is {fields}; expected 1 or more")
+    if not 32 <= side <= MAX_SIDE:
+        raise InputError(f"picture: side is {side}; expected 32 to {MAX_SIDE} pixels")
+    images = DataFolder(data).images(split)
+    table = read_submission(submission)
+    drawn, label_maps, scores = [], [], []
+    left_out: list[str] = []
+    for id, width, height, text in table.itertuples(index=False, name=None):
+        cells, score = cells_of(parse_prediction(text), height, width)
+        if not len(score):
+            continue
+        field = read_field(images, id, needed=3)
+        if not _alike(field.shape[1:], (height, width)):
+            found = f"{field.shape[2]} x {field.shape[1]}"
+            left_out.append(
+                f"picture: {submission}, ID {id}: size is {width} x {height}, its field's is {found}"
+            )
+            continue
+        drawn.append(np.stack([cv2.resize(plane, (width, height)) for plane in field]))
+        label_maps.append(cells)
+        scores.append(score)
+        if len(drawn) == fields:
+            break
+    if not drawn:
+        raise InputError(left_out[0] if left_out else f"picture: no row of {submission} holds a cell")
+    if left_out:
+        others = f", as are {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        log.warning(f"{left_out[0]}; left out{others}")
+    write_picture(out, contact_sheet(drawn, label_maps, scores, side))
+    return Path(out)
+
+
+def _alike(size: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two (H, W) have the same proportions, but for rounding to whole pixels."""
+    return abs(size[0] * other[1] - size[1] * other[0]) <= max(*size, *other)
+
+
+def cells_of(
+    detections: Detections, height: int, width: int
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Make the label map and cell scores that a row's detections come from, without empty masks.
+
+    Returns:
+        int32 (height, width) and float64 (n_cells, 19), row i for cell i + 1.
+
+    Raises:
+        InputError: a mask cannot be read.
+    """
+    cells = np.zeros((height, width), np.int32)
+    number: dict[str, int] = {}
+    for string in dict.fromkeys(detections.masks):
+        mask = decode_mask(string, height, width)
+        if mask.any():
+            number[string] = len(number) + 1
+            cells[mask] = number[string]
+    scores = np.zeros((len(number), N_CLASSES))
+    for index, confidence, string in zip(*detections, strict=True):
+        if string in number:
+            scores[number[string] - 1, index] = confidence
+    return cells, scores
+
+
 def composite(field: Field) -> Picture:
-    """A field as people look at it: microtubules red, protein green, nuclei blue, ER as a faint yellow.
+    """Colour a field as people see it: microtubules red, protein green, nuclei blue, ER a faint yellow.
 
     Args:
         field: uint8 (4, H, W).
@@ -36,7 +130,7 @@ def composite(field: Field) -> Picture:
 
 
 def protein(field: Field) -> Picture:
-    """The green channel in grey, stretched: uint8 (H, W, 3)."""
+    """Draw the green channel in grey, stretched: uint8 (H, W, 3)."""
     grey = (stretched(field[1]) * 255).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=-1)
 
@@ -71,7 +165,7 @@ def contact_sheet(
     side: int = 384,
     captions: tuple[str, str] = ("field and its cells", "protein; outline = the cell's first class"),
 ) -> Picture:
-    """Fields side by side: above as they look, below the protein, each cell in its first class's colour.
+    """Put fields side by side: above all channels, below the protein, cells in their first class's colour.
 
     Args:
         fields: uint8 (4, H, W) each.
@@ -97,12 +191,15 @@ def contact_sheet(
     for column in columns[1:]:
         sheet = np.concatenate([sheet, _blank(len(sheet), GAP), column], axis=1)
     titles = _line(sheet.shape[1], [(f"above: {captions[0]}   below: {captions[1]}", INK)])
-    legend = [(CLASSES[index].name, _rgb(CLASSES[index].colour)) for index in sorted(seen, key=_legend_order)]
+    legend = [
+        (CLASSES[index].name, _rgb(CLASSES[index].colour))
+        for index in sorted(seen, key=lambda index: (index == NEGATIVE, index))
+    ]
     return np.concatenate([titles, sheet, *_legend(sheet.shape[1], legend)])
 
 
 def tiled(rows: Sequence[Sequence[Picture]], side: int, lines: Sequence[str]) -> Picture:
-    """Pictures in rows, under lines of text.
+    """Put pictures in rows, under lines of text.
 
     Args:
         rows: uint8 (h, w, 3) each, of any sizes; a row without pictures is left out.
@@ -135,17 +232,13 @@ def write_picture(path: str | Path, picture: Picture) -> None:
 
 
 def stretched(channel: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A channel (H, W) from 0, its lowest per cent, to 1, its brightest per mille."""
+    """Stretch a channel (H, W) from 0, its lowest per cent, to 1, its brightest per mille."""
     low, high = np.percentile(channel, (1, 99.9))
     return np.clip((channel.astype(np.float32) - low) / max(high - low, 16), 0, 1)
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
-
-
-def _legend_order(index: int) -> tuple[bool, int]:
-    return index == NEGATIVE, index
 
 
 def _blank(height: int, width: int) -> Picture:

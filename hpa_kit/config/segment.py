@@ -1,4 +1,4 @@
-"""Settings of the commands that find cells: segment."""
+"""Settings of the command that finds cells: segment."""
 
 from pathlib import Path
 
