@@ -12,7 +12,7 @@ from hpa_kit.classes import N_CLASSES, NEGATIVE
 from hpa_kit.config import CellPooling
 
 _NEVER = -1e4  # the logit of what no cell shows; finite in half precision
-_TINY = 1e-30
+_TINY = torch.finfo(torch.float32).tiny
 
 
 def cell_shares(cells: Tensor, grid: tuple[int, int], n_cells: int | None = None) -> Tensor:
