@@ -26,6 +26,10 @@ def cell_shares(cells: Tensor, grid: tuple[int, int], n_cells: int | None = None
     Returns:
         float32 (B, n, h × w): of cells with any pixel the sum is 1, of others 0.
     """
+    # Of a label map that is coarser than the map every pixel counts as several.
+    finer = [-(-side // of) for side, of in zip(grid, cells.shape[1:], strict=True)]
+    for axis, times in enumerate(finer, start=1):
+        cells = cells.repeat_interleave(times, dim=axis) if times > 1 else cells
     batch, height, width = cells.shape
     if n_cells is None:
         n_cells = int(cells.max()) if cells.numel() else 0

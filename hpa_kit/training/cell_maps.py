@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hpa_kit.cells import MaskFolder, resized
 from hpa_kit.config import TrainSettings
-from hpa_kit.data import PseudoLabels, read_pseudo_labels
+from hpa_kit.data import PseudoLabels, labelled_fields, read_pseudo_labels
 from hpa_kit.devices import cpus
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path
@@ -137,6 +137,26 @@ def cell_maps_of(settings: TrainSettings, ids: Sequence[str], pseudo: PseudoLabe
             stacklevel=2,
         )
     return maps
+
+
+def check_label_maps(settings: TrainSettings) -> None:
+    """Refuse label maps that are missing, before anything is written and any image is read.
+
+    Raises:
+        InputError: the folder is none, or lacks label maps: of how many fields, and of which.
+    """
+    if settings.masks is None or settings.pseudo_labels is not None:
+        return
+    folder = MaskFolder(settings.masks)
+    folder.check()
+    ids = labelled_fields(settings).table["ID"].tolist()
+    missing = [id for id in ids if not folder.has(id)]
+    if missing:
+        named = ", ".join(missing[:3]) + (" and more" if len(missing) > 3 else "")
+        raise InputError(
+            f"masks: {settings.masks} lacks label maps of {len(missing)} of {len(ids)} fields: ID {named}; "
+            "hpa-kit segment makes them, of training fields with --split train"
+        )
 
 
 def _stamp(path: Path | None) -> str:

@@ -28,7 +28,6 @@ from hpa_kit.training.run_folder import FOLDS, find_start
 if TYPE_CHECKING:
     from hpa_kit.training.cell_maps import CellMaps
 
-_UNCHANGED = 0
 _WANTED_STEPS, _SMALLEST_BATCH, _LARGEST_BATCH = 400, 8, 40
 # Batches that each worker has ready: fields that are decoded anew take unequal times.
 _READ_AHEAD = 4
@@ -99,15 +98,15 @@ def read_run_fields(settings: TrainSettings) -> RunFields:
     folds = _folds(settings, found, fields.table)
     if found != kept:
         write_folds(kept, folds)
-    train, validation = _split(folds, settings.fold, settings.data)
-    store = FieldStore(
-        fields.folders,
-        folds["ID"].tolist(),
-        settings.size,
-        settings.cache,
-        settings.store,
-        settings.in_channels,
-    )
+    chosen = folds["fold"].to_numpy() == settings.fold
+    train, validation = np.flatnonzero(~chosen), np.flatnonzero(chosen)  # those of fold -1 are learnt from
+    if len(validation) < 1 or len(train) < 2:
+        raise InputError(
+            f"train: {settings.data} leaves {len(train)} fields to learn from and {len(validation)} in fold "
+            f"{settings.fold} of {folds['fold'].max() + 1}; expected 2 and 1 at least"
+        )
+    ids, size = folds["ID"].tolist(), settings.size
+    store = FieldStore(fields.folders, ids, size, settings.cache, settings.store, settings.in_channels)
     return RunFields(folds, store, train, validation)
 
 
@@ -124,12 +123,13 @@ def load_training_data(
     Raises:
         InputError: as :func:`read_run_fields`.
     """
-    fields = read_run_fields(settings)
     cells: CellMaps | None = None
     if settings.pools_cells:
-        from hpa_kit.training.cell_maps import cell_maps_of
+        from hpa_kit.training.cell_maps import cell_maps_of, check_label_maps
 
-        cells = cell_maps_of(settings, fields.folds["ID"].tolist())
+        check_label_maps(settings)  # before fields are read, which takes longer
+    fields = read_run_fields(settings)
+    cells = cell_maps_of(settings, fields.folds["ID"].tolist()) if settings.pools_cells else None
 
     def dataset(augmentation: Augmentation) -> "FieldDataset":
         return FieldDataset(fields.store, fields.targets, augmentation, cells)
@@ -150,8 +150,7 @@ def load_batches(
     Args:
         settings: of the run.
         fields: of the run.
-        dataset: makes all fields with their targets, for an augmentation: the run's to learn from, none to
-            validate.
+        dataset: makes all fields with their targets, for the run's augmentation, or none to validate.
         device: where batches go.
         processes: that train together.
     """
@@ -166,7 +165,7 @@ def load_batches(
     validation = EpochBatches(fields.validation, batch, None)
     return TrainingData(
         Loader(dataset(Augmentation(settings.augmentation)), train, workers, device),
-        Loader(dataset(Augmentation(_UNCHANGED)), validation, workers, device),
+        Loader(dataset(Augmentation(0)), validation, workers, device),
         fields.folds,
     )
 
@@ -199,18 +198,6 @@ def balanced_weights(targets: NDArray[np.float32], clip: int) -> NDArray[np.floa
 
 def _folds(settings: TrainSettings, found: Path | None, fields: pd.DataFrame) -> pd.DataFrame:
     return find_folds(found, fields, settings.folds, settings.seed, settings.folds_of)
-
-
-def _split(folds: pd.DataFrame, fold: int, data: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to learn from, those of fold -1 among them, and rows of the fold to validate on."""
-    chosen = folds["fold"].to_numpy() == fold
-    train, validation = np.flatnonzero(~chosen), np.flatnonzero(chosen)
-    if len(validation) < 1 or len(train) < 2:
-        raise InputError(
-            f"train: {data} leaves {len(train)} fields to learn from and {len(validation)} in fold {fold} "
-            f"of {folds['fold'].max() + 1}; expected 2 and 1 at least"
-        )
-    return train, validation
 
 
 class Batch(NamedTuple):

@@ -78,6 +78,14 @@ def test_shares_of_a_cell_are_its_areas_in_the_pixels_of_the_map():
     assert shares[0, 2].tolist() == [0.0, 0.0, 0.0, 1.0]
 
 
+def test_a_label_map_that_is_coarser_than_the_map_covers_all_of_it():
+    shares = cell_shares(torch.tensor([[[1, 2], [1, 0]]]), (3, 4))
+    assert (shares[0, 0].reshape(3, 4) > 0).tolist() == [[True, True, False, False]] * 3
+    torch.testing.assert_close(
+        cell_shares(torch.ones(1, 1, 1, dtype=torch.long), (3, 4))[0, 0], torch.full((12,), 1 / 12)
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
 def test_label_maps_of_any_whole_numbers_and_sides_have_shares(dtype):
     cells = torch.randint(0, 5, (2, 50, 37), generator=torch.Generator().manual_seed(0)).to(dtype)

@@ -201,6 +201,16 @@ def test_a_damaged_or_outdated_small_label_map_is_made_again(masks, tmp_path):
     assert (again[4] == 1).all() and again.checksum != first.checksum
 
 
+def test_label_maps_that_are_missing_are_named_before_anything_is_written(settings, masks, tmp_path):
+    some = shutil.copytree(masks, tmp_path / "some")
+    (some / f"{IDS[2]}.npz").unlink()
+    with pytest.raises(
+        InputError, match=f"masks: .*lacks label maps of 1 of 13 fields: ID {IDS[2]}; hpa-kit"
+    ):
+        train(settings(masks=some))
+    assert not (tmp_path / "run" / "folds.csv").exists()
+
+
 def test_a_field_without_a_label_map_is_named(masks):
     with pytest.raises(InputError, match=r"label maps of 1 of 2 fields: .*nowhere.*missing"):
         CellMaps([IDS[0], "nowhere"], 32, [masks])
