@@ -211,6 +211,9 @@ class TrainSettings(GroupedSettings):
     )
     fold: int = Field(0, ge=0, description="fold kept for validation")
     folds: int = Field(5, ge=2, description="number of folds")
+    all_fields: bool = Field(
+        False, description="learn from the fields of the validation fold too, once choices are made"
+    )
     folds_of: Path | None = Field(
         None,
         description="run whose folds are shared, such as one of stage 1; by default they are made from seed",

@@ -99,7 +99,7 @@ def read_run_fields(settings: TrainSettings) -> RunFields:
     if found != kept:
         write_folds(kept, folds)
     chosen = folds["fold"].to_numpy() == settings.fold
-    train, validation = np.flatnonzero(~chosen), np.flatnonzero(chosen)  # those of fold -1 are learnt from
+    train, validation = np.flatnonzero(~chosen | settings.all_fields), np.flatnonzero(chosen)
     if len(validation) < 1 or len(train) < 2:
         raise InputError(
             f"train: {settings.data} leaves {len(train)} fields to learn from and {len(validation)} in fold "
@@ -145,7 +145,7 @@ def load_batches(
     device: torch.device,
     processes: Processes,
 ) -> TrainingData:
-    """The batches of a run, whatever it learns from.
+    """The batches of a run.
 
     Args:
         settings: of the run.

@@ -245,3 +245,10 @@ def test_what_does_not_change_in_a_mixed_field_costs_no_more_than_its_own_uncert
         p = outputs.heads.maps.sigmoid()
         entropy = -(p * p.log() + (1 - p) * (1 - p).log())[:, :NEGATIVE].sum(dim=1)
         assert 0 <= float(found) / 2 <= float(entropy.max()) + 1e-4
+
+
+def test_a_run_that_learns_from_all_fields_learns_from_those_it_is_validated_on_too(settings, caplog):
+    data = load_training_data(settings(all_fields=True), CPU)
+    learnt = torch.cat([batch.numbers for batch in data.train.epoch(1)])
+    assert sorted(learnt.tolist()) == list(range(13))
+    assert sum(data.validation.sizes) > 0
