@@ -15,7 +15,7 @@ RULES = {
 
 
 def demo(settings: DemoSettings, run: Run) -> None:
-    """Simulate, find cells, learn from them, infer by each rule, check, evaluate; print what cell scores gain.
+    """Simulate, find cells, learn from them, infer by each rule, evaluate; print what cell scores gain.
 
     Args:
         settings: sizes and seed of the demo.
