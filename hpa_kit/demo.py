@@ -20,7 +20,7 @@ RULES = {
 
 
 def demo(settings: DemoSettings, run: Run) -> None:
-    """Simulate, find cells, train, infer by each rule, check, evaluate; print what the cell scores gain.
+    """Simulate, find cells, learn from them, infer by each rule, evaluate; print what cell scores gain.
 
     Args:
         settings: sizes and seed of the demo.
@@ -36,10 +36,11 @@ def demo(settings: DemoSettings, run: Run) -> None:
     classes = ",".join(map(str, settings.classes))
     step("simulate", data, "--train", settings.train, "--test", settings.test, "--size", settings.size,
          "--classes", classes, "--seed", settings.seed)  # fmt: skip
-    step("segment", data, "--out", masks)
-    step("train", data, "--out", member, "--backbone", settings.backbone, "--stride", settings.stride,
-         "--stride-by", settings.stride_by, "--size", settings.size, "--epochs", settings.epochs,
-         "--seed", settings.seed)  # fmt: skip
+    for split in ("train", "test"):
+        step("segment", data, "--split", split, "--out", masks)
+    step("train", data, "--out", member, "--masks", masks, "--all-fields", "--backbone", settings.backbone,
+         "--stride", settings.stride, "--stride-by", settings.stride_by, "--size", settings.size,
+         "--epochs", settings.epochs, "--seed", settings.seed)  # fmt: skip
 
     scores: dict[tuple[str, str], float] = {}
     for found, folder in {"classical": masks, "true": data / "masks"}.items():

@@ -19,6 +19,7 @@ working = "/kaggle/working"  # where results go
 data = None  # competition folder; None looks for it under inputs
 out = None  # run folder; None is working/run
 resume_from = None  # run folder of an earlier session; None looks for one under inputs, False starts anew
+masks = None  # label maps of the training fields; None finds their cells, False learns from whole fields
 time_limit = None  # hours; None is 11.5 on Kaggle, which stops at 12, and no limit elsewhere
 backbone = "resnet50"  # timm model name
 pretrained = None  # weights file of the backbone, such as one in an attached dataset
@@ -147,6 +148,8 @@ chosen = kaggle.notebook_settings(
     data=kaggle.find_competition(data, [inputs]),
     out=kaggle.output_path("run", out, working),
     resume_from=None if resume_from is False else kaggle.find_run(resume_from, [inputs], attached_for_more),
+    masks=masks or None,
+    pooling="field" if masks is False else settings.get("pooling", "auto"),
     time_limit=time_limit or kaggle.session_hours(time.time() - started),
     device=environment.device(device, several=False),
 )
@@ -159,11 +162,21 @@ hot = pd.DataFrame(multi_hot(map(parse_label, divided["Label"])), columns=names)
 hot.groupby(divided["fold"]).sum().T
 
 # %% [markdown]
-# A batch: above the fields as they are stored, below after augmentation, as the network gets them.
+# The cells that the network learns from: a field shows a class where one of its cells does. Label maps that
+# are not given are made here and kept beside the run, which counts in the time limit; run again, it goes on.
 
 # %%
 from PIL import Image
 
+from hpa_kit.report.notebook import cells_learnt_from, with_label_maps
+
+chosen = with_label_maps(chosen, kaggle.find_cell_weights(None, [inputs]))
+Image.fromarray(cells_learnt_from(chosen))
+
+# %% [markdown]
+# A batch: above the fields as they are stored, below after augmentation, as the network gets them.
+
+# %%
 from hpa_kit.report.notebook import augmented_batch
 
 Image.fromarray(augmented_batch(chosen))

@@ -25,11 +25,19 @@ def make_member(tmp_path_factory: pytest.TempPathFactory) -> MakeMember:
     from hpa_kit.training.checkpoint import BEST, write_checkpoint
     from hpa_kit.training.member import build_network
 
-    def make(size: int = 64, seed: int = 0, in_channels: int = 4, spread: float = 0.3) -> Path:
+    def make(
+        size: int = 64, seed: int = 0, in_channels: int = 4, spread: float = 0.3, **options: object
+    ) -> Path:
         torch.manual_seed(seed)
         run = tmp_path_factory.mktemp("run")
         settings = TrainSettings(
-            data="data", out=run, backbone="resnet10t", stride=16, size=size, in_channels=in_channels
+            data="data",
+            out=run,
+            backbone="resnet10t",
+            stride=16,
+            size=size,
+            in_channels=in_channels,
+            **options,
         )
         model = build_network(settings)
         torch.nn.init.normal_(model.head.weight, std=spread)

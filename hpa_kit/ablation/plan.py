@@ -104,6 +104,16 @@ class Plan:
             out=folder / "subcategories.csv",
         )  # fmt: skip
 
+    def classical_masks(self) -> Path:
+        """The label maps that the classical segmenter finds, of training fields too."""
+        out = self.settings.out / "label_maps"
+        for split in ("train", "test"):
+            self.add(
+                f"segment {split}", "segment", "segment", self.settings.data, "--split", split,
+                "--segmenter", "classical", out=out,
+            )  # fmt: skip
+        return out
+
     def infer(self, score: Score, label_maps: Path, *options: object) -> Path:
         """Plan a submission for the test fields, to be scored.
 

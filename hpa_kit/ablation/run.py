@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpa_kit.ablation.cells import plan_cells
 from hpa_kit.ablation.plan import Plan, Step, plan_classifiers
 from hpa_kit.ablation.scores import Results
 from hpa_kit.ablation.stages import plan_stages
@@ -50,6 +51,7 @@ def ablation(settings: AblationSettings, run: Run) -> Path:
     plan = Plan(settings)
     plan_classifiers(plan)
     plan_stages(plan)
+    plan_cells(plan)
     _refuse_other_settings(settings)
     made_from = _made_from(settings)
     _refuse_other_fields(settings, made_from)

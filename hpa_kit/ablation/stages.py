@@ -33,7 +33,7 @@ class _Stages:
         self.plan, self.seed, self.masks = plan, seed, masks
         self.settings = plan.settings
         self.folder = plan.folder(seed) / masks
-        self.classical = _classical(plan)
+        self.classical = plan.classical_masks()
         self.label_maps = plan.true_masks if masks == "true" else self.classical
 
     def add(self, variant: str) -> None:
@@ -117,14 +117,3 @@ class _Stages:
 def _member(run: Path, mode: str, weight: float = 1.0) -> MemberSettings:
     values = {"checkpoint": run, "mode": mode, "weight": weight, "views": "flips"}
     return make_settings(MemberSettings, values)
-
-
-def _classical(plan: Plan) -> Path:
-    """The label maps that the classical segmenter finds, of training fields too: pseudo labels need them."""
-    out = plan.settings.out / "label_maps"
-    for split in ("train", "test"):
-        plan.add(
-            f"segment {split}", "segment", "segment", plan.settings.data, "--split", split,
-            "--segmenter", "classical", out=out,
-        )  # fmt: skip
-    return out

@@ -8,7 +8,7 @@ import pandas as pd
 from hpa_kit.ablation.scores import IMAGE_MAP
 from hpa_kit.ablation.stages import MASKS
 from hpa_kit.config import AblationSettings, Rule
-from hpa_kit.config.ablation import CLASSIFIER_VARIANTS, STAGE_VARIANTS
+from hpa_kit.config.ablation import CELL_VARIANTS, CLASSIFIER_VARIANTS, STAGE_VARIANTS
 
 VARIANT_NAMES = {
     "round0": "round 0",
@@ -23,6 +23,13 @@ VARIANT_NAMES = {
     "stage2": "stage 2 on pseudo labels",
     "ensemble": "ensemble of both stages",
     "tuned": "ensemble, tuned",
+    "field": "image logits from the mean of the maps",
+    "cells": "image logits pooled over cells",
+    "consistency": "pooled, with consistency under CutMix",
+    "all_fields": "pooled, learning from all fields",
+    "soft": "then from soft labels of cells",
+    "crops": "crops, from soft labels of cells",
+    "both_kinds": "maps and crops, learning from all fields",
 }
 RULE_NAMES: dict[Rule, str] = {
     "best": "mean logit, Negative = nothing else, above a floor",
@@ -46,7 +53,7 @@ def markdown(results: pd.DataFrame, settings: AblationSettings) -> str:
         results: of :class:`~hpa_kit.ablation.scores.Results`.
         settings: of the ablation.
     """
-    parts = [_classifiers(results, settings), _stages(results, settings)]
+    parts = [_classifiers(results, settings), _stages(results, settings), _from_cells(results, settings)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -83,6 +90,16 @@ def _stages(results: pd.DataFrame, settings: AblationSettings) -> str:
     return _table("variant", variants, columns)
 
 
+def _from_cells(results: pd.DataFrame, settings: AblationSettings) -> str:
+    variants = [variant for variant in CELL_VARIANTS if variant in settings.variants]
+    columns: dict[str, Callable[[str], str]] = {}
+    for masks in MASKS:
+        values = _values(results, settings, settings.main_rule, masks)
+        columns[f"{masks} cells"] = _spread_of(values)
+        columns[f"{masks} cells, gain over field"] = _gain_over(values, CELL_VARIANTS[0])
+    return _table("learning from cells", variants, columns)
+
+
 def _stage_values(results: pd.DataFrame, settings: AblationSettings, masks: str, rule: str) -> Values:
     """Give a variant's values by a rule; copied scores know none, tuned ones have the main rule's."""
     copied = _values(results, settings, "copied", masks)
@@ -99,7 +116,16 @@ def _gain_of(values: Values, variants: Sequence[str]) -> Callable[[str], str]:
 
     def gain(variant: str) -> str:
         place = variants.index(variant)
-        before = values(variants[place - 1]) if place else {}
+        return _gain_over(values, variants[place - 1])(variant) if place else "–"
+
+    return gain
+
+
+def _gain_over(values: Values, start: str) -> Callable[[str], str]:
+    """How far a variant is above one of them: the mean over the seeds that have both."""
+
+    def gain(variant: str) -> str:
+        before = values(start) if variant != start else {}
         gains = [value - before[seed] for seed, value in values(variant).items() if seed in before]
         return f"{np.mean(gains):+.3f}" if gains else "–"
 

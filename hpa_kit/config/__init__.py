@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hpa_kit.config.ensemble import EnsembleSettings, MemberSettings, read_ensemble, write_ensemble
     from hpa_kit.config.infer import InferSettings, LookSettings, PredictSettings
     from hpa_kit.config.kinds import (
+        CellPooling,
         Classes,
         FieldSide,
         Form,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from hpa_kit.config.subcategories import FeaturesSettings, SubcategoriesSettings
     from hpa_kit.config.train import (
         ArcFaceSettings,
+        CellSettings,
+        CropSettings,
         LimitSettings,
         PuzzleCamSettings,
         ScCamSettings,

@@ -11,10 +11,12 @@ from hpa_kit.config.kinds import Rule, Stride, StrideBy, split_text
 
 CLASSIFIER_VARIANTS = ("round0", "longer", "round1", "round1_fresh", "puzzle", "both")
 STAGE_VARIANTS = ("copied", "cams", "subcategories", "stage2", "ensemble", "tuned")
+CELL_VARIANTS = ("field", "cells", "consistency", "all_fields", "soft", "crops", "both_kinds")
 VARIANT_GROUPS = {
     "classifiers": ("round0", "round1", "puzzle", "both"),
     "stages": STAGE_VARIANTS,
-    "all": (*CLASSIFIER_VARIANTS, *STAGE_VARIANTS),
+    "from_cells": CELL_VARIANTS,
+    "all": (*CLASSIFIER_VARIANTS, *STAGE_VARIANTS, *CELL_VARIANTS),
 }
 
 
@@ -50,7 +52,8 @@ class AblationSettings(Settings):
         VARIANT_GROUPS["classifiers"],
         min_length=1,
         description=f"what to compare: classifiers ({', '.join(VARIANT_GROUPS['classifiers'])}), "
-        f"stages ({', '.join(STAGE_VARIANTS)}), all, or some by name, such as round0,longer,round1",
+        f"stages ({', '.join(STAGE_VARIANTS)}), from_cells ({', '.join(CELL_VARIANTS)}), all, or some by "
+        "name, such as round0,longer,round1",
     )
     masks: Path | None = Field(None, description="label maps of the true cells; by default data's masks/")
     rules: Annotated[tuple[Rule, ...], BeforeValidator(_each_once)] = Field(
@@ -64,6 +67,7 @@ class AblationSettings(Settings):
     size: int = Field(128, ge=32, description="side to which fields are resized")
     epochs: int = Field(12, ge=1, description="passes over the training fields, of every classifier")
     folds: int = Field(3, ge=2, description="folds; classifiers are validated on fold 0, stages on each")
+    loss: Literal["focal", "bce"] = Field("focal", description="loss of variants that learn from cells")
     k: int = Field(10, ge=1, description="sub-categories per class")
     pseudo_labels: Literal["hard", "soft"] = Field("soft", description="what stage 2 learns from")
     stage2_epochs: int = Field(24, ge=1, description="passes over the training fields, of stage 2")

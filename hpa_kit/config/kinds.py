@@ -63,6 +63,8 @@ Rule = Annotated[str, AfterValidator(known_rule)]
 Form = Literal["mean_share", "max_share", "mean", "max"]
 StrideBy = Literal["cut", "dilate", "both"]
 Normalisation = Literal["field", "fixed"]
+# How image logits come from those of cells; see hpa_kit.models.cell_pooling.
+CellPooling = Literal["linear", "noisy-or", "max", "attention", "lse"]
 InChannels = Annotated[Literal[3, 4], BeforeValidator(whole_number)]
 # The 15th place's modes of sampling external fields; -1 takes all.
 ExternalMode = Annotated[int, Field(ge=-1, le=6), BeforeValidator(whole_number)]

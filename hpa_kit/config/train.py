@@ -8,7 +8,15 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from hpa_kit.config.base import Group, GroupedSettings
-from hpa_kit.config.kinds import ExternalMode, InChannels, Normalisation, Stride, StrideBy, whole_number
+from hpa_kit.config.kinds import (
+    CellPooling,
+    ExternalMode,
+    InChannels,
+    Normalisation,
+    Stride,
+    StrideBy,
+    whole_number,
+)
 
 
 class ScCamSettings(Group):
@@ -73,6 +81,54 @@ class ArcFaceSettings(Group):
     )
 
 
+class CellSettings(Group):
+    """Learning from cells: a field shows a class where one of its cells does."""
+
+    pooling: Literal["auto", "field", "cells"] = Field(
+        default="auto",
+        description="where a cam's image logits come from: field, the mean of the maps; cells, what its "
+        "cells show; auto, cells where masks are given",
+    )
+    how: CellPooling = Field(
+        default="linear",
+        alias="cell_pooling",
+        description="how image logits come from cells: linear (softmax), noisy-or, max, attention, lse",
+    )
+    consistency: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the term by which cells, or map pixels, say the same in a field that was cut "
+        "and mixed with another; 0 is off, 1 the 7th place's",
+    )
+
+
+class CropSettings(Group):
+    """A network that looks at one cell at a time."""
+
+    side: int | None = Field(
+        default=None,
+        ge=32,
+        le=1024,
+        alias="crop_size",
+        description="side of a crop in pixels of the field at its size; by default what holds most cells",
+    )
+    neighbours: Literal["kept", "faded", "zeroed"] = Field(
+        default="zeroed", description="what becomes of other cells, and of what is in no cell, in a crop"
+    )
+    mask: bool = Field(
+        default=True, alias="mask_channel", description="the cell's mask as one more channel of its crop"
+    )
+    mix: Literal["none", "mixup", "cutmix"] = Field(
+        default="none", alias="crop_mix", description="crops of a batch mixed with one another"
+    )
+    image_weight: float = Field(
+        default=0.1,
+        gt=0,
+        alias="image_label_weight",
+        description="weight of the loss where cells have image labels only, no pseudo labels",
+    )
+
+
 class LimitSettings(Group):
     """The time of a session, and what a kill in it may cost."""
 
@@ -92,16 +148,17 @@ class LimitSettings(Group):
 class TrainSettings(GroupedSettings):
     """``hpa-kit train``: a network from image labels, or from pseudo labels of cells.
 
-    In groups are ``limits``, ``sc_cam``, ``puzzle_cam`` and ``arcface``.
+    In groups are ``limits``, ``cells``, ``crops``, ``sc_cam``, ``puzzle_cam`` and ``arcface``.
     """
 
     aliases: ClassVar[Mapping[str, str]] = {"normalisation": "contrast"}
 
     data: Path = Field(description="competition folder: train.csv and train/")
     out: Path = Field(description="run folder to write, resumed where it holds a checkpoint")
-    network: Literal["cam", "arcface", "unet"] = Field(
+    network: Literal["cam", "arcface", "unet", "crops"] = Field(
         "cam",
-        description="cam: classifier with maps; arcface: features for sub-categories; unet: stage 2",
+        description="cam: classifier with maps; arcface: features for sub-categories; unet: stage 2; crops: "
+        "classifier of single cells",
     )
     backbone: str = Field("resnet50", description="timm model name")
     pretrained: Path | Literal["download"] | None = Field(
@@ -125,6 +182,10 @@ class TrainSettings(GroupedSettings):
         None,
         ge=1,
         description="fields per step; by default 8 to 40, so that a small set gets 400 steps or more",
+    )
+    loss: Literal["focal", "bce"] = Field(
+        "focal",
+        description="loss of labels of a cam and of crops: focal, or cross-entropy (bce)",
     )
     optimiser: str = Field("adamw", description="timm optimiser name, such as sgd or adamw")
     lr: float = Field(2e-3, gt=0, description="peak learning rate; take less with pretrained weights")
@@ -150,6 +211,9 @@ class TrainSettings(GroupedSettings):
     )
     fold: int = Field(0, ge=0, description="fold kept for validation")
     folds: int = Field(5, ge=2, description="number of folds")
+    all_fields: bool = Field(
+        False, description="learn from the fields of the validation fold too, once choices are made"
+    )
     folds_of: Path | None = Field(
         None,
         description="run whose folds are shared, such as one of stage 1; by default they are made from seed",
@@ -180,9 +244,22 @@ class TrainSettings(GroupedSettings):
     puzzle_cam: PuzzleCamSettings = PuzzleCamSettings()
     arcface: ArcFaceSettings = ArcFaceSettings()
 
-    pseudo_labels: Path | None = Field(None, description="folder of hpa-kit pseudo-labels, for unet")
+    cells: CellSettings = CellSettings()
+    crops: CropSettings = CropSettings()
+
+    pseudo_labels: Path | None = Field(
+        None,
+        description="folder of hpa-kit pseudo-labels: for unet and, soft ones, for cam and crops",
+    )
+    label_round: int | None = Field(
+        None,
+        ge=0,
+        description="rounds of soft labels behind it, 0 for image labels; by default as pseudo_labels say",
+    )
     masks: Path | None = Field(
-        None, description="folder of the label maps that pseudo labels count; by default the one they name"
+        None,
+        description="folder of label maps, ID.npz, .png, .npy or .tif, with which a cam learns from cells; "
+        "by default those that pseudo labels count",
     )
     threshold: float = Field(
         0.225, gt=0, lt=1, description="confidence from which a cell's mask is drawn in a class"
@@ -199,11 +276,34 @@ class TrainSettings(GroupedSettings):
         round, stage_2 = self.sc_cam.round, self.network == "unet"
         if (round > 0) != (self.sc_cam.subcategories is not None):
             raise ValueError(f"round {round} {'needs' if round else 'takes no'} subcategories")
-        if stage_2 != (self.pseudo_labels is not None):
-            raise ValueError(f"network {self.network} {'needs' if stage_2 else 'takes no'} pseudo_labels")
+        if stage_2 and self.pseudo_labels is None:
+            raise ValueError("network unet needs pseudo_labels")
+        if self.network == "arcface" and self.pseudo_labels is not None:
+            raise ValueError("network arcface takes no pseudo_labels")
         if self.network != "cam" and (round or self.puzzle_cam.source != "off"):
             raise ValueError(f"network {self.network} has no CAM, so no round above 0 and no puzzle")
         return self
+
+    @model_validator(mode="after")
+    def _cells_are_there(self) -> Self:
+        given = self.masks is not None or self.pseudo_labels is not None
+        if self.network == "crops" and not given:
+            raise ValueError("network crops needs masks, a folder of label maps, or pseudo_labels")
+        if self.cells.pooling == "cells" and not given:
+            raise ValueError("pooling cells needs masks, a folder of label maps, or pseudo_labels")
+        if self.network == "cam" and self.cells.pooling == "field" and self.pseudo_labels is not None:
+            raise ValueError(
+                "pooling field knows no cells, which pseudo_labels are of; leave one of them out"
+            )
+        return self
+
+    @property
+    def pools_cells(self) -> bool:
+        """Whether the network is a classifier whose image logits come from its cells."""
+        if self.network != "cam":
+            return False
+        given = self.masks is not None or self.pseudo_labels is not None
+        return self.cells.pooling == "cells" or (self.cells.pooling == "auto" and given)
 
     @model_validator(mode="after")
     def _puzzle_fits(self) -> Self:

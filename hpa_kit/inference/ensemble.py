@@ -1,7 +1,7 @@
 """What the members say of a field together, and how an ensemble does with less when time is short."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,19 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpa_kit.cells import resized
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import EnsembleSettings, MemberSettings, Views
 from hpa_kit.config.kinds import DEFAULT_MAP_SIZE, DEFAULT_VIEWS
 from hpa_kit.data import resize_field
 from hpa_kit.devices import is_out_of_memory
 from hpa_kit.errors import InputError
-from hpa_kit.inference.prediction import FieldMaps
+from hpa_kit.inference.prediction import FieldInputs, FieldMaps
 from hpa_kit.inference.views import LoadedMember, load, resized_maps
 from hpa_kit.training.checkpoint import checkpoint_file, settings_of
 
 log = logging.getLogger(__name__)
 
-Inputs = Mapping[int, NDArray[np.uint8]]
 Fallback = Literal["views", "members", "map_size"]
 
 FALLBACKS: tuple[Fallback, ...] = ("views", "members", "map_size")
@@ -142,15 +142,24 @@ class Ensemble:
             pixels += MAP_PIXEL * kinds * level.map_size**2
         return pixels
 
-    def inputs(self, field: NDArray[np.uint8]) -> dict[int, NDArray[np.uint8]]:
-        """A field uint8 (4, H, W) -> what the members read: {side: uint8 (4, side, side)}."""
-        return {size: resize_field(field, size) for size in {member.size for member in self.members}}
+    def inputs(self, field: NDArray[np.uint8], cells: NDArray[np.int32] | None = None) -> FieldInputs:
+        """A field uint8 (4, H, W), and its label map int32 (H, W), -> what the members look at of it."""
+        fields = {size: resize_field(field, size) for size in {member.size for member in self.members}}
+        if cells is None or all(member.pooling is None for member in self.members):
+            return FieldInputs(fields)
+        return FieldInputs(fields, resized(cells, (self.map_size, self.map_size)))
 
-    def __call__(self, fields: Sequence[NDArray[np.uint8]]) -> list[FieldMaps]:
-        """Fields uint8 (4, H, W) of any sizes -> their maps, in order."""
-        return self.predict([self.inputs(field) for field in fields])
+    def __call__(
+        self, fields: Sequence[NDArray[np.uint8]], cells: Sequence[NDArray[np.int32]] | None = None
+    ) -> list[FieldMaps]:
+        """Fields uint8 (4, H, W) of any sizes, and their label maps, -> their maps, in order.
 
-    def predict(self, inputs: Sequence[Inputs]) -> list[FieldMaps]:
+        Members that learnt from cells score images by the cells; without label maps a field counts as one.
+        """
+        maps = [None] * len(fields) if cells is None else cells
+        return self.predict([self.inputs(field, of) for field, of in zip(fields, maps, strict=True)])
+
+    def predict(self, inputs: Sequence[FieldInputs]) -> list[FieldMaps]:
         """Fields as :meth:`inputs` gives them -> their maps, in order.
 
         Raises:
@@ -161,7 +170,7 @@ class Ensemble:
     look = predict  # what it was called before
 
     def predict_apart(
-        self, inputs: Sequence[Inputs], places: Sequence[Collection[int]]
+        self, inputs: Sequence[FieldInputs], places: Sequence[Collection[int]]
     ) -> list[dict[int, FieldMaps]]:
         """Ask members each for itself, whatever its mode and weight.
 
@@ -184,7 +193,7 @@ class Ensemble:
                 found[number][place] = maps
         return found
 
-    def _by_steps(self, inputs: Sequence[Inputs], members: Sequence[LoadedMember]) -> list[FieldMaps]:
+    def _by_steps(self, inputs: Sequence[FieldInputs], members: Sequence[LoadedMember]) -> list[FieldMaps]:
         """What members say together, so many fields at a time as there is memory for."""
         found: list[FieldMaps] = []
         while len(found) < len(inputs):
@@ -199,7 +208,7 @@ class Ensemble:
             if len(some) == 1:
                 raise InputError(
                     f"members: {self.device} has too little memory for one field at "
-                    f"{max(some[0])} px; use fewer views or smaller members"
+                    f"{max(some[0].fields)} px; use fewer views or smaller members"
                 )
             self.batch = len(some) // 2
             log.warning(
@@ -210,9 +219,12 @@ class Ensemble:
         return found
 
     @torch.inference_mode()
-    def _together(self, inputs: Sequence[Inputs], members: Sequence[LoadedMember]) -> list[FieldMaps]:
+    def _together(self, inputs: Sequence[FieldInputs], members: Sequence[LoadedMember]) -> list[FieldMaps]:
         level, count = self.level, len(inputs)
-        batches = {size: self._batch([field[size] for field in inputs]) for size in {m.size for m in members}}
+        sides = {member.size for member in members}
+        batches = {side: self._batch([one.fields[side] for one in inputs]) for side in sides}
+        maps = [one.cells for one in inputs if one.cells is not None]
+        cells = torch.from_numpy(np.stack(maps)).to(self.device) if len(maps) == count else None
         side = level.map_size
         scores = _Sum(count, N_CLASSES)
         class_maps, logit_maps = (
@@ -220,7 +232,7 @@ class Ensemble:
             for wanted in (self.class_maps, self.logit_maps)
         )
         for member in members:
-            seen = member.predict(batches[member.size], given_up=level.views, amp=self.amp)
+            seen = member.predict(batches[member.size], cells, given_up=level.views, amp=self.amp)
             weight = member.settings.weight
             if member.settings.gives_scores:
                 scores.add(seen.scores, weight)

@@ -17,7 +17,18 @@ from hpa_kit.scoring.inputs import CellPlaces, cell_places
 T = TypeVar("T")
 Field = NDArray[np.uint8]
 Size = tuple[int, int]  # height and width in pixels
-# Of one field: what the members say together, what each says by its place, or why there is nothing.
+
+
+class FieldInputs(NamedTuple):
+    """What members look at of one field.
+
+    Attributes:
+        fields: {side: uint8 (4, side, side)}.
+        cells: int32 (m, m), its label map, where a member looks at that; None for a field without one.
+    """
+
+    fields: Mapping[int, Field]
+    cells: NDArray[np.int32] | None = None
 
 
 class FieldMaps(NamedTuple):
@@ -26,8 +37,11 @@ class FieldMaps(NamedTuple):
     image_scores: NDArray[np.float32]
     class_maps: NDArray[np.float32]
     logit_maps: NDArray[np.float32]
+    cell_logits: NDArray[np.float32] | None = None
+    cell_weight: float = 0.0
 
 
+# Of one field: what the members say together, what each says by its place, or why there is nothing.
 Said = FieldMaps | dict[int, FieldMaps] | Failure
 GREEN = 1
 
@@ -39,7 +53,7 @@ class PreparedField:
     Attributes:
         id: the field's ID.
         size: its height and width in pixels.
-        inputs: {side: uint8 (4, side, side)}, what the members read.
+        inputs: what the members look at.
         cells, nuclei: int32 (m, m), the label maps at the class maps' scale.
         green: float32 (m, m), 0 to 255.
         places: of its cells at full size.
@@ -49,7 +63,7 @@ class PreparedField:
 
     id: str
     size: Size
-    inputs: dict[int, Field]
+    inputs: FieldInputs
     cells: NDArray[np.int32]
     nuclei: NDArray[np.int32]
     green: NDArray[np.float32]
@@ -68,6 +82,8 @@ class PreparedField:
             image_scores=says.image_scores,
             class_maps=says.class_maps,
             logit_maps=says.logit_maps,
+            cell_logits=says.cell_logits,
+            cell_weight=says.cell_weight,
             cells=self.cells,
             nuclei=self.nuclei,
             green=self.green,
@@ -123,7 +139,7 @@ class Prediction:
 
 
 def prepare(
-    id: str, found: FieldCells, map_size: int, inputs: Mapping[int, Field] | None = None, details: Any = None
+    id: str, found: FieldCells, map_size: int, inputs: FieldInputs | None = None, details: Any = None
 ) -> PreparedField:
     """Make a field small: label maps and green at the maps' scale, a square whatever it is.
 
@@ -131,7 +147,7 @@ def prepare(
         id: the field's ID.
         found: the field with its label maps.
         map_size: side of the members' maps.
-        inputs: what the members read of it.
+        inputs: what the members look at of it.
         details: what else is kept of its full size.
     """
     shape = (map_size, map_size)
@@ -139,7 +155,7 @@ def prepare(
     return PreparedField(
         id=id,
         size=(found.field.shape[1], found.field.shape[2]),
-        inputs=dict(inputs or {}),
+        inputs=inputs or FieldInputs({}),
         cells=resized(found.maps.cells, shape),
         nuclei=resized(found.maps.nuclei, shape),
         green=np.asarray(green),

@@ -319,7 +319,9 @@ class _Stream:
                 yield _Ready(some, took)
 
     def _prepare(self, id: str, found: FieldCells, ensemble: Ensemble) -> PreparedField:
-        inputs = ensemble.inputs(found.field)
+        # A field whose cells nobody looked for is not one without cells.
+        cells = None if self.devices[0].segmenter is None else found.maps.cells
+        inputs = ensemble.inputs(found.field, cells)
         return prepare(id, found, ensemble.map_size, inputs, self.details(id, found))
 
     def _take(self) -> Sequence[str] | None:

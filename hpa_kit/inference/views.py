@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hpa_kit.config import MemberSettings
+from hpa_kit.classes import NEGATIVE
+from hpa_kit.config import CellPooling, MemberSettings
 from hpa_kit.errors import InputError
 from hpa_kit.models import Sides
+from hpa_kit.models.cell_pooling import pooled_logits
 from hpa_kit.scoring.cam_share import FLOOR_SCORE
 from hpa_kit.scoring.mean_logit import MIN_PROBABILITY
 from hpa_kit.training import load_member
@@ -52,12 +54,14 @@ class LoadedMember:
         model: the network; its ``forward_maps`` gives raw maps (B, 19, h, w).
         size: side of the fields it reads.
         segments: whether it is a segmentation network; else it is a classifier with CAMs.
+        pooling: how a classifier that learnt from cells has its image logits from theirs; None for others.
     """
 
     settings: MemberSettings
     model: Any
     size: int
     segments: bool
+    pooling: CellPooling | None = None
 
     def plan(self, given_up: int = 0) -> tuple[tuple[float, ...], tuple[tuple[int, ...], ...]]:
         """Scales and flips of the views, after giving up 0, 1 (the scales) or 2 (the flips too) kinds.
@@ -99,7 +103,9 @@ class LoadedMember:
         scaled = self.settings.views == "auto" and not self.segments and self.size < LARGE_SIDE
         return SCALES if scaled and given_up < 1 else SCALES[:1]
 
-    def predict(self, batch: Tensor, *, given_up: int = 0, amp: bool = False) -> Seen:
+    def predict(
+        self, batch: Tensor, cells: Tensor | None = None, *, given_up: int = 0, amp: bool = False
+    ) -> Seen:
         """Look at a batch of fields.
 
         A classifier's score is the mean of the views' sigmoids; its CAMs are flipped back, averaged, resized
@@ -108,8 +114,12 @@ class LoadedMember:
         without the 20th; its score is 1 where any pixel is above 0.01; its logit maps are their logits. All
         this is how the competition's 15th place had it, who had no logit maps.
 
+        A classifier that learnt from cells scores images by theirs, pooled; its map of Negative is 0, and its
+        score what the others leave.
+
         Args:
             batch: float 0 to 255 (B, 4, size, size).
+            cells: their label maps, integers (B, H, W); without them a field counts as one cell.
             given_up: as for :meth:`plan`.
             amp: half precision.
         """
@@ -118,7 +128,7 @@ class LoadedMember:
         for scale in scales:
             side = self.side(scale)
             view = resized_maps(batch, side, side)
-            by_scale.append(_averaged([self._view(view, flip, amp) for flip in flips]))
+            by_scale.append(_averaged([self._view(view, flip, amp, cells) for flip in flips]))
         height, width = by_scale[-1].maps.shape[-2:]
         scores, maps, raw = _averaged(
             [
@@ -133,12 +143,16 @@ class LoadedMember:
             return Seen(shown, maps, maps.logit(MIN_PROBABILITY))
         return Seen(scores, scaled_cams(scores, maps), raw)
 
-    def _view(self, batch: Tensor, flip: tuple[int, ...], amp: bool) -> _Views:
+    def _view(self, batch: Tensor, flip: tuple[int, ...], amp: bool, cells: Tensor | None) -> _Views:
         with torch.autocast(batch.device.type, dtype=torch.float16, enabled=amp):
             raw = self.model.forward_maps(batch.flip(flip) if flip else batch)
         raw = raw.float()
         scores = raw.mean((-2, -1)).sigmoid()
         raw = raw.flip(flip) if flip else raw
+        if self.pooling is not None:
+            raw[:, NEGATIVE] = 0
+            whole = torch.ones((len(raw), 1, 1), dtype=torch.long, device=raw.device)
+            scores = pooled_logits(raw, whole if cells is None else cells, self.pooling).sigmoid()
         return _Views(scores, raw.sigmoid() if self.segments else raw.relu(), raw)
 
 
@@ -150,7 +164,13 @@ def load(settings: MemberSettings, device: torch.device) -> LoadedMember:
     """
     model, trained, _ = load_member(settings.checkpoint, device, networks=("cam", "unet"))
     model = model.to(memory_format=torch.channels_last)
-    member = LoadedMember(settings, model, settings.size or trained.size, trained.network == "unet")
+    member = LoadedMember(
+        settings,
+        model,
+        settings.size or trained.size,
+        segments=trained.network == "unet",
+        pooling=trained.cells.how if trained.pools_cells else None,
+    )
     member.check_sides()
     return member
 

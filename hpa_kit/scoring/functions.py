@@ -18,8 +18,8 @@ from hpa_kit.config.scoring import FloorStep, NegativeStep, make_step
 from hpa_kit.data.cell_scores import CLASS_COLUMNS
 from hpa_kit.errors import InputError
 from hpa_kit.scoring.cam_share import score_cells
-from hpa_kit.scoring.inputs import CellPlaces
-from hpa_kit.scoring.mean_logit import copy_image_scores, score_cells_mean_logit
+from hpa_kit.scoring.inputs import CellPlaces, checked_scores
+from hpa_kit.scoring.mean_logit import copy_image_scores, mean_logits, score_cells_mean_logit, sigmoid
 from hpa_kit.scoring.post_processing import apply_steps, cell_context
 from hpa_kit.scoring.quantile import score_cells_quantile
 from hpa_kit.submission import prediction_string
@@ -37,6 +37,9 @@ class FieldEvidence:
         green: (H, W), 0 to 255.
         n_cells: number of cells of the field.
         places: of the cells of the whole field: a reduced ``cells`` may have lost some of them.
+        cell_logits: float32 (n_cells, 19), by members that look at cells rather than make maps; None where
+            there is no such member.
+        cell_weight: their part of the weight of all that say something of cells, from 0 to 1.
     """
 
     image_scores: NDArray[np.float32]
@@ -47,6 +50,8 @@ class FieldEvidence:
     green: NDArray[np.number]
     n_cells: int
     places: CellPlaces | None = None
+    cell_logits: NDArray[np.float32] | None = None
+    cell_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,14 @@ def _cam_share(seen: FieldEvidence, form: Form = DEFAULT_FORM) -> NDArray[np.flo
 
 def _mean_logit(seen: FieldEvidence) -> NDArray[np.float64]:
     known = (seen.cells, seen.image_scores, seen.n_cells, seen.places)
-    return score_cells_mean_logit(seen.logit_maps, *known)
+    if seen.cell_logits is None:
+        return score_cells_mean_logit(seen.logit_maps, *known)
+    logits = np.asarray(seen.cell_logits, np.float64)
+    if seen.cell_weight < 1:
+        of_maps = mean_logits(seen.logit_maps, seen.cells, seen.n_cells, seen.places)
+        mixed = seen.cell_weight * logits + (1 - seen.cell_weight) * of_maps
+        logits = np.where(np.isnan(of_maps), logits, mixed)
+    return checked_scores(seen.image_scores) * sigmoid(logits)
 
 
 def _cell_logit(seen: FieldEvidence) -> NDArray[np.float64]:

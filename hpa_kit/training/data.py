@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,12 +25,15 @@ from hpa_kit.training.augmentation import Augmentation
 from hpa_kit.training.processes import Processes
 from hpa_kit.training.run_folder import FOLDS, find_start
 
-_UNCHANGED = 0
+if TYPE_CHECKING:
+    from hpa_kit.training.cell_maps import CellMaps
+
 _WANTED_STEPS, _SMALLEST_BATCH, _LARGEST_BATCH = 400, 8, 40
 # Batches that each worker has ready: fields that are decoded anew take unequal times.
 _READ_AHEAD = 4
 
-Row = tuple[NDArray[np.uint8], NDArray[Any], int]
+# A field, what it shows, its number, and, for those that learn from cells, its label map.
+Row = tuple[NDArray[np.uint8], NDArray[Any], int] | tuple[NDArray[np.uint8], NDArray[Any], int, NDArray[Any]]
 
 
 class TrainingData(NamedTuple):
@@ -95,15 +98,15 @@ def read_run_fields(settings: TrainSettings) -> RunFields:
     folds = _folds(settings, found, fields.table)
     if found != kept:
         write_folds(kept, folds)
-    train, validation = _split(folds, settings.fold, settings.data)
-    store = FieldStore(
-        fields.folders,
-        folds["ID"].tolist(),
-        settings.size,
-        settings.cache,
-        settings.store,
-        settings.in_channels,
-    )
+    chosen = folds["fold"].to_numpy() == settings.fold
+    train, validation = np.flatnonzero(~chosen | settings.all_fields), np.flatnonzero(chosen)
+    if len(validation) < 1 or len(train) < 2:
+        raise InputError(
+            f"train: {settings.data} leaves {len(train)} fields to learn from and {len(validation)} in fold "
+            f"{settings.fold} of {folds['fold'].max() + 1}; expected 2 and 1 at least"
+        )
+    ids, size = folds["ID"].tolist(), settings.size
+    store = FieldStore(fields.folders, ids, size, settings.cache, settings.store, settings.in_channels)
     return RunFields(folds, store, train, validation)
 
 
@@ -120,12 +123,19 @@ def load_training_data(
     Raises:
         InputError: as :func:`read_run_fields`.
     """
+    cells: CellMaps | None = None
+    if settings.pools_cells:
+        from hpa_kit.training.cell_maps import cell_maps_of, check_label_maps
+
+        check_label_maps(settings)  # before fields are read, which takes longer
     fields = read_run_fields(settings)
+    cells = cell_maps_of(settings, fields.folds["ID"].tolist()) if settings.pools_cells else None
 
     def dataset(augmentation: Augmentation) -> "FieldDataset":
-        return FieldDataset(fields.store, fields.targets, augmentation)
+        return FieldDataset(fields.store, fields.targets, augmentation, cells)
 
-    return load_batches(settings, fields, dataset, device, processes or Processes())
+    data = load_batches(settings, fields, dataset, device, processes or Processes())
+    return data if cells is None else data._replace(contents={"masks": cells.checksum})
 
 
 def load_batches(
@@ -135,13 +145,12 @@ def load_batches(
     device: torch.device,
     processes: Processes,
 ) -> TrainingData:
-    """The batches of a run, whatever it learns from.
+    """The batches of a run.
 
     Args:
         settings: of the run.
         fields: of the run.
-        dataset: makes all fields with their targets, for an augmentation: the run's to learn from, none to
-            validate.
+        dataset: makes all fields with their targets, for the run's augmentation, or none to validate.
         device: where batches go.
         processes: that train together.
     """
@@ -156,7 +165,7 @@ def load_batches(
     validation = EpochBatches(fields.validation, batch, None)
     return TrainingData(
         Loader(dataset(Augmentation(settings.augmentation)), train, workers, device),
-        Loader(dataset(Augmentation(_UNCHANGED)), validation, workers, device),
+        Loader(dataset(Augmentation(0)), validation, workers, device),
         fields.folds,
     )
 
@@ -191,35 +200,29 @@ def _folds(settings: TrainSettings, found: Path | None, fields: pd.DataFrame) ->
     return find_folds(found, fields, settings.folds, settings.seed, settings.folds_of)
 
 
-def _split(folds: pd.DataFrame, fold: int, data: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to learn from, those of fold -1 among them, and rows of the fold to validate on."""
-    chosen = folds["fold"].to_numpy() == fold
-    train, validation = np.flatnonzero(~chosen), np.flatnonzero(chosen)
-    if len(validation) < 1 or len(train) < 2:
-        raise InputError(
-            f"train: {data} leaves {len(train)} fields to learn from and {len(validation)} in fold {fold} "
-            f"of {folds['fold'].max() + 1}; expected 2 and 1 at least"
-        )
-    return train, validation
-
-
 class Batch(NamedTuple):
     """Fields uint8 (B, 4, S, S), what they show, and their numbers in the store int64 (B,).
 
-    What they show is image labels float32 (B, 19) or, for stage 2, maps uint8 (B, 20, S, S).
+    What they show is image labels float32 (B, 19) or, for stage 2, maps uint8 (B, 20, S, S). Classifiers that
+    learn from cells get their label maps too, integers (B, S, S).
     """
 
     fields: Tensor
     targets: Tensor
     numbers: Tensor
+    cells: Tensor | None = None
 
     def pin_memory(self) -> "Batch":
         """A copy in memory that a GPU reads by itself; torch's loader calls this."""
-        return Batch(*(tensor.pin_memory() for tensor in self))
+        return self._each(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        fields, targets, numbers = map(function, self[:3])
+        return Batch(fields, targets, numbers, None if self.cells is None else function(self.cells))
 
 
 class Draw(NamedTuple):
@@ -236,14 +239,24 @@ class FieldDataset(Dataset[Row]):
         store: all fields.
         targets: float32 (fields of the store, 19).
         augmentation: how they are changed.
+        cells: their label maps, which are changed alike; None gives none.
     """
 
-    def __init__(self, store: FieldStore, targets: NDArray[np.float32], augmentation: Augmentation) -> None:
-        self.store, self.targets, self.augmentation = store, targets, augmentation
+    def __init__(
+        self,
+        store: FieldStore,
+        targets: NDArray[np.float32],
+        augmentation: Augmentation,
+        cells: "CellMaps | None" = None,
+    ) -> None:
+        self.store, self.targets, self.augmentation, self.cells = store, targets, augmentation, cells
 
     def __getitem__(self, draw: Draw) -> Row:
-        image = self.augmentation(self.store[draw.number], draw.seed)
-        return image, self.targets[draw.number], draw.number
+        number = draw.number
+        if self.cells is None:
+            return self.augmentation(self.store[number], draw.seed), self.targets[number], number
+        image, cells = self.augmentation(self.store[number], draw.seed, mask=self.cells[number])
+        return image, self.targets[number], number, cells
 
 
 class EpochBatches(Sampler[list[Draw]]):
@@ -375,10 +388,11 @@ class Loader:
 
 
 def _stack(rows: list[Row]) -> Batch:
-    images, targets, numbers = zip(*rows, strict=True)
+    images, targets, numbers, *cells = zip(*rows, strict=True)
     # Channels before pixels as CPUs like it; moving bytes here is cheap beside the network.
     fields = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return Batch(fields, torch.from_numpy(np.stack(targets)), torch.tensor(numbers))
+    maps = torch.from_numpy(np.stack(cells[0])) if cells else None
+    return Batch(fields, torch.from_numpy(np.stack(targets)), torch.tensor(numbers), maps)
 
 
 def _start_worker(_: int) -> None:

@@ -39,7 +39,8 @@ def learnt_from(checkpoint: Path) -> frozenset[str] | None:
             return None
         settings = read_checkpoint(file, only=()).settings
         table = read_table(folds, ("ID", "fold"))
-        learnt |= frozenset(table["ID"][table["fold"].str.strip() != str(settings.get("fold"))])
+        unseen = None if settings.get("all_fields") else str(settings.get("fold"))
+        learnt |= frozenset(table["ID"][table["fold"].str.strip() != unseen])
         before = settings.get("warm_start")
         start = None if before is None else Path(str(before))
     return learnt

@@ -118,6 +118,10 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         say_idle_gpus(settings)
+        if settings.all_fields:
+            self._say(
+                f"train: all fields are learnt from; metrics of fold {settings.fold} say little of others"
+            )
         with processes.joined(self.device):
             checkpoint = processes.first_alone(self._open)
             if checkpoint is not None and checkpoint.state["epoch"] >= settings.epochs:

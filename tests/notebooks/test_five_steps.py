@@ -172,7 +172,7 @@ def test_the_csv_of_the_five_steps_is_that_of_infer_with_the_run_as_its_member(w
 
 def test_both_notebooks_show_what_they_did(walked):
     training, run = walked.notebooks["hpa-kit-train"], walked.working("hpa-kit-train") / "run"
-    assert json.dumps(training.cells).count("image/png") == 3  # a batch, CAMs, the curve
+    assert json.dumps(training.cells).count("image/png") == 4  # a batch, CAMs, the curve
     assert reports_in(training) == 1
     files = {"best.safetensors", "last.safetensors", "metrics.csv", "folds.csv"}
     assert files <= {path.name for path in run.iterdir()}

@@ -193,7 +193,7 @@ def test_any_number_of_workers_gives_the_same_epochs(settings, tmp_path, samplin
     here, there = read(0), read(2)
     assert len(here) == len(there) > 2
     for one, other in zip(here, there, strict=True):
-        assert all(map(torch.equal, one, other))
+        assert all(map(torch.equal, one[:3], other[:3]))
 
 
 def test_balanced_sampling_shows_the_rare_class_more_often(settings, own_competition, tmp_path):

@@ -12,8 +12,9 @@ from hpa_kit.training.run_folder import FOLDS
 
 @pytest.fixture
 def make_run(tmp_path):
-    def make(name, folds, warm_start=None, fold=0):
-        settings = TrainSettings(data="data", out=tmp_path / name, warm_start=warm_start, fold=fold, folds=3)
+    def make(name, folds, warm_start=None, fold=0, **options):
+        known = {"data": "data", "out": tmp_path / name, "folds": 3, **options}
+        settings = TrainSettings(warm_start=warm_start, fold=fold, **known)
         write_checkpoint(tmp_path / name / BEST, settings, {"epoch": 1})
         if folds is not None:
             rows = "".join(f"{id},,{number}\n" for id, number in folds.items())
@@ -26,6 +27,10 @@ def make_run(tmp_path):
 def test_a_member_has_learnt_from_all_folds_but_the_one_kept_out(make_run):
     run = make_run("run", {"a": 0, "b": 1, "c": 2}, fold=1)
     assert learnt_from(run) == learnt_from(run / BEST) == {"a", "c"}
+
+
+def test_a_member_that_learns_from_all_fields_has_seen_its_validation_fold_too(make_run):
+    assert learnt_from(make_run("run", {"a": 0, "b": 1, "c": -1}, all_fields=True)) == {"a", "b", "c"}
 
 
 def test_what_it_started_with_has_told_it_of_fields_too(make_run):

@@ -66,7 +66,7 @@ def test_validation_fields_are_evaluated_by_their_classes_and_the_sub_categories
     model, data = classifier(190), batch()
     table = torch.where(data.targets > 0, 4, -1)
     objective = CamObjective(model, [Subcategories(table, 10, 5.0)])
-    parts = [Batch(*(part[rows] for part in data)) for rows in (slice(0, 2), slice(2, 3))]
+    parts = [Batch(*(part[rows] for part in data[:3])) for rows in (slice(0, 2), slice(2, 3))]
     with torch.inference_mode():
         metrics = objective.evaluate(model, parts)
         expected = Objective(model).evaluate(model, parts)

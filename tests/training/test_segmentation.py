@@ -9,7 +9,7 @@ import torch
 
 from hpa_kit.cells import LabelMaps, write_label_maps
 from hpa_kit.config import TrainSettings
-from hpa_kit.data import PseudoLabels, write_cell_scores
+from hpa_kit.data import write_cell_scores
 from hpa_kit.errors import InputError
 from hpa_kit.models import SegmentationNet, focal_loss
 from hpa_kit.training import load_member, train
@@ -91,7 +91,7 @@ def test_field_and_target_are_augmented_alike(stage2):
     left = np.zeros((32, 32), np.int32)
     left[:, :8] = 1
     dataset.store._memory[:, :, :8] = 255
-    dataset.cells._maps = [zlib.compress(left.tobytes())] * len(IDS)
+    dataset.cells._packed = [zlib.compress(left.tobytes())] * len(IDS)
     for id in IDS:
         dataset.pseudo.scores[id] = np.eye(19, dtype=np.float32)[[3]]
     for batch in data.train.epoch(1):
@@ -105,9 +105,8 @@ def test_label_maps_come_back_from_memory_with_any_number_of_cells(tmp_path, n):
     cells = np.zeros((300, 300), np.int32)
     cells.flat[:n] = np.arange(1, n + 1)
     write_label_maps(tmp_path / "a.npz", LabelMaps(cells, cells))
-    pseudo = PseudoLabels({"a": np.zeros((n, 19), np.float32)}, (tmp_path,), soft=False)
-    found = CellMaps(pseudo, ["a", "unknown"], 300)[0]
-    assert found.dtype == np.int32
+    found = CellMaps(["a", "unknown"], 300, [tmp_path], {"a": n})[0]
+    assert found.dtype == (np.uint8 if n < 256 else np.int32)
     assert np.array_equal(found, cells)
 
 

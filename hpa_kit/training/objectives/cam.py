@@ -9,13 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hpa_kit.config import TrainSettings
+from hpa_kit.classes import N_CLASSES, NEGATIVE
+from hpa_kit.config import CellPooling, TrainSettings
 from hpa_kit.models import CamClassifier, CamHeads, focal_loss, mean_logits
 from hpa_kit.training.data import Batch
 from hpa_kit.training.log import Metrics
 from hpa_kit.training.objectives.base import Losses, Objective
 
 log = logging.getLogger(__name__)
+
+FOCAL_GAMMA = 2.0
 
 
 class ForwardOutputs(NamedTuple):
@@ -36,6 +39,42 @@ class ForwardOutputs(NamedTuple):
     heads: CamHeads
 
 
+class ImageLoss:
+    """What image labels cost: of the means of class maps or, pooled, of what their cells show.
+
+    Pooled, the loss leaves out Negative, which is what the others leave, and fields without a cell.
+
+    Args:
+        pooling: how image logits come from those of cells; None takes the means of the maps.
+        gamma: of the focal loss; 0 is cross-entropy.
+    """
+
+    def __init__(self, pooling: CellPooling | None = None, gamma: float = FOCAL_GAMMA) -> None:
+        self.pooling, self.gamma = pooling, gamma
+
+    def logits(self, maps: Tensor, cells: Tensor | None) -> Tensor:
+        """Class maps (B, C, h, w) of fields with these label maps (B, S, S) -> image logits (B, C)."""
+        if self.pooling is None:
+            return mean_logits(maps)
+        from hpa_kit.models.cell_pooling import pooled_logits
+
+        assert cells is not None
+        return pooled_logits(maps, cells, self.pooling)
+
+    def of_logits(self, logits: Tensor, targets: Tensor, cells: Tensor | None) -> Tensor:
+        """The loss of image logits against labels (B, C), of the 19 classes or of their sub-categories."""
+        if self.pooling is not None:
+            assert cells is not None
+            learnt = logits.shape[1] // N_CLASSES * NEGATIVE
+            # A field without a cell has logits that never change; without labels they cost nothing.
+            there = (cells > 0).flatten(1).any(dim=1)
+            logits, targets = logits[:, :learnt], targets[:, :learnt] * there[:, None]
+        return focal_loss(logits, targets, self.gamma)
+
+    def __call__(self, maps: Tensor, targets: Tensor, cells: Tensor | None) -> Tensor:
+        return self.of_logits(self.logits(maps, cells), targets, cells)
+
+
 class LossTerm(Protocol):
     """Part of a loss: takes the shared forward outputs, gives named losses that are weighted already."""
 
@@ -48,25 +87,31 @@ class CamObjective(Objective):
     Args:
         model: the classifier.
         terms: further ones; their losses have different names, and none is called ``focal``.
+        image_loss: of the image labels.
     """
 
     model: CamClassifier
 
-    def __init__(self, model: CamClassifier, terms: Sequence[LossTerm] = ()) -> None:
+    def __init__(
+        self, model: CamClassifier, terms: Sequence[LossTerm] = (), image_loss: ImageLoss | None = None
+    ) -> None:
         super().__init__(model)
         self.terms = tuple(terms)
+        self.image_loss = ImageLoss() if image_loss is None else image_loss
 
     @classmethod
     def of(cls, settings: TrainSettings, model: Any, fields: pd.DataFrame) -> Self:
-        """Sub-categories from round 1 on, then the puzzle where it is asked for."""
+        """Sub-categories from round 1 on; puzzle, consistency and soft labels where they are asked for."""
         terms: list[LossTerm] = []
+        pooling = settings.cells.how if settings.pools_cells else None
+        image_loss = ImageLoss(pooling, FOCAL_GAMMA if settings.loss == "focal" else 0.0)
         subcategories = None
         if settings.sc_cam.subcategories is not None:
             from hpa_kit.training.subcategories import read_subcategories
 
             table = read_subcategories(settings.sc_cam.subcategories)
             numbers = torch.from_numpy(table.of_fields(fields)).to(model.head.weight.device)
-            subcategories = Subcategories(numbers, table.k, settings.sc_cam.weight)
+            subcategories = Subcategories(numbers, table.k, settings.sc_cam.weight, image_loss)
             terms.append(subcategories)
         if settings.puzzle_cam.source != "off":
             from hpa_kit.training.objectives.puzzle import Puzzle
@@ -78,33 +123,49 @@ class CamObjective(Objective):
                     f"puzzle: {settings.backbone} takes no tiles of {tile} px; they are looked at at "
                     f"{model.sides.nearest(tile)} px"
                 )
-            terms.append(Puzzle(puzzle, subcategories if puzzle.subcategories else None))
-        return cls(model, terms)
+            terms.append(Puzzle(puzzle, subcategories if puzzle.subcategories else None, image_loss))
+        if settings.cells.consistency:
+            from hpa_kit.training.objectives.consistency import Consistency
+
+            terms.append(Consistency(settings.cells.consistency))
+        if settings.pseudo_labels is not None:
+            from hpa_kit.training.objectives.soft_labels import SoftLabels
+
+            terms.append(SoftLabels.of(settings, fields["ID"].tolist(), model.head.weight.device))
+        return cls(model, terms, image_loss)
 
     def losses(self, batch: Batch, progress: float) -> Losses:
         """All terms' losses by name."""
         normalised = self.model.input(batch.fields)
         heads = self.model.forward_heads(normalised)
         outputs = ForwardOutputs(self.model, batch, progress, normalised, heads)
-        found = {"focal": focal_loss(mean_logits(heads.maps), batch.targets)}
+        found = {"focal": self.image_loss(heads.maps, batch.targets, batch.cells)}
         for term in self.terms:
             found |= term(outputs)
         return found
 
     def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Metrics:
-        """As of any objective, by the location classes; the sub-categories' own loss is told beside."""
+        """By the location classes, fields without a cell left out where cells count; the sub-categories' own
+        loss is told beside."""
         term = next((term for term in self.terms if isinstance(term, Subcategories)), None)
-        if term is None:
-            return super().evaluate(model, batches)
         classifier = cast(CamClassifier, model)
-        logits, targets, losses = [], [], []
+        logits, targets, losses, fields = [], [], [], 0
         for batch in batches:
             heads = classifier.forward_heads(classifier.input(batch.fields))
-            logits.append(mean_logits(heads.maps))
-            targets.append(batch.targets)
-            losses.append(term.loss(heads, batch) * len(batch.targets))
-        mean = float(torch.stack(losses).sum()) / sum(map(len, targets))
-        return self.metrics(torch.cat(logits), torch.cat(targets)) | {"val_subcategories": mean}
+            there = slice(None) if batch.cells is None else (batch.cells > 0).flatten(1).any(dim=1)
+            logits.append(self.image_loss.logits(heads.maps, batch.cells)[there])
+            targets.append(batch.targets[there])
+            fields += len(batch.targets)
+            if term is not None:
+                losses.append(term.loss(heads, batch) * len(batch.targets))
+        found = self.metrics(torch.cat(logits), torch.cat(targets))
+        if losses:
+            found |= {"val_subcategories": float(torch.stack(losses).sum()) / fields}
+        return found
+
+    def validation_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """As what is learnt, of fields with cells."""
+        return self.image_loss.of_logits(logits, targets, torch.ones_like(targets[:, :1, None]))
 
 
 class Subcategories:
@@ -115,10 +176,12 @@ class Subcategories:
             −1; on the network's device.
         k: sub-categories per class.
         weight: of the loss; the paper and the 15th place take 5.
+        image_loss: of image labels, pooled over cells or not; sub-categories are labels of images too.
     """
 
-    def __init__(self, table: Tensor, k: int, weight: float) -> None:
+    def __init__(self, table: Tensor, k: int, weight: float, image_loss: ImageLoss | None = None) -> None:
         self.table, self.k, self.weight = table, k, weight
+        self.image_loss = ImageLoss() if image_loss is None else image_loss
 
     def targets(self, numbers: Tensor) -> Tensor:
         """Numbers of fields (B,) -> zeros and ones (B, 19 × k), a one at class × k + sub-category."""
@@ -128,7 +191,7 @@ class Subcategories:
     def loss(self, heads: CamHeads, batch: Batch) -> Tensor:
         """The loss of a batch's heads, not weighted."""
         assert heads.subcategory_maps is not None
-        return focal_loss(mean_logits(heads.subcategory_maps), self.targets(batch.numbers))
+        return self.image_loss(heads.subcategory_maps, self.targets(batch.numbers), batch.cells)
 
     def __call__(self, outputs: ForwardOutputs) -> Losses:
         return {"subcategories": self.weight * self.loss(outputs.heads, outputs.batch)}

@@ -6,9 +6,9 @@ from torch.nn import functional
 
 from hpa_kit.config import PuzzleCamSettings
 from hpa_kit.errors import InputError
-from hpa_kit.models import CamHeads, focal_loss, mean_logits
+from hpa_kit.models import CamHeads
 from hpa_kit.training.objectives.base import Losses
-from hpa_kit.training.objectives.cam import ForwardOutputs, Subcategories
+from hpa_kit.training.objectives.cam import ForwardOutputs, ImageLoss, Subcategories
 
 _RISING = 0.5  # the part of training over which the difference gets its full weight
 _MIN_MAXIMUM = 1e-5
@@ -26,13 +26,20 @@ class Puzzle:
         settings: ``tiles``; the ``source`` of what is compared, class maps or the feature maps under them;
             weights. ``masked`` leaves out maps of classes that the field lacks; the mean still goes over all.
         subcategories: do all of this for their maps too, against these targets.
+        image_loss: of a tile's own classification; pooled over cells it is by the parts of cells in the tile.
 
     Source: Jo and Yu, Puzzle-CAM (2021, arXiv 2101.11253), in the form of the 15th-place solution: the paper
     takes the mean logits of the merged map instead of each tile's.
     """
 
-    def __init__(self, settings: PuzzleCamSettings, subcategories: Subcategories | None = None) -> None:
+    def __init__(
+        self,
+        settings: PuzzleCamSettings,
+        subcategories: Subcategories | None = None,
+        image_loss: ImageLoss | None = None,
+    ) -> None:
         self.settings, self.subcategories = settings, subcategories
+        self.image_loss = ImageLoss() if image_loss is None else image_loss
         self.per_side = settings.per_side
 
     def ramp(self, progress: float) -> float:
@@ -41,9 +48,11 @@ class Puzzle:
 
     def __call__(self, outputs: ForwardOutputs) -> Losses:
         settings, whole, targets = self.settings, outputs.heads, outputs.batch.targets
-        parts = self._forward_tiles(outputs)
+        parts, cells = self._forward_tiles(outputs), outputs.batch.cells
+        if cells is not None:
+            cells = cut_tiles(cells[:, None], self.per_side)[:, 0]
         alpha = self.ramp(outputs.progress)
-        losses = {"tiles": settings.tile_weight * self._classified(parts.maps, targets)}
+        losses = {"tiles": settings.tile_weight * self._classified(parts.maps, targets, cells)}
         if settings.source == "features":
             losses["puzzle"] = alpha * self._difference(parts.features, whole.features, None)
         else:
@@ -52,7 +61,7 @@ class Puzzle:
             return losses
         assert parts.subcategory_maps is not None and whole.subcategory_maps is not None
         sub_targets = self.subcategories.targets(outputs.batch.numbers)
-        loss = self._classified(parts.subcategory_maps, sub_targets)
+        loss = self._classified(parts.subcategory_maps, sub_targets, cells)
         losses["subcategory_tiles"] = self.subcategories.weight * settings.tile_weight * loss
         if settings.source == "cam":
             difference = self._difference(parts.subcategory_maps, whole.subcategory_maps, sub_targets)
@@ -74,8 +83,8 @@ class Puzzle:
             None if of_subcategories is None else _resized(of_subcategories, map_side),
         )
 
-    def _classified(self, maps: Tensor, targets: Tensor) -> Tensor:
-        return focal_loss(mean_logits(maps), targets.repeat_interleave(self.per_side**2, dim=0))
+    def _classified(self, maps: Tensor, targets: Tensor, cells: Tensor | None) -> Tensor:
+        return self.image_loss(maps, targets.repeat_interleave(self.per_side**2, dim=0), cells)
 
     def _difference(self, parts: Tensor, whole: Tensor, targets: Tensor | None) -> Tensor:
         merged = merge_tiles(parts, self.per_side)

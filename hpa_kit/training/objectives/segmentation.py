@@ -1,29 +1,22 @@
 """Stage 2: a segmentation network that learns pseudo labels of cells, drawn into maps after augmentation."""
 
-import hashlib
 import warnings
 import zlib
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from hpa_kit.cells import MaskFolder, resized
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import TrainSettings
 from hpa_kit.data import FieldStore, PseudoLabels, read_pseudo_labels
-from hpa_kit.devices import cpus
 from hpa_kit.errors import InputError
-from hpa_kit.flow import Failure, attempt, run_ahead
 from hpa_kit.models import focal_loss
-from hpa_kit.progress import track
 from hpa_kit.training.augmentation import Augmentation
+from hpa_kit.training.cell_maps import CellMaps, cell_maps_of
 from hpa_kit.training.data import Batch, Draw, Row, RunFields, TrainingData, load_batches, read_run_fields
 from hpa_kit.training.log import Metrics
 from hpa_kit.training.objectives.base import Losses, Objective, class_counts, macro_f1
@@ -53,7 +46,7 @@ def load_segmentation_data(
     # Before the fields are read, which takes longer.
     pseudo = read_pseudo_labels(settings.pseudo_labels, settings.masks)
     fields = _with_pseudo_labels(read_run_fields(settings), pseudo, settings.pseudo_labels)
-    cells = CellMaps(pseudo, fields.folds["ID"].tolist(), settings.size)
+    cells = cell_maps_of(settings, fields.folds["ID"].tolist(), pseudo)
 
     def dataset(augmentation: Augmentation) -> SegmentationDataset:
         return SegmentationDataset(fields.store, cells, pseudo, augmentation, settings.threshold)
@@ -108,7 +101,7 @@ class SegmentationDataset(Dataset[Row]):
     def __init__(
         self,
         store: FieldStore,
-        cells: "CellMaps",
+        cells: CellMaps,
         pseudo: PseudoLabels,
         augmentation: Augmentation,
         threshold: float,
@@ -123,74 +116,6 @@ class SegmentationDataset(Dataset[Row]):
         if self.pseudo.soft:
             return image, make_soft_target(labels, scores), number
         return image, make_target(labels, scores, self.threshold) * np.uint8(FULL), number
-
-
-class CellMaps:
-    """Label maps of cells at their training size, by the number of their field; kept in memory, packed.
-
-    A packed map of 512² takes some 10 kB, so those of all the competition's fields take 0.2 GB.
-
-    Args:
-        pseudo: tells where they are; fields that it lacks have none.
-        ids: the fields by their number.
-        size: side in pixels.
-
-    Attributes:
-        checksum: a text that changes where a label map does.
-
-    Raises:
-        InputError: label maps are missing, damaged, or hold other numbers of cells than the pseudo labels.
-    """
-
-    def __init__(self, pseudo: PseudoLabels, ids: Sequence[str], size: int) -> None:
-        self.ids, self.size = list(ids), size
-        folders = [MaskFolder(folder) for folder in pseudo.masks]
-
-        def packed(id: str) -> _Packed | Failure:
-            return attempt(self._packed, folders, pseudo, id) if id in pseudo.scores else _Packed(b"", 0)
-
-        threads = cpus()
-        with ThreadPoolExecutor(threads, "label maps") as pool:
-            maps = run_ahead(pool, packed, self.ids, 2 * threads)
-            read = list(track(maps, "read label maps", len(self.ids), leave=False))
-        for folder in folders:
-            folder.report()
-        failed = [found.reason for found in read if isinstance(found, Failure)]
-        if failed:
-            raise InputError(f"train: label maps of {len(failed)} of {len(self.ids)} fields: {failed[0]}")
-        good = [found for found in read if not isinstance(found, Failure)]
-        self._maps = [found.data for found in good]
-        self.checksum = hashlib.sha256(repr([found.checksum for found in good]).encode()).hexdigest()
-
-    def __getitem__(self, number: int) -> NDArray[np.int32]:
-        """The label map of a field, int32 (size, size)."""
-        data = zlib.decompress(self._maps[number])
-        flat = np.frombuffer(data, f"u{len(data) // self.size**2}")
-        return flat.reshape(self.size, self.size).astype(np.int32)
-
-    def _packed(self, folders: Sequence[MaskFolder], pseudo: PseudoLabels, id: str) -> "_Packed":
-        folder = next((folder for folder in folders if folder.has(id)), folders[-1])
-        cells = folder.read_cells(id)
-        _check_count(folder.folder, id, int(cells.max(initial=0)), len(pseudo.scores[id]))
-        small = resized(cells, (self.size, self.size))
-        # In the smallest type that holds the numbers, which the length tells again.
-        data = small.astype(np.min_scalar_type(int(small.max()))).tobytes()
-        return _Packed(zlib.compress(data, 1), zlib.crc32(data))
-
-
-class _Packed(NamedTuple):
-    """A packed label map, and a checksum of it unpacked: how it is packed is up to the library."""
-
-    data: bytes
-    checksum: int
-
-
-def _check_count(folder: Path, id: str, found: int, expected: int) -> None:
-    if found != expected:
-        raise InputError(
-            f"label maps: {folder}, ID {id}: {found} cells, the pseudo labels have {expected}; give as masks "
-            "the label maps that they were made with"
-        )
 
 
 def _with_pseudo_labels(fields: RunFields, pseudo: PseudoLabels, folder: Path) -> RunFields:
