@@ -100,6 +100,7 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
     ids = share(sorted(labels), settings.shard, settings.shards)
     begun, forecast = now(), Forecast(WHAT, len(ids), settings.batch, now)
     outcome, done, taken = Outcome([], {}, [], 0, {}, 0), list[DoneField](), list[dict[str, float]]()
+    said: set[str] = set()
     for group in _groups(ids, fields, members):
         asked = tuple(chosen.members[place] for place in group.members.places)
         ensemble = chosen.model_copy(update={"members": asked, **_scored_by(settings, chosen)})
@@ -120,6 +121,7 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
                 budget=Budget(now=now),
                 forecast=forecast,
                 done=len(results.done),
+                said=said,
             )
             with closing(predictions):
                 for prediction in predictions:

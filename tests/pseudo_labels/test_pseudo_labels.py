@@ -123,6 +123,7 @@ def test_each_field_is_scored_by_the_members_that_have_not_learnt_from_it(make, 
     second = with_folds(make_member(seed=2), held_out=["c", "b"], learnt=["a", "1e5", "d", "e"])
     with caplog.at_level(logging.INFO):
         scores = make(members=(first, second))
+    assert sum("segmenter: classical" in line for line in caplog.messages) == 1
     assert "3 of 6 fields by members that have not learnt from them, 3 that every member has" in caplog.text
     # One line for all groups of fields that the same members look at.
     assert [line.partition(";")[0].split(", ")[0][-12:] for line in caplog.messages if "expect" in line] == [
