@@ -57,10 +57,10 @@ def test_a_family_learns_from_fields_of_any_side_by_maps_at_their_places(kind):
 
 
 @pytest.mark.parametrize("kind", sorted(WITHOUT_MAPS) if EVERY else ["crossvit", "pit"])
-def test_a_family_without_maps_is_refused_in_one_line_that_says_why(kind):
+def test_a_family_without_maps_is_refused_in_one_line_that_says_why(kind, recwarn):
     with pytest.raises(InputError, match=rf"^backbone: {MEMBERS[kind]} (gives|has no stage) .+\w") as caught:
         with_maps(MEMBERS[kind])
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and not recwarn.list
 
 
 def test_every_family_of_timm_is_tried():
@@ -133,6 +133,11 @@ def test_numbers_that_a_network_computes_places_from_are_tried_too():
     """mvitv2 looks positions up by numbers; too large ones are only found with numbers."""
     sides = Backbone("mvitv2_tiny", size=224).sides
     assert sides.takes(224) and not sides.takes(288) and sides.nearest(268) == 224
+
+
+def test_a_network_is_built_without_a_word_of_torch_on_the_classifier_that_it_lacks(recwarn):
+    Backbone("inception_next_atto")
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("name", ["dla46x_c", "efficientvit_b0"])  # without numbers, and with random ones
