@@ -73,7 +73,7 @@ class PseudoLabelFolder:
             members: a fingerprint of what they have learnt.
 
         Raises:
-            InputError: it holds a run of other settings or members, or is a file.
+            InputError: it holds a run of other settings or members, or label maps of none, or is a file.
         """
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"out: {self.root} is a file; expected a folder for pseudo labels")
@@ -85,6 +85,10 @@ class PseudoLabelFolder:
             now = kept.with_defaults()
             refuse_other_settings("pseudo-labels", self.root, before.with_defaults(), now, _FREE, _MOVABLE)
             _refuse_other_members(self.root / MEMBERS, members)
+        elif any((self.root / MASKS).glob("[!.]*")):
+            raise InputError(
+                f"out: {self.root / MASKS} holds files that no run of pseudo-labels wrote; give another --out"
+            )
         atomic_text(self.root / MEMBERS, members + "\n")
         write_yaml(kept, path)
         for folder in (self.root, make_folder(self.root / MASKS)):

@@ -17,11 +17,13 @@ from hpa_kit.data.simulate.field import Truth, draw, prepare
 from hpa_kit.data.simulate.plan import SPLITS, FieldPlan, plan_fields
 from hpa_kit.files import atomic_path, atomic_text, make_folder, remove_stale
 from hpa_kit.flow import interrupts_ignored
+from hpa_kit.npz import write_npz
 from hpa_kit.progress import track
 from hpa_kit.submission import encode_label_map, encode_mask, truth_string
 from hpa_kit.timing import Forecast
 
 # Fewer pixels than this are drawn before a second process has started.
+_PACKING = 6  # zlib's level, of label maps
 _SMALL_WORK = 8 * 512**2
 
 
@@ -104,7 +106,7 @@ def _write_field(job: Job) -> Row:
         for path, channel in zip(images, draw(prepared), strict=True):
             _write_png(path, channel)
         with atomic_path(masks) as temporary:
-            np.savez_compressed(temporary, cells=truth.cells, nuclei=truth.nuclei)
+            write_npz(temporary, {"cells": truth.cells, "nuclei": truth.nuclei}, _PACKING)
     return Row(job.plan, format_label(_shown(truth)), _truth_string(truth))
 
 
