@@ -13,12 +13,13 @@ from hpa_kit.data import PseudoLabels, write_cell_scores
 from hpa_kit.errors import InputError
 from hpa_kit.models import SegmentationNet, focal_loss
 from hpa_kit.training import load_member, train
-from hpa_kit.training.data import Batch
+from hpa_kit.training.data import Batch, fingerprint_of
 from hpa_kit.training.objectives.segmentation import (
     FULL,
     CellMaps,
     SegmentationObjective,
     load_segmentation_data,
+    segmentation_fields,
 )
 from hpa_kit.training.run_folder import refuse_other_data
 
@@ -150,6 +151,11 @@ def test_the_fingerprint_changes_where_a_pseudo_label_does(stage2, make_pseudo):
     one, other = (load_segmentation_data(stage2(make_pseudo(confidence=c)), CPU) for c in (0.9, 0.8))
     again = load_segmentation_data(stage2(make_pseudo(confidence=0.9)), CPU)
     assert one.fingerprint == again.fingerprint != other.fingerprint
+
+
+def test_the_fingerprint_is_known_without_reading_a_field(stage2, make_pseudo):
+    for chosen in (stage2(make_pseudo()), stage2(make_pseudo(ids=IDS[1:]))):
+        assert load_segmentation_data(chosen, CPU).fingerprint == fingerprint_of(segmentation_fields(chosen))
 
 
 def pixel_loss(logits, targets):
