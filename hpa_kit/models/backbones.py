@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from hpa_kit.config import StrideBy, nearest
 from hpa_kit.errors import InputError
-from hpa_kit.models.pretrained import Weights, load_backbone_weights, without_classifier
+from hpa_kit.models.pretrained import Weights, load_backbone_weights
 from hpa_kit.models.sides import Sides, reason_of, refuse_side
 
 
@@ -80,6 +80,15 @@ class Backbone(nn.Module):
         rows, columns = self.sides.map_side(height), self.sides.map_side(width)
         scale = rows * self.sides.stride / height, columns * self.sides.stride / width
         return functional.interpolate(maps, scale_factor=scale, mode="bilinear")[..., :rows, :columns]
+
+
+def without_classifier(name: str, **options: Any) -> nn.Module:
+    """Build a timm network with random weights and no classifier; ``options`` are timm's."""
+    with warnings.catch_warnings():
+        # Some families make a classifier of no class, of which torch says that it has no numbers.
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    return network
 
 
 def check_name(name: str) -> None:

@@ -1,7 +1,6 @@
 """Pretrained weights of a timm network, read without running code and fitted to four channels."""
 
 import sys
-import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -16,15 +15,6 @@ from hpa_kit.errors import InputError
 Weights: TypeAlias = Path | str | Literal["download"] | None
 State: TypeAlias = dict[str, Tensor]
 _BLUE = 2
-
-
-def without_classifier(name: str, **options: Any) -> nn.Module:
-    """Build a timm network with random weights and no classifier; ``options`` are timm's."""
-    with warnings.catch_warnings():
-        # Some families make a classifier of no class, of which torch says that it has no numbers.
-        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
-    return network
 
 
 def load_backbone_weights(network: nn.Module, name: str, in_channels: int, pretrained: Path | str) -> None:

@@ -12,9 +12,9 @@ from torch.nn import functional
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import Normalisation, StrideBy
 from hpa_kit.errors import InputError
-from hpa_kit.models.backbones import check_name
+from hpa_kit.models.backbones import check_name, without_classifier
 from hpa_kit.models.field_net import Normaliser
-from hpa_kit.models.pretrained import Weights, load_backbone_weights, without_classifier
+from hpa_kit.models.pretrained import Weights, load_backbone_weights
 from hpa_kit.models.sides import Sides, reason_of
 
 # The location classes, and last the pixels that are in no cell.
