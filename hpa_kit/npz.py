@@ -1,14 +1,39 @@
-"""Arrays out of numpy's files, without pickles and without more memory than the reader expects."""
+"""Arrays in and out of numpy's files, without pickles and without more memory than the reader expects."""
 
 import math
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_NEEDS_64_BITS = 2**31  # bytes of an array, from which on the zip has to count in 64 bits
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, NDArray[Any]], level: int = 0) -> None:
+    """Write arrays to an npz file, which ``numpy.load`` opens without pickles.
+
+    Unlike ``numpy.savez`` it leaves nothing open where the disk takes no more, of which Python would complain
+    once the error has been told.
+
+    Args:
+        path: the file.
+        arrays: by name; of numbers or text.
+        level: zlib's, 0 to 9; 0 packs nothing.
+
+    Raises:
+        OSError: the disk takes no more.
+        ValueError: an array is of objects.
+    """
+    packing = zipfile.ZIP_DEFLATED if level else zipfile.ZIP_STORED
+    with zipfile.ZipFile(path, "w", packing, compresslevel=level or None) as archive:
+        for name, array in arrays.items():
+            large = array.nbytes >= _NEEDS_64_BITS
+            with archive.open(f"{name}.npy", "w", force_zip64=large) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def read_npz(path: str | Path, names: Collection[str], most: int) -> dict[str, NDArray[Any]]:
@@ -54,6 +79,18 @@ def npz_names(path: str | Path) -> list[str]:
             return [name.removesuffix(".npy") for name in archive.namelist()]
     except (OSError, zipfile.BadZipFile) as error:
         raise ValueError(str(error)) from None
+
+
+def foreign_arrays(path: str | Path, own: str) -> list[str]:
+    """The names of the arrays in a whole npz file that lacks one, by which its writer would know it.
+
+    Empty where it has that one, and where the file is missing or damaged: nobody can use that one.
+    """
+    try:
+        names = npz_names(path)
+    except ValueError:
+        return []
+    return [] if own in names else names or ["nothing"]
 
 
 def read_npy(path: str | Path, most: int) -> NDArray[Any]:

@@ -2,8 +2,7 @@
 
 import json
 import os
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from hpa_kit.cells.regions import LabelMap
 from hpa_kit.errors import InputError, one_line
 from hpa_kit.files import atomic_path
-from hpa_kit.npz import read_npz
+from hpa_kit.npz import foreign_arrays, read_npz, write_npz
 
 FORMAT = "hpa_kit label maps"
 VERSION = 1
@@ -24,6 +23,7 @@ NAMES = ("", "_cp_masks", "_masks", "_mask", "_cellmask")
 ENDINGS = (".npz", ".png", ".npy", ".tif", ".tiff")
 EXPECTED_NAMES = "expected ID.npz, .png, .npy or .tif, or cellpose's ID_cp_masks.png"
 
+_OWN, _PACKING = "info", 3  # the array by which this kit's files are known; zlib's level
 _MAX_INFO = 2**20  # bytes of what a file says of itself
 
 
@@ -82,13 +82,8 @@ def write_label_maps(
         "cells": _compact(cells),
         "nuclei": _compact(nuclei),
     }
-    with (
-        atomic_path(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive,
-    ):
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w") as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+    with atomic_path(path) as temporary:
+        write_npz(temporary, arrays, _PACKING)
 
 
 def label_map_info(path: str | Path) -> LabelMapInfo:
@@ -117,6 +112,25 @@ def is_label_maps(path: str | Path) -> bool:
     except InputError:
         return False
     return True
+
+
+def refuse_foreign(what: str, folder: Path, ids: Iterable[str]) -> None:
+    """Refuse to write label maps over other npz files that have the names of fields.
+
+    Args:
+        what: the command, for the error.
+        folder: where ``ID.npz`` are to be written.
+        ids: of the fields.
+
+    Raises:
+        InputError: a whole file is none that :func:`write_label_maps` wrote; a damaged one may go.
+    """
+    for path in (folder / f"{id}.npz" for id in ids):
+        if found := foreign_arrays(path, _OWN):
+            raise InputError(
+                f"{what}: {path} holds {', '.join(found)}, and hpa-kit did not write it; it is not "
+                "overwritten: name another folder for label maps"
+            )
 
 
 def label_map_ids(name: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hpa_kit.cells.label_maps import VERSION, label_map_info, write_label_maps
+from hpa_kit.cells.label_maps import VERSION, label_map_info, refuse_foreign, write_label_maps
 from hpa_kit.cells.mask_folder import read_label_maps
 from hpa_kit.cells.segmenters import FieldCells, Segmenter, load_or_segment, segmenter
 from hpa_kit.config import SegmentSettings
@@ -36,12 +36,13 @@ def segment(settings: SegmentSettings) -> Path:
         The folder, with ``ID.npz`` for each field, see :func:`~hpa_kit.cells.write_label_maps`.
 
     Goes on where it was stopped: whole files made by the same segmenter with the same weights from the same
-    images stay; damaged, foreign and outdated ones are made again, with a warning. What is begun and not
-    written yet, of the classical segmenter three fields per worker at most, is lost with a kill. A field that
-    cannot be read or segmented stops no other.
+    images stay; damaged and outdated ones are made again, with a warning; npz files that others wrote are
+    refused. What is begun and not written yet, of the classical segmenter three fields per worker at most, is
+    lost with a kill. A field that cannot be read or segmented stops no other.
 
     Raises:
-        InputError: data or settings cannot be used, or some fields cannot; the others are written then.
+        InputError: data or settings cannot be used, the folder holds npz files of others, or some fields
+            cannot be used; the others are written then.
     """
     folder = DataFolder(settings.data)
     images = folder.images(settings.split)
@@ -106,6 +107,7 @@ def _check(images: Path, settings: SegmentSettings, made_with: dict[str, Any], i
         height, width = field_size(images, id)
         read_label_maps(settings.out, id, np.broadcast_to(np.uint8(0), (4, height, width)))
     except InputError as error:
+        refuse_foreign("segment", settings.out, [id])
         return _Kept(str(error))
     return _Kept(None, info.n_cells)
 

@@ -132,12 +132,13 @@ class Ensemble:
     def cost(self, level: QualityLevel) -> float:
         """What the members' time grows with: pixels that they read over all views, and those of their maps.
 
-        The maps' are weighed by :data:`MAP_PIXEL`.
+        Views count with the sides that they have, which may be others than were wanted. The maps' are weighed
+        by :data:`MAP_PIXEL`.
         """
         pixels = 0.0
         for member in self._staying(level):
             scales, flips = member.plan(level.views)
-            pixels += sum((member.size * scale) ** 2 for scale in scales) * len(flips)
+            pixels += sum(member.side(scale) ** 2 for scale in scales) * len(flips)
             kinds = member.settings.gives_maps * (self.class_maps + self.logit_maps)
             pixels += MAP_PIXEL * kinds * level.map_size**2
         return pixels

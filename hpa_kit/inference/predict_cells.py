@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hpa_kit.cells import FieldCells, write_label_maps
+from hpa_kit.cells.label_maps import refuse_foreign
 from hpa_kit.cells.regions import CellGeometry, cell_geometry
 from hpa_kit.config import PredictSettings
 from hpa_kit.data import CLASS_COLUMNS, DataFolder, find_fields
@@ -45,7 +47,8 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
         and a score per location class under its name.
 
     Raises:
-        InputError: data, members or settings cannot be used, or not one field was scored.
+        InputError: data, members or settings cannot be used, npz files of others have the names that label
+            maps would get, or not one field was scored.
     """
     images = DataFolder(settings.data).images(settings.split)
     ids = find_fields(images)
@@ -59,9 +62,12 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
         remove_stale(folder)
         results = Results("predict", ids, images, table.journal, settings, ensemble)
         results.forget(id for id in results.done if not (folder / f"{id}.npz").is_file())
+        batches = results.still_to_do(settings.batch)
+        if ensemble.masks is None or ensemble.masks.resolve() != folder.resolve():
+            refuse_foreign("predict", folder, chain.from_iterable(batches))
         predictions = predict_fields(
             "predict",
-            results.still_to_do(settings.batch),
+            batches,
             images,
             settings,
             ensemble,
@@ -89,6 +95,7 @@ def _keep(folder: Path, masks: Path | None, id: str, found: FieldCells) -> CellG
     kept_here = not found.made and masks is not None and masks.resolve() == folder.resolve()
     path = folder / f"{id}.npz"
     if not (kept_here and path.is_file()):
+        refuse_foreign("predict", folder, [id])
         write_label_maps(path, found.maps)
     return cell_geometry(found.maps.cells)
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hpa_kit.cells import FieldCells, LabelMaps, load_or_segment, segmenter
-from hpa_kit.cells.segmenters import Segmenter
+from hpa_kit.cells.segmenters import Segmenter, segmenter_for
 from hpa_kit.config import EnsembleSettings, LookSettings
 from hpa_kit.data import read_field
 from hpa_kit.devices import pick_devices
@@ -58,6 +58,7 @@ def predict_fields(
     give_up: Sequence[Fallback] = (),
     forecast: Forecast | None = None,
     done: int = 0,
+    said: set[str] | None = None,
 ) -> Generator[Prediction, None, None]:
     """Predict fields: read them, find their cells, have the members say what they show.
 
@@ -83,6 +84,7 @@ def predict_fields(
         give_up: what the ensemble may do less of, in order, where time is short.
         forecast: of more fields than these, where these are a part of a run.
         done: fields that were done before, for the progress.
+        said: what is not said again of members and segmenter, where these are a part of a run; gets what is.
 
     Returns:
         a generator, to be closed where it is left early. Members are loaded before this returns.
@@ -95,6 +97,7 @@ def predict_fields(
     budget = Budget() if budget is None else budget
     names = pick_devices(settings.device)
     workers = max(1, ceil(settings.workers / len(names)))
+    said = set() if said is None else said
     devices = []
     for name in names:
         members = Ensemble(
@@ -107,11 +110,19 @@ def predict_fields(
             logit_maps=scoring is None or scoring.logit_maps,
         )
         at_once = min(SEGMENTER_BATCH, settings.batch)
-        finds = (
-            segmenter(ensemble.segmenter, ensemble.weights, name, at_once, workers) if find_cells else None
-        )
+        finds = None
+        if find_cells:
+            # By its own name it does not say again which was chosen.
+            finder = segmenter_for(ensemble.segmenter, ensemble.weights)
+            finder = finder if finder in said else ensemble.segmenter
+            finds = segmenter(finder, ensemble.weights, name, at_once, workers)
+            said.add(segmenter_for(finder, ensemble.weights))
         devices.append(_Device(name, members, finds))
     first, total = devices[0].ensemble, sum(map(len, batches))
+    for line in filter(None, (member.other_sides() for member in first.members)):
+        if line not in said:
+            log.info(line)
+            said.add(line)
     levels = first.levels(give_up)
     costs = [first.cost(level) for level in levels]
     limit = f"; {duration(budget.seconds)} allowed" if budget.seconds < float("inf") else ""

@@ -1,6 +1,5 @@
 """One member over its test-time views: what it says of a batch of fields."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,8 +16,6 @@ from hpa_kit.models.cell_pooling import pooled_logits
 from hpa_kit.scoring.cam_share import FLOOR_SCORE
 from hpa_kit.scoring.mean_logit import MIN_PROBABILITY
 from hpa_kit.training import load_member
-
-log = logging.getLogger(__name__)
 
 # Axes that a view is flipped along: as it is, horizontally, vertically.
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,))
@@ -80,7 +77,7 @@ class LoadedMember:
         return sides.nearest(int(self.size * scale))
 
     def check_sides(self) -> None:
-        """Find out which sides the network takes before it looks at any field; views of others are said.
+        """Find out which sides the network takes before it looks at any field.
 
         Raises:
             InputError: it does not take its size.
@@ -90,14 +87,21 @@ class LoadedMember:
             sides.check(self.size)
         except InputError as error:
             raise InputError(f"member {self.settings.checkpoint}: {error}") from None
+        for scale in self._scales(0):
+            self.side(scale)
+
+    def other_sides(self) -> str | None:
+        """A line on views whose sides are not those that were wanted; None where all are."""
+        sides: Sides = self.model.sides
         wanted = [int(self.size * scale) for scale in self._scales(0)]
         refused = [side for side in wanted if not sides.takes(side)]
-        if refused:
-            looked_at = [self.side(scale) for scale in self.plan()[0][1:]]
-            log.info(
-                f"member {self.settings.checkpoint}: {sides.name} takes no fields of {_listed(refused)} px; "
-                + (f"views of {_listed(looked_at)} px instead" if looked_at else "flips only")
-            )
+        if not refused:
+            return None
+        looked_at = [self.side(scale) for scale in self.plan()[0][1:]]
+        return (
+            f"member {self.settings.checkpoint}: {sides.name} takes no fields of {_listed(refused)} px; "
+            + (f"views of {_listed(looked_at)} px instead" if looked_at else "flips only")
+        )
 
     def _scales(self, given_up: int) -> tuple[float, ...]:
         scaled = self.settings.views == "auto" and not self.segments and self.size < LARGE_SIDE

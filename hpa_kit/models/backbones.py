@@ -1,5 +1,6 @@
 """Any timm network as a source of feature maps at stride 32, 16 or 8."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -54,7 +55,7 @@ class Backbone(nn.Module):
         check_name(name)
         self.name = name
         plan = _plan(timm.model_entrypoint(name), name, stride, stride_by, in_channels, size)
-        network = timm.create_model(name, pretrained=False, **plan.options)
+        network = without_classifier(name, **plan.options)
         if pretrained is not None:
             load_backbone_weights(network, name, in_channels, pretrained)
         self.maps = plan.way(network, name, stride, stride_by)
@@ -79,6 +80,15 @@ class Backbone(nn.Module):
         rows, columns = self.sides.map_side(height), self.sides.map_side(width)
         scale = rows * self.sides.stride / height, columns * self.sides.stride / width
         return functional.interpolate(maps, scale_factor=scale, mode="bilinear")[..., :rows, :columns]
+
+
+def without_classifier(name: str, **options: Any) -> nn.Module:
+    """Build a timm network with random weights and no classifier; ``options`` are timm's."""
+    with warnings.catch_warnings():
+        # Some families make a classifier of no class, of which torch says that it has no numbers.
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    return network
 
 
 def check_name(name: str) -> None:
@@ -186,10 +196,12 @@ def _tried(
     """
 
     def build() -> nn.Module:
-        return way(timm.create_model(name, pretrained=False, **options), name, stride, stride_by)
+        return way(without_classifier(name, **options), name, stride, stride_by)
 
     try:
-        sides = Sides(name, build, options["in_chans"], stride, side)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is built in the end says it again
+            sides = Sides(name, build, options["in_chans"], stride, side)
     except InputError:
         raise
     except Exception as error:  # each of timm's networks has its own
@@ -211,7 +223,7 @@ _FLEXIBLE: dict[str, Any] = {"strict_img_size": False, "dynamic_img_size": True}
 
 def _options(name: str, stride: int, stride_by: StrideBy, in_channels: int) -> Iterator[dict[str, Any]]:
     """timm's options for a network without classifier: without pooling too, where it can be had so."""
-    options: dict[str, Any] = {"num_classes": 0, "in_chans": in_channels}
+    options: dict[str, Any] = {"in_chans": in_channels}
     dilated = stride_by != "cut" and stride < 32
     if dilated:
         options["output_stride"] = stride

@@ -12,7 +12,7 @@ from torch.nn import functional
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import Normalisation, StrideBy
 from hpa_kit.errors import InputError
-from hpa_kit.models.backbones import check_name
+from hpa_kit.models.backbones import check_name, without_classifier
 from hpa_kit.models.field_net import Normaliser
 from hpa_kit.models.pretrained import Weights, load_backbone_weights
 from hpa_kit.models.sides import Sides, reason_of
@@ -221,7 +221,7 @@ def _load_encoder(encoder: nn.Module, name: str, in_channels: int, pretrained: W
             "channels; train it without, or choose a timm encoder"
         )
     plain = name.removeprefix(_TIMM)
-    whole = timm.create_model(plain, pretrained=False, num_classes=0, in_chans=in_channels)
+    whole = without_classifier(plain, in_chans=in_channels)
     load_backbone_weights(whole, plain, in_channels, str(pretrained))
     state = {key.replace(".", "_"): value for key, value in whole.state_dict().items()}
     wanted = encoder.state_dict()

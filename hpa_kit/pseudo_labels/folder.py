@@ -4,30 +4,42 @@ import csv
 import io
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-from hpa_kit.config import PseudoLabelSettings, make_settings, read_yaml, write_yaml
+from hpa_kit.config import (
+    EnsembleSettings,
+    PseudoLabelSettings,
+    make_settings,
+    read_ensemble,
+    read_yaml,
+    write_ensemble,
+    write_yaml,
+)
+from hpa_kit.config.ensemble import LabelledEnsembleSettings
 from hpa_kit.data.cell_scores import FIELDS, MASKS, SCORES, SCORES_HEADER, SETTINGS
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, atomic_text, make_folder, remove_stale
 from hpa_kit.flow import share
 from hpa_kit.inference.results import Journal
 from hpa_kit.locks import alone
-from hpa_kit.resume import refuse_other_settings
+from hpa_kit.resume import differences, refuse_other_settings
 from hpa_kit.tables import read_table
 
 log = logging.getLogger(__name__)
 
 PARTS, MEMBERS, MADE_FROM = "parts", "members.txt", "made_from.txt"
+PREDICTED_BY = "predicted_by.yaml"  # what of an ensemble's YAML counted
 COLUMNS = ("ID", "Label", "cells", "members", "unseen")
 
 # Settings that may change between two starts, and between shards: where things lie and what computes.
 _FREE = frozenset({"data", "out", "external_images", "batch", "workers", "device", "shard", "shards"})
 # Files that may lie elsewhere another time, but must have the same name.
 _MOVABLE = frozenset({"members", "ensemble", "masks", "weights", "external"})
+# Where these come from a YAML or from beside it, what they are together is compared.
+_OF_ENSEMBLE = frozenset({"views", "map_size", "segmenter", "weights"})
 
 
 class DoneField(NamedTuple):
@@ -64,28 +76,38 @@ class PseudoLabelFolder:
         self.root, self.shard, self.shards, self.labels = root, shard, shards, labels
         self.made_from = made_from
 
-    def open(self, settings: PseudoLabelSettings, masks: Path | None, members: str) -> None:
+    def open(self, settings: PseudoLabelSettings, ensemble: EnsembleSettings, members: str) -> None:
         """Make the folder ready.
 
         Args:
             settings: of this run, to be written down.
-            masks: folder of kept label maps, to which the table refers, or None.
+            ensemble: what of members and YAML counts, to be written down where there is a YAML; its folder of
+                kept label maps, if any, is where the table refers to.
             members: a fingerprint of what they have learnt.
 
         Raises:
-            InputError: it holds a run of other settings or members, or is a file.
+            InputError: it holds a run of other settings or members, or label maps of none, or is a file.
         """
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"out: {self.root} is a file; expected a folder for pseudo labels")
-        place = None if masks is None else masks.resolve()
+        place = None if ensemble.masks is None else ensemble.masks.resolve()
         kept = settings.model_copy(update={"masks": place, "shard": 0})
-        path = self.root / SETTINGS
+        path, predicted_by = self.root / SETTINGS, self.root / PREDICTED_BY
         if path.is_file():
             before = make_settings(PseudoLabelSettings, read_yaml(path), source=str(path))
-            now = kept.with_defaults()
-            refuse_other_settings("pseudo-labels", self.root, before.with_defaults(), now, _FREE, _MOVABLE)
+            before, now, free, others = before.with_defaults(), kept.with_defaults(), _FREE, list[str]()
+            if predicted_by.is_file() and None not in (before.ensemble, now.ensemble):
+                free |= _OF_ENSEMBLE
+                others += _differing(read_ensemble(predicted_by, LabelledEnsembleSettings), ensemble)
+            refuse_other_settings("pseudo-labels", self.root, before, now, free, _MOVABLE, others=others)
             _refuse_other_members(self.root / MEMBERS, members)
+        elif any((self.root / MASKS).glob("[!.]*")):
+            raise InputError(
+                f"out: {self.root / MASKS} holds files that no run of pseudo-labels wrote; give another --out"
+            )
         atomic_text(self.root / MEMBERS, members + "\n")
+        if settings.ensemble is not None:
+            write_ensemble(ensemble.model_copy(update={"masks": place}), predicted_by)
         write_yaml(kept, path)
         for folder in (self.root, make_folder(self.root / MASKS)):
             remove_stale(folder)
@@ -147,6 +169,12 @@ class PseudoLabelFolder:
         if missing:
             if not self.is_whole():  # else another process has just put it together
                 log.info(f"pseudo-labels: {len(missing)} of {self.shards} shards are still to do: {missing}")
+                done = [shard for shard in missing if (self._part(shard) / FIELDS).is_file()]
+                if done:
+                    log.warning(
+                        f"pseudo-labels: of these {done} were done, but of other images, label maps or folds "
+                        "than there are now; the same command does them again"
+                    )
             return
         parts = [self._part(shard) for shard in range(self.shards)]
         fields = [line for part in parts for line in _rows(part / FIELDS)]
@@ -187,6 +215,19 @@ class _KeptJournal(Journal):
 
     def finish(self) -> None:
         """Nothing."""
+
+
+def _differing(before: EnsembleSettings, now: EnsembleSettings) -> Iterator[str]:
+    """What of an ensemble differs, in words; its label maps are told of elsewhere."""
+    yield differences(before, now, {"members", "masks", "steps"}, {"weights"})
+    if before.steps != now.steps:
+        yield "another step calibrate"
+    if len(before.members) != len(now.members):
+        yield f"{len(before.members)} members that give maps (now {len(now.members)})"
+        return
+    for number, (old, new) in enumerate(zip(before.members, now.members, strict=True), start=1):
+        if listed := differences(old, new, (), ("checkpoint",)):
+            yield f"{listed} of member {number}"
 
 
 def _refuse_other_members(path: Path, members: str) -> None:

@@ -81,14 +81,14 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
             not one field could be used.
     """
     fields = labelled_fields(settings)
-    chosen = _of_maps(settings.of_ensemble())
+    chosen = _what_counts(settings, settings.of_ensemble())
     labels = dict(zip(fields.table["ID"], fields.table["Label"], strict=True))
     members = _members_of(
         sorted(labels), [member.checkpoint for member in chosen.members], settings.out_of_fold
     )
     made_from = _made_from(settings, chosen, fields, members)
     folder = PseudoLabelFolder(settings.out, settings.shard, settings.shards, labels, made_from)
-    folder.open(settings, chosen.masks, depends_on([member.model_dump() for member in chosen.members]))
+    folder.open(settings, chosen, depends_on([member.model_dump() for member in chosen.members]))
     if folder.is_whole():
         log.info(f"{WHAT}: {settings.out} holds all {len(labels)} fields already")
         return settings.out
@@ -100,9 +100,10 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
     ids = share(sorted(labels), settings.shard, settings.shards)
     begun, forecast = now(), Forecast(WHAT, len(ids), settings.batch, now)
     outcome, done, taken = Outcome([], {}, [], 0, {}, 0), list[DoneField](), list[dict[str, float]]()
+    said: set[str] = set()
     for group in _groups(ids, fields, members):
         asked = tuple(chosen.members[place] for place in group.members.places)
-        ensemble = chosen.model_copy(update={"members": asked, **_scored_by(settings, chosen)})
+        ensemble = chosen.model_copy(update={"members": asked})
         scoring = scoring_of(ensemble)
         with folder.journal(group.name) as journal:
             results = Results(WHAT, group.ids, group.images, journal, settings, ensemble)
@@ -120,6 +121,7 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
                 budget=Budget(now=now),
                 forecast=forecast,
                 done=len(results.done),
+                said=said,
             )
             with closing(predictions):
                 for prediction in predictions:
@@ -141,12 +143,12 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
     return settings.out
 
 
-def _of_maps(ensemble: EnsembleSettings) -> EnsembleSettings:
-    """An ensemble of the members that give maps; what they give beside counts not."""
+def _what_counts(settings: PseudoLabelSettings, ensemble: EnsembleSettings) -> EnsembleSettings:
+    """The members that give maps, whatever they give beside, with the scoring of these labels."""
     members = tuple(
         member.model_copy(update={"mode": "both"}) for member in ensemble.members if member.gives_maps
     )
-    return ensemble.model_copy(update={"members": members})
+    return ensemble.model_copy(update={"members": members, **_scored_by(settings, ensemble)})
 
 
 def _scored_by(settings: PseudoLabelSettings, ensemble: EnsembleSettings) -> dict[str, Any]:

@@ -50,10 +50,10 @@ class TrainingData(NamedTuple):
     folds: pd.DataFrame
     contents: Mapping[str, str] = MappingProxyType({})
 
-    @property
-    def fingerprint(self) -> str:
-        """A text that changes where a field, its label or its fold does."""
-        return hashlib.sha256(self.folds.to_csv(index=False).encode()).hexdigest()
+
+def fingerprint_of(folds: pd.DataFrame) -> str:
+    """A text that changes where a field, its label or its fold does, or what a table of them has besides."""
+    return hashlib.sha256(folds.to_csv(index=False).encode()).hexdigest()
 
 
 class RunFields(NamedTuple):

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path
-from hpa_kit.npz import read_npz
+from hpa_kit.npz import npz_names, read_npz, write_npz
 
 
 class Features(NamedTuple):
@@ -33,14 +33,14 @@ def write_features(path: str | Path, features: Features) -> None:
 
     The arrays are ``ids`` (text), ``features`` (float32), ``source`` (text) and ``stamps`` (text).
     """
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(
-            file,
-            ids=np.array(features.ids, dtype=np.str_),
-            features=np.ascontiguousarray(features.values, dtype=np.float32),
-            source=np.array(features.source, dtype=np.str_),
-            stamps=np.array(features.stamps, dtype=np.str_),
-        )
+    arrays: dict[str, NDArray[Any]] = {
+        "ids": np.array(features.ids, dtype=np.str_),
+        "features": np.ascontiguousarray(features.values, dtype=np.float32),
+        "source": np.array(features.source, dtype=np.str_),
+        "stamps": np.array(features.stamps, dtype=np.str_),
+    }
+    with atomic_path(path) as temporary:
+        write_npz(temporary, arrays)
 
 
 def read_features(path: str | Path) -> Features:
@@ -56,11 +56,14 @@ def read_features(path: str | Path) -> Features:
             raise InputError(f"features: {path} is missing; expected a file of hpa-kit features")
         # Features do not pack well: what claims many times the file's bytes is none.
         arrays = read_npz(path, ("ids", "features", "source", "stamps"), 2**20 + 20 * path.stat().st_size)
+        if not {"ids", "features", "source"} <= arrays.keys():
+            names = ", ".join(npz_names(path)) or "nothing"
+            raise InputError(f"features: {path} holds {names}; expected a file of hpa-kit features")
         ids, values, source = arrays["ids"], arrays["features"], str(arrays["source"])
         stamps = tuple(arrays["stamps"].tolist()) if "stamps" in arrays else ()
     except InputError:
         raise
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"features: {path} is no file of hpa-kit features, or damaged: {reason}") from None
     if ids.ndim != 1 or ids.dtype.kind != "U" or values.ndim != 2 or len(ids) != len(values):

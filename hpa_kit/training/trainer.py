@@ -16,13 +16,19 @@ from hpa_kit.errors import InputError
 from hpa_kit.progress import Bar, progress_bar
 from hpa_kit.training.checkpoint import BEST, LAST, Checkpoint, write_checkpoint
 from hpa_kit.training.clock import Clock, Verdict, Work
-from hpa_kit.training.data import Batch, Loader, TrainingData
+from hpa_kit.training.data import Batch, Loader, TrainingData, fingerprint_of
 from hpa_kit.training.log import Metrics, RunLog, write_metrics
 from hpa_kit.training.member import build_network, learns_with_all_weights, refuse_what_cannot_learn
 from hpa_kit.training.objectives.base import Losses, Objective, objective_of
 from hpa_kit.training.optimisation import Averages, Schedule, make_optimiser
 from hpa_kit.training.processes import Processes, say_idle_gpus
-from hpa_kit.training.run_folder import METRICS, contents_of, find_checkpoint, open_run
+from hpa_kit.training.run_folder import (
+    METRICS,
+    contents_of,
+    find_checkpoint,
+    open_run,
+    refuse_other_data,
+)
 from hpa_kit.training.run_state import EpochSums, RunState
 
 log = logging.getLogger(__name__)
@@ -39,7 +45,8 @@ def train(settings: TrainSettings, after_epoch: AfterEpoch | None = None) -> Pat
     A run that was killed at any moment goes on after its last checkpoint, of which there is one at the end of
     every epoch and every ``checkpoint_minutes`` within, and ends, on a CPU, with the same weights as one that
     was left alone. So does one that ``time_limit`` ended, in ``out`` or, by ``resume_from``, elsewhere. A
-    finished run returns at once. Under ``torchrun`` one process per GPU takes its share of every batch.
+    finished run of the same fields and labels returns at once. Under ``torchrun`` one process per GPU takes
+    its share of every batch.
 
     Args:
         settings: see :class:`~hpa_kit.config.TrainSettings`.
@@ -50,8 +57,8 @@ def train(settings: TrainSettings, after_epoch: AfterEpoch | None = None) -> Pat
         ``last.safetensors`` (all that resuming needs), ``metrics.csv``, ``tensorboard/``.
 
     Raises:
-        InputError: data or settings cannot be used, a folder holds a run of other settings, or the loss
-            became infinite or NaN.
+        InputError: data or settings cannot be used, a folder holds a run of other settings or data, or the
+            loss became infinite or NaN.
     """
     return Trainer(settings, after_epoch).fit()
 
@@ -126,6 +133,7 @@ class Trainer:
             checkpoint = processes.first_alone(self._open)
             if checkpoint is not None and checkpoint.state["epoch"] >= settings.epochs:
                 if processes.first:
+                    self._refuse_other_data(checkpoint)
                     write_metrics(settings.out / METRICS, checkpoint.state["history"])
                 return settings.out
             torch.manual_seed(settings.seed)
@@ -159,6 +167,17 @@ class Trainer:
             self.try_network()
         return open_run(settings)
 
+    def _refuse_other_data(self, finished: Checkpoint) -> None:
+        """Refuse a finished run of other data as one that goes on is; what is gone is not compared."""
+        settings = self.settings
+        read = (settings.data, settings.external, settings.external_images, settings.pseudo_labels)
+        gone = [str(path) for path in read if path is not None and not path.exists()]
+        if gone:
+            log.info(f"train: {settings.out} is finished; {', '.join(gone)} is gone, and not compared")
+            return
+        fingerprint = fingerprint_of(objective_of(settings.network).fields(settings))
+        refuse_other_data(settings, finished.state, fingerprint, contents_of(settings))
+
     def _bare_model(self) -> nn.Module:
         """The network with weights that come from no other file."""
         return self.build_model(self.settings.model_copy(update={"pretrained": None, "warm_start": None}))
@@ -186,7 +205,7 @@ class Trainer:
             optimiser,
             torch.amp.GradScaler(device.type, enabled=self.amp),
             Averages(model, settings, self.total_steps),
-            data.fingerprint,
+            fingerprint_of(data.folds),
             {**contents_of(settings), **data.contents},
         )
         if not processes.first:  # the weights are the same by now; dropout is to differ

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from hpa_kit.cells import label_map_ids
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import EnsembleSettings, MemberSettings, TuneSettings
+from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, remove_stale
 from hpa_kit.flow import Failure, batches
 from hpa_kit.inference.ensemble import FieldMaps
 from hpa_kit.inference.prediction import Prediction
 from hpa_kit.inference.results import MAX_NAMED
 from hpa_kit.inference.stream import predict_fields
-from hpa_kit.npz import read_npz
+from hpa_kit.npz import foreign_arrays, read_npz, write_npz
 from hpa_kit.resume import depends_on, field_stamps
 from hpa_kit.scoring import scoring_function
 from hpa_kit.scoring.mean_logit import mean_logits
@@ -28,6 +29,7 @@ from hpa_kit.tuning.truth import Compared, TrueCells, no_truth
 log = logging.getLogger(__name__)
 
 STAMP = "made_from"  # beside the evidence in its file: what it depends on
+_OWN, _PACKING = "image_scores", 6  # the array by which evidence is known; zlib's level
 MAX_BYTES = 2**31  # of an array; more than any field's
 # Rules that are not linear in the maps: their scores are kept for the weights that were given.
 MAP_RULES = {
@@ -81,6 +83,9 @@ def gather(
 
     Returns:
         The evidence of all fields, in order; those that cannot be used are said and left out.
+
+    Raises:
+        InputError: the cache is a file, or holds an npz file of something else in a field's place.
     """
     remove_stale(cache)
     made_from = ensemble.model_dump(exclude={"masks", "rule", "form", "steps"})
@@ -89,6 +94,7 @@ def gather(
     stamps = {id: f"{common}-{stamp}" for id, stamp in own.items()}
     found = {id: _kept(cache / f"{id}.npz", stamps[id]) for id in members_of}
     lacking = [id for id, evidence in found.items() if evidence is None]
+    _refuse_foreign(cache, lacking)
     others = sum((cache / f"{id}.npz").is_file() for id in lacking)
     if others:
         log.info(
@@ -114,12 +120,24 @@ def gather(
             found[prediction.id] = made
             with atomic_path(cache / f"{prediction.id}.npz") as temporary:
                 stamp = np.array(stamps[prediction.id])
-                np.savez_compressed(temporary, **made._asdict(), **{STAMP: stamp})
+                write_npz(temporary, made._asdict() | {STAMP: stamp}, _PACKING)
     for id, reason in list(failed.items())[:MAX_NAMED]:
         log.warning(f"tune: ID {id} is left out: {reason}")
     if failed:
         log.warning(f"tune: {len(failed)} of {len(lacking)} fields could not be used")
     return {id: evidence for id, evidence in found.items() if evidence is not None}
+
+
+def _refuse_foreign(cache: Path, ids: list[str]) -> None:
+    """Raise where a file that evidence would overwrite is something else, such as a label map."""
+    if cache.exists() and not cache.is_dir():
+        raise InputError(f"cache: {cache} is a file; expected a folder for evidence of hpa-kit tune")
+    for path in (cache / f"{id}.npz" for id in ids):
+        if found := foreign_arrays(path, _OWN):
+            raise InputError(
+                f"cache: {path} holds {', '.join(found)}, expected evidence of hpa-kit tune; it is not "
+                "overwritten: give --cache a folder of its own"
+            )
 
 
 def _kept(path: Path, stamp: str) -> Evidence | None:

@@ -45,12 +45,23 @@ def test_every_field_gets_its_label_maps(tmp_path, images, workers):
         assert label_map_info(out / f"{id}.npz").n_cells == found.cells.max() == n
 
 
-def test_whole_files_stay_and_damaged_and_foreign_ones_are_made_again_with_a_warning(tmp_path, images):
+def test_npz_files_of_others_are_refused_and_stay_as_they_were(tmp_path, images):
+    (tmp_path / "cells").mkdir()
+    np.savez(tmp_path / "cells" / "empty.npz", cells=np.ones((64, 80), np.uint8))
+    before = (tmp_path / "cells" / "empty.npz").read_bytes()
+    with pytest.raises(InputError, match=r"^segment: .*empty\.npz holds cells, and hpa-kit did not write it"):
+        segment(settings(tmp_path))
+    assert [path.name for path in (tmp_path / "cells").iterdir()] == ["empty.npz"]
+    assert (tmp_path / "cells" / "empty.npz").read_bytes() == before
+
+
+def test_whole_files_stay_and_damaged_and_outdated_ones_are_made_again_with_a_warning(tmp_path, images):
     out = segment(settings(tmp_path))
     kept = (out / "one.npz").stat().st_mtime_ns
     whole = (out / "00123.npz").read_bytes()
     (out / "00123.npz").write_bytes(whole[: len(whole) // 2])
-    np.savez(out / "empty.npz", cells=np.ones((64, 80), np.uint8))
+    wrong = np.ones((64, 80), np.uint8)
+    write_label_maps(out / "empty.npz", LabelMaps(wrong, wrong), {"segmenter": "another"})
     with pytest.warns(UserWarning) as said:
         segment(settings(tmp_path))
     assert sorted(str(w.message).split(".npz")[0].rsplit("/")[-1] for w in said) == ["00123", "empty"]

@@ -167,6 +167,23 @@ def test_cells_of_other_tools_are_numbered_in_the_table_as_in_the_label_maps_bes
             assert (cells == row.cell).sum() == row.area
 
 
+def test_npz_files_of_others_are_not_overwritten_by_label_maps(folder, member, caplog) -> None:
+    maps, elsewhere = folder.parent / "maps", folder.parent / "elsewhere"
+    for place in (maps, elsewhere):
+        place.mkdir()
+        np.savez(place / "b.npz", logits=np.ones((2, 19)))
+    before = (maps / "b.npz").read_bytes()
+    with pytest.raises(InputError, match=r"^predict: .*b\.npz holds logits, and hpa-kit did not write it"):
+        predict(settings(folder, member, label_maps=elsewhere))
+    assert [path.name for path in elsewhere.iterdir()] == ["b.npz"]
+    # Where they lie among the label maps that are read, the fields that have some are done.
+    table = read(predict(settings(folder, member, masks=maps, label_maps=maps)))
+    assert set(table["ID"]) == {"00123", "c", "d é"}
+    assert "b.npz holds logits, and hpa-kit did not write it" in caplog.text
+    for place in (maps, elsewhere):
+        assert (place / "b.npz").read_bytes() == before
+
+
 def test_the_command_takes_an_ensemble_and_names_the_table(folder, member, tmp_path, capsys) -> None:
     write_ensemble(settings(folder, member).of_ensemble(), tmp_path / "e.yaml")
     out = tmp_path / "table.csv"

@@ -19,7 +19,7 @@ def make(tmp_path):
 
     def make(shard, made_from=None):
         folder = PseudoLabelFolder(settings.out, shard, 4, LABELS, made_from)
-        folder.open(settings, None, "members")
+        folder.open(settings, settings.of_ensemble(), "members")
         return folder
 
     return make

@@ -23,6 +23,7 @@ from hpa_kit.scoring import score_cells, score_cells_mean_logit, settle_negative
 # 18 alone, 18 beside others, and one field of an ID that looks like a number.
 LABELS = {"a": "0|7", "b": "18", "c": "5|18", "1e5": "16", "d": "2|3", "e": "14"}
 SIDE = 48
+CALIBRATED = f"{{step: calibrate, slope: {[1.0] * 19}, image: {[0.0] * 19}, intercept: {[0.0] * 19}}}"
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -123,6 +124,7 @@ def test_each_field_is_scored_by_the_members_that_have_not_learnt_from_it(make, 
     second = with_folds(make_member(seed=2), held_out=["c", "b"], learnt=["a", "1e5", "d", "e"])
     with caplog.at_level(logging.INFO):
         scores = make(members=(first, second))
+    assert sum("segmenter: classical" in line for line in caplog.messages) == 1
     assert "3 of 6 fields by members that have not learnt from them, 3 that every member has" in caplog.text
     # One line for all groups of fields that the same members look at.
     assert [line.partition(";")[0].split(", ")[0][-12:] for line in caplog.messages if "expect" in line] == [
@@ -304,6 +306,75 @@ def test_a_run_of_other_settings_or_members_is_not_mixed_in(make, member, make_m
             make()
     finally:
         (member / "best.safetensors").write_bytes(changed)
+
+
+YAML = (
+    "{{members: [{{checkpoint: {run}, views: {views}}}], map_size: {map_size}, rule: {rule}, "
+    "steps: [{step}]}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "labels", "told"),
+    [
+        ({"map_size": 32}, "hard", r"started with map_size 48 \(now 32\); give these again"),
+        ({"views": "flips"}, "hard", r"started with views none \(now flips\) of member 1; give"),
+        (
+            {"views": "flips", "map_size": 32},
+            "hard",
+            r"map_size 48 \(now 32\), views none .* of member 1",
+        ),
+        ({"step": "small"}, "soft", None),
+        ({"step": CALIBRATED}, "soft", "started with another step calibrate; give"),
+        ({"rule": "quantile", "step": "fill"}, "hard", None),
+    ],
+)
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_run_whose_ensemble_says_something_else_now_is_refused_where_that_counts(
+    make, member, tmp_path, looks, change, labels, told, shards
+):
+    says = {"run": member, "views": "none", "map_size": SIDE, "rule": "best", "step": "negative"}
+    path = tmp_path / "e.yaml"
+    given = {"members": (), "ensemble": path, "views": None, "map_size": None, "labels": labels}
+    path.write_text(YAML.format(**says))
+    make(**given, shards=shards)
+    looks.clear()
+    path.write_text(YAML.format(**says | change))
+    if told is None:
+        make(**given, shards=shards)
+    else:
+        with pytest.raises(InputError, match=told):
+            make(**given, shards=shards, shard=shards - 1)
+    assert not looks["fields"]
+
+
+def test_what_a_yaml_says_may_be_given_beside_it(make, member, tmp_path, looks):
+    path = tmp_path / "e.yaml"
+    path.write_text(f"{{members: [{member}], map_size: {SIDE}}}")
+    given = {"members": (), "ensemble": path}
+    make(**given, map_size=None)
+    looks.clear()
+    make(**given, map_size=SIDE)
+    assert not looks["fields"]
+    with pytest.raises(InputError, match=r"started with map_size 48 \(now 32\)"):
+        make(**given, map_size=32)
+
+
+def test_shards_of_images_that_have_changed_since_are_said(make, data, cells, caplog):
+    make(shard=0, shards=2)
+    write_field(data / "train", "a", cells(80, 96, 32), seed=77)
+    make(shard=1, shards=2)
+    assert "of these [0] were done, but of other images" in caplog.text
+    assert make(shard=0, shards=2) is not None
+
+
+def test_masks_that_no_run_of_pseudo_labels_wrote_stay_and_are_refused(make, tmp_path):
+    kept = tmp_path / "pseudo" / "masks" / "a.npz"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"somebody's")
+    with pytest.raises(InputError, match="masks holds files that no run of pseudo-labels wrote"):
+        make()
+    assert kept.read_bytes() == b"somebody's"
 
 
 def test_external_fields_are_labelled_too(make, data, tmp_path, cells):

@@ -13,12 +13,13 @@ from hpa_kit.data import write_cell_scores
 from hpa_kit.errors import InputError
 from hpa_kit.models import SegmentationNet, focal_loss
 from hpa_kit.training import load_member, train
-from hpa_kit.training.data import Batch
+from hpa_kit.training.data import Batch, fingerprint_of
 from hpa_kit.training.objectives.segmentation import (
     FULL,
     CellMaps,
     SegmentationObjective,
     load_segmentation_data,
+    segmentation_fields,
 )
 from hpa_kit.training.run_folder import refuse_other_data
 
@@ -148,7 +149,14 @@ def test_label_maps_that_the_pseudo_labels_were_not_made_with_are_refused(stage2
 def test_the_fingerprint_changes_where_a_pseudo_label_does(stage2, make_pseudo):
     one, other = (load_segmentation_data(stage2(make_pseudo(confidence=c)), CPU) for c in (0.9, 0.8))
     again = load_segmentation_data(stage2(make_pseudo(confidence=0.9)), CPU)
-    assert one.fingerprint == again.fingerprint != other.fingerprint
+    assert fingerprint_of(one.folds) == fingerprint_of(again.folds) != fingerprint_of(other.folds)
+
+
+def test_the_fingerprint_is_known_without_reading_a_field(stage2, make_pseudo):
+    for chosen in (stage2(make_pseudo()), stage2(make_pseudo(ids=IDS[1:]))):
+        assert fingerprint_of(load_segmentation_data(chosen, CPU).folds) == fingerprint_of(
+            segmentation_fields(chosen)
+        )
 
 
 def pixel_loss(logits, targets):
@@ -162,10 +170,12 @@ def test_a_run_does_not_go_on_with_other_label_maps_of_as_many_cells(stage2, mak
     cells = np.roll(cells_of(0), 3, axis=0)
     write_label_maps(pseudo / "masks" / f"{IDS[0]}.npz", LabelMaps(cells, cells))
     after = load_segmentation_data(chosen, CPU)
-    assert before.fingerprint == after.fingerprint  # which older runs have without label maps
-    kept = {"fields": before.fingerprint, "contents": before.contents}
+    assert fingerprint_of(before.folds) == fingerprint_of(
+        after.folds
+    )  # which older runs have without label maps
+    kept = {"fields": fingerprint_of(before.folds), "contents": before.contents}
     with pytest.raises(InputError, match="was started with another content of pseudo_labels"):
-        refuse_other_data(chosen, kept, after.fingerprint, after.contents)
+        refuse_other_data(chosen, kept, fingerprint_of(after.folds), after.contents)
 
 
 def test_the_loss_of_pixels_is_the_focal_loss_averaged_over_everything():

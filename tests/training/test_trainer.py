@@ -43,6 +43,26 @@ def test_a_finished_run_returns_at_once(settings, monkeypatch):
     assert (run / "last.safetensors").read_bytes() == before and len(metrics(run)) == 1
 
 
+def test_a_finished_run_of_other_fields_or_labels_is_refused_as_one_that_goes_on_is(
+    settings, competition, tmp_path, caplog
+):
+    run = train(settings(epochs=1))
+    other = tmp_path / "other"
+    shutil.copytree(competition, other)
+    assert train(settings(epochs=1, data=other)) == run
+    table = (other / "train.csv").read_text()
+    (other / "train.csv").write_text(table.replace("7|16", "5", 1))
+    with pytest.raises(InputError, match="started with other fields or labels than data .*other has; give"):
+        train(settings(epochs=1, data=other))
+    (other / "train.csv").write_text("".join(table.splitlines(keepends=True)[:-1]))
+    with pytest.raises(InputError, match="folds.csv"):
+        train(settings(epochs=1, data=other))
+    shutil.rmtree(other)
+    with caplog.at_level("INFO"):
+        assert train(settings(epochs=1, data=other)) == run
+    assert f"{run} is finished; {other} is gone, and not compared" in caplog.text
+
+
 @pytest.fixture(scope="module")
 def undisturbed(competition, tmp_path_factory):
     """A run with dropout and averaged weights that nothing disturbed."""

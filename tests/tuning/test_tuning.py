@@ -16,6 +16,7 @@ from hpa_kit.errors import InputError
 from hpa_kit.inference import Ensemble
 from hpa_kit.scoring import FieldEvidence, score_field, scores_to_prediction, scoring_of
 from hpa_kit.submission import encode_label_map, evaluate, truth_string, write_submission
+from hpa_kit.training.features_file import Features, write_features
 from hpa_kit.tuning import tune
 from hpa_kit.tuning.calibration import fit_calibration
 from hpa_kit.tuning.choices import choose, crossfit
@@ -244,6 +245,21 @@ def test_evidence_is_made_again_where_anything_that_it_depends_on_has_changed(
         again, changes = 6, {"ensemble": tmp_path / "e.yaml", "members": (), "views": "flips"}
     tune(settings_of(labelled, [run], tmp_path, **changes))
     assert len(looked) == again
+
+
+@pytest.mark.parametrize("foreign", ["label maps", "features"])
+def test_a_cache_that_holds_something_else_is_refused_and_stays_as_it_was(
+    labelled, make_member, tmp_path, looked, foreign
+) -> None:
+    cache = labelled.masks
+    if foreign == "features":
+        cache = tmp_path / "features"
+        write_features(cache / "f0.npz", Features(["f0"], np.ones((1, 4), np.float32), "of a network"))
+    before = {path.name: path.read_bytes() for path in cache.iterdir()}
+    named = {"label maps": "info, cells, nuclei", "features": "ids, features, source, stamps"}[foreign]
+    with pytest.raises(InputError, match=rf"^cache: .*f0\.npz holds {named}, expected evidence of"):
+        tune(settings_of(labelled, [with_folds(make_member(32), tmp_path)], tmp_path, cache=cache))
+    assert not looked and {path.name: path.read_bytes() for path in cache.iterdir()} == before
 
 
 def test_a_changed_rule_needs_no_new_evidence(labelled, make_member, tmp_path, looked) -> None:

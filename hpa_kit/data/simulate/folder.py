@@ -19,6 +19,7 @@ from hpa_kit.data.simulate.plan import SPLITS, FieldPlan, field_id, plan_fields
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, atomic_text, make_folder, remove_stale
 from hpa_kit.flow import interrupts_ignored
+from hpa_kit.npz import write_npz
 from hpa_kit.progress import track
 from hpa_kit.resume import refuse_other_settings
 from hpa_kit.submission import encode_label_map, encode_mask, truth_string
@@ -29,6 +30,7 @@ FREE = {"out", "workers"}  # these may change between two starts
 CHANNEL_FILES = ("red", "green", "blue", "yellow")
 TABLES = ("train.csv", "sample_submission.csv", "truth.csv", "truth_train.csv")
 # Fewer pixels than this are drawn before a second process has started.
+_PACKING = 6  # zlib's level, of label maps
 _SMALL_WORK = 8 * 512**2
 
 
@@ -183,7 +185,7 @@ def _write_field(job: Job) -> Row:
         for path, channel in zip(images, draw(prepared), strict=True):
             _write_png(path, channel)
         with atomic_path(masks) as temporary:
-            np.savez_compressed(temporary, cells=truth.cells, nuclei=truth.nuclei)
+            write_npz(temporary, {"cells": truth.cells, "nuclei": truth.nuclei}, _PACKING)
     return Row(job.plan, format_label(_shown(truth)), _truth_string(truth))
 
 

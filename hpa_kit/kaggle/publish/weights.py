@@ -1,6 +1,7 @@
 """Weights as Kaggle datasets with model cards: members with their ensemble; published cell networks."""
 
 import hashlib
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ from hpa_kit.kaggle.publish.dataset import (
     notes,
     write_dataset,
 )
+
+log = logging.getLogger(__name__)
 
 HPA = "Human Protein Atlas (images and labels CC BY-SA 3.0 in older releases, CC BY 4.0 in newer ones)"
 
@@ -176,7 +179,10 @@ def _write_member(member: MemberSettings, out: Path, name: str) -> MemberCard:
     from hpa_kit.training.member import load_member
 
     model, settings, info = load_member(member.checkpoint)
-    LoadedMember(member, model, member.size or settings.size, settings.network == "unet").check_sides()
+    loaded = LoadedMember(member, model, member.size or settings.size, settings.network == "unet")
+    loaded.check_sides()
+    if (line := loaded.other_sides()) is not None:
+        log.info(line)
     path = out / f"{name}.safetensors"
     state: dict[str, Any] = {"model": model.state_dict(), "averaged": info["averaged"]}
     state |= {key: info[key] for key in ("epoch", "metrics") if info.get(key) is not None}

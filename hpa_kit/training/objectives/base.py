@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hpa_kit.config import TrainSettings
 from hpa_kit.models import focal_loss
-from hpa_kit.training.data import Batch, load_training_data
+from hpa_kit.training.data import Batch, load_training_data, run_folds
 from hpa_kit.training.log import Metrics
 
 Losses = dict[str, Tensor]
@@ -29,6 +29,8 @@ class Objective(nn.Module):
 
     # Batches to learn from and to validate on: see there for what it is given.
     load_data = staticmethod(load_training_data)
+    # The table of all fields that these will have, without reading a field.
+    fields = staticmethod(run_folds)
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -17,7 +18,16 @@ from hpa_kit.errors import InputError
 from hpa_kit.models import focal_loss
 from hpa_kit.training.augmentation import Augmentation
 from hpa_kit.training.cell_maps import CellMaps, cell_maps_of
-from hpa_kit.training.data import Batch, Draw, Row, RunFields, TrainingData, load_batches, read_run_fields
+from hpa_kit.training.data import (
+    Batch,
+    Draw,
+    Row,
+    RunFields,
+    TrainingData,
+    load_batches,
+    read_run_fields,
+    run_folds,
+)
 from hpa_kit.training.log import Metrics
 from hpa_kit.training.objectives.base import Losses, Objective, class_counts, macro_f1
 from hpa_kit.training.processes import Processes
@@ -52,10 +62,25 @@ def load_segmentation_data(
         return SegmentationDataset(fields.store, cells, pseudo, augmentation, settings.threshold)
 
     data = load_batches(settings, fields, dataset, device, processes or Processes())
-    # The fingerprint is to change where a pseudo label does.
-    sums = [zlib.crc32(pseudo.scores[id].tobytes()) if id in pseudo.scores else 0 for id in cells.ids]
-    folds = data.folds.assign(PseudoLabels=sums)
+    folds = _with_checksums(data.folds, pseudo)
     return data._replace(folds=folds, contents={"pseudo_labels": cells.checksum})
+
+
+def segmentation_fields(settings: TrainSettings) -> pd.DataFrame:
+    """The fields of a run that learns from pseudo labels, as its data have them; label maps are not read.
+
+    Raises:
+        InputError: as :func:`~hpa_kit.training.data.run_folds`, or pseudo labels are missing or damaged.
+    """
+    if settings.pseudo_labels is None:
+        raise InputError("train: network unet needs pseudo_labels, a folder of hpa-kit pseudo-labels")
+    return _with_checksums(run_folds(settings), read_pseudo_labels(settings.pseudo_labels, settings.masks))
+
+
+def _with_checksums(folds: pd.DataFrame, pseudo: PseudoLabels) -> pd.DataFrame:
+    """A table of fields that changes where a pseudo label does."""
+    sums = [zlib.crc32(pseudo.scores[id].tobytes()) if id in pseudo.scores else 0 for id in folds["ID"]]
+    return folds.assign(PseudoLabels=sums)
 
 
 class SegmentationObjective(Objective):
@@ -66,6 +91,7 @@ class SegmentationObjective(Objective):
     """
 
     load_data = staticmethod(load_segmentation_data)
+    fields = staticmethod(segmentation_fields)
 
     def losses(self, batch: Batch, progress: float) -> Losses:
         """The focal loss of pixels."""

@@ -2,13 +2,14 @@
 
 import io
 import json
+import shutil
 import zipfile
 import zlib
 
 import cv2
 import numpy as np
 
-from bad_input_table.case import INFER, STORE, Case
+from bad_input_table.case import INFER, SEGMENT, STORE, Case, nothing
 from bad_input_table.world import SIDE, World, cells
 
 GROUP = "Caches, stores and label maps"
@@ -17,6 +18,11 @@ FOUND = "; its cells are found again"
 AGAIN = "; make it again" + FOUND
 NAMES = "expected ID.npz, .png, .npy or .tif, or cellpose's ID_cp_masks.png"
 NUMBERS = "expected whole numbers (H, W), that of its cell in each pixel, 0 where there is none"
+NOT_OURS = "and hpa-kit did not write it; it is not overwritten: name another folder for label maps"
+TUNE = (
+    "tune {data} --members {member} --split test --truth {truth} --masks {masks} --out {folder}/a.yaml "
+    "--views none --map-size 32 --device cpu --cache "
+)
 PICKLED = "; of cellpose's pickled _seg.npy nothing is read: have it save masks as png or tif"
 
 
@@ -88,7 +94,82 @@ def _only_pickled(world: World) -> None:
     (world["masks"] / "t0_seg.npy").write_bytes(b"")
 
 
+def _others_named_as_fields(*parts: str):
+    """An npz file of something else under the name of the field f0, or t0."""
+
+    def make(world: World) -> None:
+        folder = world["out"].joinpath(*parts)
+        folder.mkdir(parents=True)
+        for id in ("f0", "t0"):
+            (folder / f"{id}.npz").write_bytes(_saved(features=np.zeros((2, 3))))
+
+    return make
+
+
+def _masks_of_evidence(world: World) -> None:
+    """In the place of the label map of t0, evidence of tune."""
+    (world["masks"] / "t0.npz").write_bytes(_saved(image_scores=np.zeros(19), logits=np.zeros((2, 19))))
+
+
+def _label_maps_in_the_cache(world: World) -> None:
+    world["out"].mkdir()
+    shutil.copy(world["masks"] / "t0.npz", world["out"] / "t0.npz")
+
+
 CASES = (
+    Case(
+        GROUP,
+        "label maps in the cache of tune",
+        _label_maps_in_the_cache,
+        TUNE + "{out}",
+        "cache: …t0.npz holds info, cells, nuclei, expected evidence of hpa-kit tune; it is not overwritten: "
+        "give --cache a folder of its own",
+    ),
+    Case(
+        GROUP,
+        "a cache of tune that is a file",
+        nothing,
+        TUNE + "{features}",
+        "cache: …features.npz is a file; expected a folder for evidence of hpa-kit tune",
+    ),
+    Case(
+        GROUP,
+        "label maps where features are to go",
+        nothing,
+        "features {data} --member {member} --out {masks}/t0.npz --device cpu",
+        "features: …t0.npz holds info, cells, nuclei; expected a file of hpa-kit features",
+    ),
+    Case(
+        GROUP,
+        "evidence of tune in the place of label maps",
+        _masks_of_evidence,
+        INFER,
+        UNREADABLE + "it has no cells, but image_scores, logits; expected cells and, where there are any, "
+        "nuclei" + FOUND,
+        0,
+    ),
+    Case(
+        GROUP,
+        "npz files of others where segment is to write",
+        _others_named_as_fields(),
+        SEGMENT,
+        "segment: …f0.npz holds features, " + NOT_OURS,
+    ),
+    Case(
+        GROUP,
+        "npz files of others where predict is to write",
+        _others_named_as_fields(),
+        "predict {test} --members {member} --label-maps {out} --out {folder}/a.csv --views none "
+        "--map-size 32 --device cpu",
+        "predict: …t0.npz holds features, " + NOT_OURS,
+    ),
+    Case(
+        GROUP,
+        "masks of others where pseudo-labels is to write",
+        _others_named_as_fields("masks"),
+        "pseudo-labels {data} --members {member} --out {out} --views none --map-size 32 --device cpu",
+        "out: …masks holds files that no run of pseudo-labels wrote; give another --out",
+    ),
     Case(
         GROUP,
         "label maps of 0 bytes",
