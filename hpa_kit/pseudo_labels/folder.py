@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpa_kit.config import PseudoLabelSettings, make_settings, read_yaml, write_yaml
-from hpa_kit.data.cell_scores import FIELDS, MASKS, SCORES, SCORES_HEADER, SETTINGS
+from hpa_kit.data.cell_scores import FIELDS, LABEL_ROUND, MASKS, SCORES, SCORES_HEADER, SETTINGS
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, atomic_text, make_folder, remove_stale
 from hpa_kit.flow import share
@@ -24,8 +24,9 @@ log = logging.getLogger(__name__)
 PARTS, MEMBERS, MADE_FROM = "parts", "members.txt", "made_from.txt"
 COLUMNS = ("ID", "Label", "cells", "members", "unseen")
 
-# Settings that may change between two starts, and between shards: where things lie and what computes.
-_FREE = frozenset({"data", "out", "external_images", "batch", "workers", "device", "shard", "shards"})
+# Settings that may change between two starts, and between shards: where things lie, what computes, and what
+# is refused.
+_FREE = frozenset({"data", "out", "external_images", "batch", "workers", "device", "shard", "shards", "seen"})
 # Files that may lie elsewhere another time, but must have the same name.
 _MOVABLE = frozenset({"members", "ensemble", "masks", "weights", "external"})
 
@@ -64,13 +65,16 @@ class PseudoLabelFolder:
         self.root, self.shard, self.shards, self.labels = root, shard, shards, labels
         self.made_from = made_from
 
-    def open(self, settings: PseudoLabelSettings, masks: Path | None, members: str) -> None:
+    def open(
+        self, settings: PseudoLabelSettings, masks: Path | None, members: str, label_round: int = 1
+    ) -> None:
         """Make the folder ready.
 
         Args:
             settings: of this run, to be written down.
             masks: folder of kept label maps, to which the table refers, or None.
             members: a fingerprint of what they have learnt.
+            label_round: of the runs that will learn from this folder.
 
         Raises:
             InputError: it holds a run of other settings or members, or is a file.
@@ -86,6 +90,7 @@ class PseudoLabelFolder:
             refuse_other_settings("pseudo-labels", self.root, before.with_defaults(), now, _FREE, _MOVABLE)
             _refuse_other_members(self.root / MEMBERS, members)
         atomic_text(self.root / MEMBERS, members + "\n")
+        atomic_text(self.root / LABEL_ROUND, f"{label_round}\n")
         write_yaml(kept, path)
         for folder in (self.root, make_folder(self.root / MASKS)):
             remove_stale(folder)

@@ -22,7 +22,7 @@ from hpa_kit.training.member import build_network, learns_with_all_weights, refu
 from hpa_kit.training.objectives.base import Losses, Objective, objective_of
 from hpa_kit.training.optimisation import Averages, Schedule, make_optimiser
 from hpa_kit.training.processes import Processes, say_idle_gpus
-from hpa_kit.training.run_folder import METRICS, contents_of, find_checkpoint, open_run
+from hpa_kit.training.run_folder import METRICS, contents_of, find_checkpoint, open_run, with_label_round
 from hpa_kit.training.run_state import EpochSums, RunState
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,8 @@ class Trainer:
 
     def fit(self) -> Path:
         """Train to the last epoch, or until the time is up; see :func:`train`."""
-        settings, processes = self.settings, self.processes
+        settings = self.settings = with_label_round(self.settings)
+        processes = self.processes
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         say_idle_gpus(settings)
