@@ -1,7 +1,7 @@
 """Settings of the command that makes labels of cells to learn from: pseudo-labels."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,7 @@ from hpa_kit.config.kinds import ExternalMode, InChannels, shard_exists
 
 
 class PseudoLabelSettings(LookSettings):
-    """``hpa-kit pseudo-labels``: scores of the cells of training fields, for stage 2."""
+    """``hpa-kit pseudo-labels``: scores of the cells of training fields, to learn from."""
 
     ensemble_kind: ClassVar[type[EnsembleSettings]] = LabelledEnsembleSettings
 
@@ -23,8 +23,19 @@ class PseudoLabelSettings(LookSettings):
     negative_check: bool = Field(
         True, description="of hard labels: a cell is Negative alone or not at all, as the 15th place had it"
     )
+    floor: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="of soft labels: what no cell is below in a class of its image; the 1st place's .25",
+    )
     out_of_fold: bool = Field(
         True, description="each field by the members that have not learnt from it, where there are any"
+    )
+    seen: Literal["auto", "refuse", "take"] = Field(
+        "auto",
+        description="fields that every member has learnt from: refuse to label them, or take what all say; "
+        "auto refuses where labels are soft",
     )
     external: Path | None = Field(
         None, description="table of external fields, publichpa-withcellline_processed.csv"
@@ -40,3 +51,18 @@ class PseudoLabelSettings(LookSettings):
     shards: int = Field(1, ge=1, description="shares that the sorted fields are cut into")
 
     _shard_exists = model_validator(mode="after")(shard_exists)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.floor and self.labels != "soft":
+            raise ValueError(f"floor {self.floor:g} is of soft labels; give labels soft too, or no floor")
+        if self.seen == "refuse" and not self.out_of_fold:
+            raise ValueError(
+                "seen refuse needs out_of_fold: else all members label what they have learnt from"
+            )
+        return self
+
+    @property
+    def refuses_seen(self) -> bool:
+        """Whether fields that every member has learnt from are refused."""
+        return self.out_of_fold and (self.seen == "refuse" or (self.seen == "auto" and self.labels == "soft"))

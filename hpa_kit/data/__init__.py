@@ -10,6 +10,7 @@ if TYPE_CHECKING:
         CLASS_COLUMNS,
         PseudoLabels,
         read_cell_scores,
+        read_label_round,
         read_pseudo_labels,
         write_cell_scores,
     )

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from hpa_kit.classes import CLASSES
 from hpa_kit.config import read_yaml
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, shown
 from hpa_kit.files import atomic_path
 from hpa_kit.tables import check_ids, read_table
 
 CLASS_COLUMNS = tuple(location.name for location in CLASSES)
 SCORES, FIELDS, SETTINGS, MASKS = "cell_scores.csv", "fields.csv", "settings.yaml", "masks"
+LABEL_ROUND = "label_round.txt"
 SCORES_HEADER = ",".join(["ID", "cell", *CLASS_COLUMNS]) + "\n"
 _DIGITS = "%.6g"
 
@@ -31,11 +32,13 @@ class PseudoLabels(NamedTuple):
         scores: float32 (n, 19) in [0, 1] of each field by ID; row i is cell i + 1 of its label map.
         masks: folders of label maps, the first that has a field's being the one that counts.
         soft: whether scores are probabilities to be learnt as they are, or confidences with a threshold.
+        seen: the fields that were labelled by members of which some have learnt from them.
     """
 
     scores: dict[str, Rows]
     masks: tuple[Path, ...]
     soft: bool
+    seen: frozenset[str] = frozenset()
 
 
 def write_cell_scores(path: str | Path, fields: Iterable[tuple[str, NDArray[np.floating]]]) -> None:
@@ -110,10 +113,29 @@ def read_pseudo_labels(folder: str | Path, masks: str | Path | None = None) -> P
     table = read_cell_scores(folder / SCORES)
     settings = read_yaml(folder / SETTINGS)
     scores = _by_id(table)
-    for id in _listed(folder / FIELDS, scores):
+    fields = _listed(folder / FIELDS, scores)
+    for id in fields["ID"]:
         scores.setdefault(id, np.zeros((0, len(CLASS_COLUMNS)), np.float32))
+    seen = frozenset(fields["ID"][fields["unseen"] == "0"]) if "unseen" in fields else frozenset[str]()
     places = _mask_folders(folder, settings, masks)
-    return PseudoLabels(scores, places, soft=settings.get("labels") == "soft")
+    return PseudoLabels(scores, places, soft=settings.get("labels") == "soft", seen=seen)
+
+
+def read_label_round(folder: str | Path) -> int:
+    """Which label round runs are of that learn from a folder: 1 where its members learnt image labels.
+
+    Folders of versions that did not count rounds say nothing and are taken for those of a first round.
+
+    Raises:
+        InputError: what the folder says is no round.
+    """
+    path = Path(folder) / LABEL_ROUND
+    if not path.is_file():
+        return 1
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    if not (text.isascii() and text.isdigit()) or int(text[:9]) < 1:
+        raise InputError(f"pseudo labels: {path} holds {shown(text)}; expected a number from 1 on")
+    return int(text[:9])
 
 
 def _by_id(table: pd.DataFrame) -> dict[str, Rows]:
@@ -122,7 +144,7 @@ def _by_id(table: pd.DataFrame) -> dict[str, Rows]:
     return {str(id): values[places] for id, places in rows.items()}
 
 
-def _listed(path: Path, scores: Mapping[str, Rows]) -> list[str]:
+def _listed(path: Path, scores: Mapping[str, Rows]) -> pd.DataFrame:
     """All fields of the run, checked against the table of cell scores."""
     fields = read_table(path, ("ID", "cells"))
     check_ids(fields["ID"], path)
@@ -130,7 +152,7 @@ def _listed(path: Path, scores: Mapping[str, Rows]) -> list[str]:
         found = len(scores.get(id, ()))
         if cells != str(found):
             raise InputError(f"pseudo labels: {path} says ID {id} has {cells} cells; {SCORES} has {found}")
-    return fields["ID"].tolist()
+    return fields
 
 
 def _mask_folders(folder: Path, settings: Mapping[str, Any], masks: str | Path | None) -> tuple[Path, ...]:

@@ -19,7 +19,7 @@ from hpa_kit.config import (
     write_yaml,
 )
 from hpa_kit.config.ensemble import LabelledEnsembleSettings
-from hpa_kit.data.cell_scores import FIELDS, MASKS, SCORES, SCORES_HEADER, SETTINGS
+from hpa_kit.data.cell_scores import FIELDS, LABEL_ROUND, MASKS, SCORES, SCORES_HEADER, SETTINGS
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, atomic_text, make_folder, remove_stale
 from hpa_kit.flow import share
@@ -34,8 +34,9 @@ PARTS, MEMBERS, MADE_FROM = "parts", "members.txt", "made_from.txt"
 PREDICTED_BY = "predicted_by.yaml"  # what of an ensemble's YAML counted
 COLUMNS = ("ID", "Label", "cells", "members", "unseen")
 
-# Settings that may change between two starts, and between shards: where things lie and what computes.
-_FREE = frozenset({"data", "out", "external_images", "batch", "workers", "device", "shard", "shards"})
+# Settings that may change between two starts, and between shards: where things lie, what computes, and what
+# is refused.
+_FREE = frozenset({"data", "out", "external_images", "batch", "workers", "device", "shard", "shards", "seen"})
 # Files that may lie elsewhere another time, but must have the same name.
 _MOVABLE = frozenset({"members", "ensemble", "masks", "weights", "external"})
 # Where these come from a YAML or from beside it, what they are together is compared.
@@ -76,7 +77,9 @@ class PseudoLabelFolder:
         self.root, self.shard, self.shards, self.labels = root, shard, shards, labels
         self.made_from = made_from
 
-    def open(self, settings: PseudoLabelSettings, ensemble: EnsembleSettings, members: str) -> None:
+    def open(
+        self, settings: PseudoLabelSettings, ensemble: EnsembleSettings, members: str, label_round: int = 1
+    ) -> None:
         """Make the folder ready.
 
         Args:
@@ -84,6 +87,7 @@ class PseudoLabelFolder:
             ensemble: what of members and YAML counts, to be written down where there is a YAML; its folder of
                 kept label maps, if any, is where the table refers to.
             members: a fingerprint of what they have learnt.
+            label_round: of the runs that will learn from this folder.
 
         Raises:
             InputError: it holds a run of other settings or members, or label maps of none, or is a file.
@@ -108,6 +112,7 @@ class PseudoLabelFolder:
         atomic_text(self.root / MEMBERS, members + "\n")
         if settings.ensemble is not None:
             write_ensemble(ensemble.model_copy(update={"masks": place}), predicted_by)
+        atomic_text(self.root / LABEL_ROUND, f"{label_round}\n")
         write_yaml(kept, path)
         for folder in (self.root, make_folder(self.root / MASKS)):
             remove_stale(folder)

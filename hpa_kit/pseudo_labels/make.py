@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpa_kit.cells import FieldCells, label_map_ids, write_label_maps
-from hpa_kit.classes import multi_hot, parse_label
+from hpa_kit.classes import NEGATIVE, multi_hot, parse_label
 from hpa_kit.config import EnsembleSettings, PseudoLabelSettings
 from hpa_kit.config.scoring import CalibrateStep, NegativeCheckStep
 from hpa_kit.data import LabelledFields, labelled_fields
@@ -29,6 +29,7 @@ from hpa_kit.pseudo_labels.folder import DoneField, PseudoLabelFolder
 from hpa_kit.resume import depends_on, stamps_of_folders
 from hpa_kit.scoring import ScoringFunction, scoring_of
 from hpa_kit.timing import Forecast, duration
+from hpa_kit.training import settings_of
 from hpa_kit.training.learnt_fields import out_of_fold_members
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,20 @@ class Members(NamedTuple):
     unseen: bool
 
 
+class _Form(NamedTuple):
+    """What is made of the scores of a field's cells.
+
+    Attributes:
+        soft: whether labels are probabilities.
+        floor: what those are never below in a class that the image has.
+        negative: whether Negative is what the image's other classes leave: members did not learn it.
+    """
+
+    soft: bool
+    floor: float
+    negative: bool
+
+
 class _Group(NamedTuple):
     """Fields that the same members predict and whose images lie in the same folder, under a name."""
 
@@ -53,16 +68,20 @@ class _Group(NamedTuple):
 
 
 def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> Path:
-    """Score the cells of labelled fields by an ensemble, for stage 2 to learn from.
+    """Score the cells of labelled fields by an ensemble, to learn from.
 
     The known image label takes the image score's place. ``hard`` labels are confidences of the form label x
     maximum of the map in the cell x share, then the Negative check, as the competition's 15th place made
     them; ``soft`` ones are probabilities, sigmoid of the mean logit in the cell, calibrated where the
-    ensemble's YAML has a step ``calibrate``, of the classes that the image has. Of an ensemble's YAML
-    members, map size, masks and segmenter count besides, not its rule.
+    ensemble's YAML has a step ``calibrate``, of the classes that the image has, and never below ``floor`` in
+    these. Negative, where members did not learn it, is what the image's other classes leave. Of an
+    ensemble's YAML members, map size, masks and segmenter count besides, not its rule.
 
     Each field is predicted by the members that have not learnt from it, as the folds in their run folders
-    say; fields that every member has learnt from by all members.
+    say. Fields that every member has learnt from are refused where labels are soft, as their probabilities
+    repeat what was learnt; hard ones, or with ``seen`` take, are predicted by all members. What the labels
+    that a member learnt from had told others of a field is not counted: see
+    :func:`~hpa_kit.training.learnt_fields.learnt_from`.
 
     Shards are contiguous shares of the sorted IDs: several processes, each with its own shard, write to one
     folder, and the one that ends last puts the table together. Killed at any moment, the same call goes on.
@@ -74,21 +93,24 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
     Returns:
         The folder: ``cell_scores.csv`` (ID, cell, a column per class; fields by rising ID), ``fields.csv``
         (every field that is done, with its number of cells and of members that predicted it),
-        ``settings.yaml``, and ``masks/`` with the label maps that ``settings.masks`` lacked.
+        ``settings.yaml``, ``label_round.txt`` with the round of the runs that will learn from it, and
+        ``masks/`` with the label maps that ``settings.masks`` lacked.
 
     Raises:
-        InputError: data, members or settings cannot be used, the folder holds a run of other settings, or
-            not one field could be used.
+        InputError: data, members or settings cannot be used, every member has learnt from some fields of soft
+            labels, the folder holds a run of other settings, or not one field could be used.
     """
     fields = labelled_fields(settings)
     chosen = _what_counts(settings, settings.of_ensemble())
     labels = dict(zip(fields.table["ID"], fields.table["Label"], strict=True))
-    members = _members_of(
-        sorted(labels), [member.checkpoint for member in chosen.members], settings.out_of_fold
-    )
+    checkpoints = [member.checkpoint for member in chosen.members]
+    runs = [settings_of(checkpoint) for checkpoint in checkpoints]
+    label_round = 1 + max(run.label_round or 0 for run in runs)
+    members = _members_of(sorted(labels), checkpoints, settings)
     made_from = _made_from(settings, chosen, fields, members)
     folder = PseudoLabelFolder(settings.out, settings.shard, settings.shards, labels, made_from)
-    folder.open(settings, chosen, depends_on([member.model_dump() for member in chosen.members]))
+    learnt = depends_on([member.model_dump() for member in chosen.members])
+    folder.open(settings, chosen, learnt, label_round)
     if folder.is_whole():
         log.info(f"{WHAT}: {settings.out} holds all {len(labels)} fields already")
         return settings.out
@@ -105,6 +127,8 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
         asked = tuple(chosen.members[place] for place in group.members.places)
         ensemble = chosen.model_copy(update={"members": asked})
         scoring = scoring_of(ensemble)
+        negative = any(runs[place].pools_cells for place in group.members.places)
+        form = _Form(settings.labels == "soft", settings.floor, negative)
         with folder.journal(group.name) as journal:
             results = Results(WHAT, group.ids, group.images, journal, settings, ensemble)
             results.forget(
@@ -126,7 +150,7 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
             with closing(predictions):
                 for prediction in predictions:
                     since, label = now(), labels[prediction.id]
-                    lines = prediction.result(_lines, label, scoring, settings.labels == "soft")
+                    lines = prediction.result(_lines, label, scoring, form)
                     took = now() - since
                     results.add(prediction, lines, took, label=label)
                     if prediction.failure is None:
@@ -186,19 +210,31 @@ def _groups(ids: list[str], fields: LabelledFields, members: Mapping[str, Member
     return found
 
 
-def _members_of(ids: list[str], checkpoints: list[Path], out_of_fold: bool) -> dict[str, Members]:
-    """The members that predict each field: those that have not learnt from it, all where each has."""
-    everybody = Members(tuple(range(len(checkpoints))), unseen=False)
-    if not out_of_fold:
-        return dict.fromkeys(ids, everybody)
+def _members_of(ids: list[str], checkpoints: list[Path], settings: PseudoLabelSettings) -> dict[str, Members]:
+    """The members that predict each field: those that have not learnt from it, all where each has.
+
+    Raises:
+        InputError: each has learnt from some fields, and the settings refuse these.
+    """
+    everybody = tuple(range(len(checkpoints)))
     fresh = out_of_fold_members(ids, checkpoints, WHAT)
-    chosen = {id: Members(places, unseen=True) if places else everybody for id, places in fresh.items()}
-    seen = sum(not members.unseen for members in chosen.values())
+    if not settings.out_of_fold:
+        seen = [id for id in ids if fresh[id] != everybody]
+        log.info(f"{WHAT}: all {len(ids)} fields by all members, of which some have learnt from {len(seen)}")
+        return {id: Members(everybody, unseen=fresh[id] == everybody) for id in ids}
+    seen = [id for id in ids if not fresh[id]]
+    if seen and settings.refuses_seen:
+        raise InputError(
+            f"{WHAT}: every member ({', '.join(map(str, checkpoints))}) has learnt from {len(seen)} of "
+            f"{len(ids)} fields, such as ID {seen[0]}, so that {settings.labels} labels of them would repeat "
+            "what was learnt; give members of other folds too (train --fold), or take them all the same "
+            "with --seen take"
+        )
     log.info(
-        f"{WHAT}: {len(ids) - seen} of {len(ids)} fields by members that have not learnt from them"
-        + (f", {seen} that every member has learnt from by all" if seen else "")
+        f"{WHAT}: {len(ids) - len(seen)} of {len(ids)} fields by members that have not learnt from them"
+        + (f", {len(seen)} that every member has learnt from by all" if seen else "")
     )
-    return chosen
+    return {id: Members(fresh[id] or everybody, unseen=bool(fresh[id])) for id in ids}
 
 
 def _keep_found(own: Path, masks: Path | None, id: str, found: FieldCells) -> None:
@@ -215,11 +251,34 @@ def _counts(facts: dict[str, Any], label: str, root: Path) -> bool:
     return kept and ("failed" in facts or facts.get("label") == label)
 
 
-def _lines(prediction: Prediction, label: str, scoring: ScoringFunction, soft: bool) -> str:
+def _lines(prediction: Prediction, label: str, scoring: ScoringFunction, form: _Form) -> str:
     """One field's lines of the table."""
     known, seen = multi_hot([parse_label(label)])[0], prediction.evidence
-    rows: NDArray[np.float64] = scoring(seen) * known if soft else scoring(replace(seen, image_scores=known))
-    return cell_rows(prediction.id, np.clip(rows, 0, 1))
+    if not form.soft:
+        rows = scoring(replace(seen, image_scores=known))
+        return cell_rows(prediction.id, np.clip(rows, 0, 1))
+    return cell_rows(prediction.id, soft_labels(scoring(seen), known, form.floor, form.negative))
+
+
+def soft_labels(
+    scores: NDArray[np.floating], known: NDArray[np.floating], floor: float = 0.0, negative: bool = False
+) -> NDArray[np.float64]:
+    """Probabilities of cells -> soft labels: of the classes of their image, in these never below a floor.
+
+    Args:
+        scores: (n, 19) in [0, 1], but for what rounding does.
+        known: (19,), 1 in the image's classes, else 0.
+        floor: the competition's 1st place took .25: a cell is likelier to show what its image shows than an
+            early network can see.
+        negative: make Negative, where the image has it, what its other classes leave of 1.
+
+    Returns:
+        float64 (n, 19).
+    """
+    rows = np.clip(scores, 0, 1) * np.asarray(known, np.float64)
+    if negative:
+        rows[:, NEGATIVE] = known[NEGATIVE] * (1 - np.delete(rows, NEGATIVE, axis=1).max(axis=1))
+    return np.maximum(rows, floor * known)
 
 
 def _report(

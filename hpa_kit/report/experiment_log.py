@@ -15,6 +15,8 @@ from hpa_kit.training.checkpoint import SETTINGS, read_checkpoint, settings_of
 
 SCORES = ("epoch", "val_loss", "macro_f1")
 _FIRST = ("run", "checkpoint", *SCORES)
+# What settings stand for that earlier versions did not keep.
+_STANDS_FOR = {"label_round": 0}
 _HIDDEN = frozenset({"tensorboard", "__pycache__"})
 
 
@@ -149,7 +151,8 @@ def _of_settings(path: Path) -> dict[str, Any] | None:
 
 def _settings(values: dict[str, Any], path: Path) -> dict[str, Any]:
     """Through the class, so that a setting younger than the run has its default there."""
-    return make_settings(TrainSettings, values, source=f"runs: {path}").model_dump(mode="json")
+    found = make_settings(TrainSettings, values, source=f"runs: {path}").model_dump(mode="json")
+    return found | {name: value for name, value in _STANDS_FOR.items() if found[name] is None}
 
 
 def _telling(table: pd.DataFrame) -> Sequence[str]:
@@ -159,7 +162,8 @@ def _telling(table: pd.DataFrame) -> Sequence[str]:
         return differing
     only = table.iloc[0]
     fields = TrainSettings.options()
-    return [name for name in names if fields[name].is_required() or only[name] != fields[name].get_default()]
+    defaults = {name: field.get_default() for name, field in fields.items()} | _STANDS_FOR
+    return [name for name in names if fields[name].is_required() or only[name] != defaults[name]]
 
 
 def _shown(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path
 from hpa_kit.flow import Failure, attempt, run_ahead
 from hpa_kit.progress import track
+
+log = logging.getLogger(__name__)
 
 SUFFIX = ".cells"  # beside the resized fields of a store
 _MARK = b"hpa_kit cells 1\n"  # raised where the same label map gives another small one than before
@@ -156,6 +159,23 @@ def check_label_maps(settings: TrainSettings) -> None:
         raise InputError(
             f"masks: {settings.masks} lacks label maps of {len(missing)} of {len(ids)} fields: ID {named}; "
             "hpa-kit segment makes them, of training fields with --split train"
+        )
+
+
+def warn_of_seen(pseudo: PseudoLabels, ids: Sequence[str], folder: Path) -> None:
+    """Say of how many of a run's fields the labels are by members that had learnt from them, if of any.
+
+    Args:
+        pseudo: the pseudo labels of ``folder``.
+        ids: the run's fields.
+        folder: which holds them.
+    """
+    labelled = [id for id in ids if id in pseudo.scores]
+    seen = sum(id in pseudo.seen for id in labelled)
+    if seen:
+        log.warning(
+            f"train: {seen} of {len(labelled)} fields were labelled by members that had seen them, in "
+            f"{folder}: such labels repeat what was learnt"
         )
 
 

@@ -17,6 +17,11 @@ def learnt_from(checkpoint: Path) -> frozenset[str] | None:
     A run that started with another's weights has learnt from that one's fields too. Where the other is not
     there any more this is said, and its fields are not counted.
 
+    A run that learnt soft labels knows, through these, of the fields that the members behind them had learnt
+    from, its own validation fold among them as a rule. These are not counted: with two folds and from the
+    second round on no field would be left. What reached it of such a field is how others' cells look to a
+    network that had learnt from it, not the field's own label.
+
     Args:
         checkpoint: run folder, or a checkpoint in it.
 
@@ -51,7 +56,8 @@ def out_of_fold_members(
 ) -> dict[str, tuple[int, ...]]:
     """For each field, the places of the members that have not learnt from it.
 
-    A member without folds is taken to have learnt from everything, which is said.
+    A member without folds is taken to have learnt from everything, which is said; so are members that learnt
+    labels of cells, as :func:`learnt_from` does not count what those were made from.
 
     Args:
         ids: the fields.
@@ -65,6 +71,14 @@ def out_of_fold_members(
     unknown = [str(path) for path, fields in zip(checkpoints, learnt, strict=True) if fields is None]
     if unknown:
         log.warning(f"{what}: no {FOLDS} beside {', '.join(unknown)}: taken to have learnt from every field")
+    rounds = [
+        read_checkpoint(checkpoint_file(path), only=()).settings.get("label_round") for path in checkpoints
+    ]
+    if any(rounds):
+        log.info(
+            f"{what}: {sum(map(bool, rounds))} of {len(rounds)} members learnt labels that earlier members "
+            "gave; what those had learnt from is not counted"
+        )
     return {
         id: tuple(place for place, fields in enumerate(learnt) if fields is not None and id not in fields)
         for id in ids

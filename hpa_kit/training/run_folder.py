@@ -68,6 +68,38 @@ class Start(NamedTuple):
         return f"{self.folder} (epochs done: {self.epochs}, steps: {self.steps})"
 
 
+def label_round_of(settings: TrainSettings) -> int | None:
+    """Which round of labels of cells a run is of: 0 for image labels, else what its pseudo labels say.
+
+    None where these are not there any more, which a finished run does not need.
+
+    Raises:
+        InputError: as :func:`~hpa_kit.data.read_label_round`.
+    """
+    if settings.pseudo_labels is None:
+        return 0
+    if not settings.pseudo_labels.is_dir():
+        return None
+    from hpa_kit.data import read_label_round
+
+    return read_label_round(settings.pseudo_labels)
+
+
+def with_label_round(settings: TrainSettings) -> TrainSettings:
+    """The same settings with their label round, to be kept with the run.
+
+    Raises:
+        InputError: another one was given, or as :func:`label_round_of`.
+    """
+    found, given = label_round_of(settings), settings.label_round
+    if found is None:
+        return settings
+    if given not in (None, found):
+        source = settings.pseudo_labels or "without pseudo_labels a run"
+        raise InputError(f"train: label_round is {given}, but {source} is of round {found}; leave it out")
+    return settings.model_copy(update={"label_round": found})
+
+
 def find_start(settings: TrainSettings) -> Start:
     """Tell where a run begins once it is started; nothing is written.
 
@@ -127,6 +159,8 @@ def contents_of(settings: TrainSettings) -> dict[str, str]:
     Of the files that a run that goes on reads again; the fingerprint of its fields does not tell of them.
     """
     files = {"subcategories": settings.sc_cam.subcategories, "augmentation": settings.augmentation}
+    if settings.network == "cam" and settings.pseudo_labels is not None:
+        files["pseudo_labels"] = settings.pseudo_labels / "cell_scores.csv"
     return {
         name: hashlib.sha256(path.read_bytes()).hexdigest()
         for name, path in files.items()
@@ -170,7 +204,9 @@ def _read(settings: TrainSettings, folder: Path, only: Collection[str] | None = 
     before = make_settings(type(settings), checkpoint.settings, source=f"checkpoint: {path}")
     instead = "another --out" if folder == settings.out else "no resume_from (False in the notebook)"
     others = _other_contents(checkpoint.state.get("contents", {}), contents_of(settings), settings)
-    refuse_other_settings("train", folder, before, settings, _FREE, _MOVABLE, instead, others)
+    # Rounds are compared where both are known: earlier versions kept none, and a run to come has none yet.
+    free = _FREE | ({"label_round"} if None in (before.label_round, settings.label_round) else set())
+    refuse_other_settings("train", folder, before, settings, free, _MOVABLE, instead, others)
     return checkpoint
 
 

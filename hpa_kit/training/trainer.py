@@ -28,6 +28,7 @@ from hpa_kit.training.run_folder import (
     find_checkpoint,
     open_run,
     refuse_other_data,
+    with_label_round,
 )
 from hpa_kit.training.run_state import EpochSums, RunState
 
@@ -121,7 +122,8 @@ class Trainer:
 
     def fit(self) -> Path:
         """Train to the last epoch, or until the time is up; see :func:`train`."""
-        settings, processes = self.settings, self.processes
+        settings = self.settings = with_label_round(self.settings)
+        processes = self.processes
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         say_idle_gpus(settings)

@@ -63,7 +63,7 @@ def test_shards_that_end_at_once_do_not_take_parts_from_each_other(make):
         list(pool.map(do, folders))
     assert scores(folders[0]) == ["a", "b", "c"]
     assert sorted(path.name for path in folders[0].root.iterdir()) == [
-        "cell_scores.csv", "fields.csv", "masks", "members.txt", "settings.yaml",
+        "cell_scores.csv", "fields.csv", "label_round.txt", "masks", "members.txt", "settings.yaml",
     ]  # fmt: skip
 
 

@@ -91,7 +91,7 @@ def test_hard_labels_are_label_x_maximum_x_share_after_the_negative_check(make, 
 
 def test_only_classes_that_the_image_has_are_given_besides_negative(make, tmp_path):
     for labels, besides in (("hard", {18}), ("soft", set())):
-        for id, rows in make(labels=labels, out=tmp_path / labels).items():
+        for id, rows in make(labels=labels, out=tmp_path / labels, seen="take").items():
             assert set(np.flatnonzero(rows.any(axis=0)).tolist()) <= {*parse_label(LABELS[id])} | besides
 
 
@@ -101,7 +101,7 @@ def test_a_field_without_cells_is_done_and_has_no_rows(make, tmp_path):
 
 
 def test_soft_labels_are_probabilities_of_the_classes_that_the_image_has(make, data, member):
-    scores = make(labels="soft")
+    scores = make(labels="soft", seen="take")
     for id in LABELS:
         maps, cells, _, _, label, n = evidence(data, id, [member])
         np.testing.assert_allclose(
@@ -114,7 +114,7 @@ def test_soft_labels_are_calibrated_where_the_ensemble_says_how(make, data, memb
     members = (MemberSettings(checkpoint=member, views="none"),)
     path = tmp_path / "ensemble.yaml"
     write_ensemble(EnsembleSettings(members=members, map_size=SIDE, rule="best", steps=(step,)), path)
-    scores = make(labels="soft", members=(), ensemble=path, views=None)
+    scores = make(labels="soft", seen="take", members=(), ensemble=path, views=None)
     assert scores["1e5"][:, 16] == pytest.approx(1 / (1 + np.exp(-1)), rel=1e-4)
     assert scores["1e5"].sum() == pytest.approx(scores["1e5"][:, 16].sum())
 
@@ -298,7 +298,7 @@ def test_a_field_that_cannot_be_read_is_said_and_tried_again(make, data, tmp_pat
 def test_a_run_of_other_settings_or_members_is_not_mixed_in(make, member, make_member):
     make()
     with pytest.raises(InputError, match=r"labels hard \(now soft\)"):
-        make(labels="soft")
+        make(labels="soft", seen="take")
     changed = (member / "best.safetensors").read_bytes()
     try:
         (member / "best.safetensors").write_bytes((make_member(seed=9) / "best.safetensors").read_bytes())

@@ -17,7 +17,7 @@ from hpa_kit.data import FieldStore, PseudoLabels, read_pseudo_labels
 from hpa_kit.errors import InputError
 from hpa_kit.models import focal_loss
 from hpa_kit.training.augmentation import Augmentation
-from hpa_kit.training.cell_maps import CellMaps, cell_maps_of
+from hpa_kit.training.cell_maps import CellMaps, cell_maps_of, warn_of_seen
 from hpa_kit.training.data import (
     Batch,
     Draw,
@@ -57,6 +57,7 @@ def load_segmentation_data(
     pseudo = read_pseudo_labels(settings.pseudo_labels, settings.masks)
     fields = _with_pseudo_labels(read_run_fields(settings), pseudo, settings.pseudo_labels)
     cells = cell_maps_of(settings, fields.folds["ID"].tolist(), pseudo)
+    warn_of_seen(pseudo, cells.ids, settings.pseudo_labels)
 
     def dataset(augmentation: Augmentation) -> SegmentationDataset:
         return SegmentationDataset(fields.store, cells, pseudo, augmentation, settings.threshold)

@@ -1,5 +1,6 @@
 """Soft labels of cells: a classifier's cells learn the probabilities that an earlier ensemble gave them."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Self
 
@@ -13,6 +14,7 @@ from hpa_kit.data import PseudoLabels, read_pseudo_labels
 from hpa_kit.errors import InputError
 from hpa_kit.models import focal_loss
 from hpa_kit.models.cell_pooling import cell_shares, mean_in_cells
+from hpa_kit.training.cell_maps import warn_of_seen
 from hpa_kit.training.objectives.base import Losses
 from hpa_kit.training.objectives.cam import ForwardOutputs
 
@@ -72,6 +74,16 @@ def soft_rows(settings: TrainSettings, ids: Sequence[str]) -> tuple[np.ndarray, 
         raise InputError(
             f"train: {settings.pseudo_labels} holds hard labels, from which network {settings.network} "
             "cannot learn; expected those of hpa-kit pseudo-labels --labels soft"
+        )
+    warn_of_seen(pseudo, ids, settings.pseudo_labels)
+    lacking = [id for id in ids if id not in pseudo.scores]
+    if len(lacking) == len(ids):
+        raise InputError(f"train: {settings.pseudo_labels} has labels of none of the {len(ids)} fields")
+    if lacking:
+        warnings.warn(
+            f"train: {len(lacking)} of {len(ids)} fields have no pseudo labels in {settings.pseudo_labels}, "
+            f"such as ID {lacking[0]}; nothing is learnt from them",
+            stacklevel=2,
         )
     none = np.zeros((0, N_CLASSES), np.float32)
     parts = [pseudo.scores.get(id, none) for id in ids]

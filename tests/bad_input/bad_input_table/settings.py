@@ -5,6 +5,7 @@ from bad_input_table.case import INFER, TRAIN, Case, nothing
 GROUP = "Settings"
 SIMULATE = "simulate {out} --config {yaml}"
 ENSEMBLE = "infer {data} --ensemble {ensemble} --out {out} --device cpu"
+LABELS = "pseudo-labels {data} --members {member} --masks {masks} --out {out} --device cpu"
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
@@ -283,5 +284,26 @@ CASES = (
         _yaml("# a comment\n" * 200_000),
         SIMULATE,
         "settings: …settings.yaml has 2400000 bytes; expected 1048576 at most",
+    ),
+    Case(
+        GROUP,
+        "a floor under hard labels",
+        nothing,
+        LABELS + " --floor .25",
+        "hpa-kit pseudo-labels: floor 0.25 is of soft labels; give labels soft too, or no floor",
+    ),
+    Case(
+        GROUP,
+        "soft labels of fields that every member has learnt from",
+        nothing,
+        LABELS + " --labels soft",
+        "pseudo-labels: every member (…) has learnt from … fields, such as ID …, so that soft labels …",
+    ),
+    Case(
+        GROUP,
+        "a label round that a run is not of",
+        nothing,
+        TRAIN + " --label-round 2",
+        "train: label_round is 2, but without pseudo_labels a run is of round 0; leave it out",
     ),
 )
