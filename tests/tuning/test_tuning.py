@@ -92,7 +92,7 @@ def infer_slowly(labelled, settings: EnsembleSettings, out):
         field = read_field(labelled.root / "train", id)
         cells[id] = np.load(labelled.masks / f"{id}.npz")["cells"].astype(np.int32)
         nuclei = np.load(labelled.masks / f"{id}.npz")["nuclei"].astype(np.int32)
-        seen = FieldEvidence(*ensemble([field])[0], cells[id], nuclei, field[1], int(cells[id].max()))
+        seen = FieldEvidence(*ensemble([field])[0][:3], cells[id], nuclei, field[1], int(cells[id].max()))
         scores = score_field(id, seen, rule)
         rows.append((id, WIDTH, HEIGHT, scores_to_prediction(scores, encode_label_map(cells[id]))))
     write_submission(out, rows)
