@@ -1,6 +1,7 @@
 """Every family of timm: maps at their places, fields of sides that it takes, or a refusal in one line.
 
-Here are the quick ones; ``make backbones`` tries all and writes docs/backbones.md.
+`make test` tries one of a kind, ``make test-all`` all quick ones; ``make backbones`` tries all and writes
+docs/backbones.md.
 """
 
 import os
@@ -22,12 +23,21 @@ QUICK = (
     "efficientvit_mit", "inception_next", "levit", "mambaout", "nfnet", "resnest", "resnet",
     "vision_transformer", "vovnet",
 )  # fmt: skip
+# Rounding up, rounding down, of one side for life, of tokens, attention among convolutions; without maps.
+ONE_OF_A_KIND = {"resnet", "convnext", "levit", "vision_transformer", "efficientvit_mit", "pit"}
 WITHOUT_MAPS = {
     "coat", "convit", "convmixer", "crossvit", "csatv2", "inception_resnet_v2", "inception_v3",
     "inception_v4", "mlp_mixer", "naflexvit", "pit", "sequencer",
 }  # fmt: skip
 # How far chance moves the middle of a gradient: weights are random, and attention reaches everywhere.
 CHANCE = 0.2 if EVERY else 0.1
+
+
+def rows(quick):
+    """Families as parameters, of which `make test` takes one of a kind."""
+    return [
+        kind if kind in ONE_OF_A_KIND else pytest.param(kind, marks=pytest.mark.whole_table) for kind in quick
+    ]
 
 
 def with_maps(name):
@@ -41,7 +51,7 @@ def with_maps(name):
     raise fault
 
 
-@pytest.mark.parametrize("kind", sorted(MEMBERS.keys() - WITHOUT_MAPS) if EVERY else QUICK)
+@pytest.mark.parametrize("kind", rows(sorted(MEMBERS.keys() - WITHOUT_MAPS) if EVERY else QUICK))
 def test_a_family_learns_from_fields_of_any_side_by_maps_at_their_places(kind):
     backbone = with_maps(MEMBERS[kind])
     stride = backbone.sides.stride
@@ -56,7 +66,7 @@ def test_a_family_learns_from_fields_of_any_side_by_maps_at_their_places(kind):
     assert all(beside(backbone, side) <= 0.5 + CHANCE for side in sides)
 
 
-@pytest.mark.parametrize("kind", sorted(WITHOUT_MAPS) if EVERY else ["crossvit", "pit"])
+@pytest.mark.parametrize("kind", rows(sorted(WITHOUT_MAPS) if EVERY else ["crossvit", "pit"]))
 def test_a_family_without_maps_is_refused_in_one_line_that_says_why(kind):
     with pytest.raises(InputError, match=rf"^backbone: {MEMBERS[kind]} (gives|has no stage) .+\w") as caught:
         with_maps(MEMBERS[kind])
