@@ -7,7 +7,7 @@ CLIENT := .venv-client
 
 # In as many processes as there are processors, four at most. Each takes whole files, in the order of their names,
 # so that what a file's tests share is made once.
-PYTEST := -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST := -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 ALL := -m 'whole_table or not whole_table'
 
 .DEFAULT_GOAL := help
