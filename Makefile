@@ -5,8 +5,13 @@ BIN := $(VENV)/bin
 LATEST := .venv-latest
 CLIENT := .venv-client
 
+# In as many processes as there are processors, four at most. Each takes whole files, in the order of their names,
+# so that what a file's tests share is made once.
+PYTEST := -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+ALL := -m 'whole_table or not whole_table'
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-latest lint format sync bench coverage kill-table backbones client rehearse clean
+.PHONY: help demo test test-all test-latest lint format sync bench coverage kill-table backbones client rehearse clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,11 +36,14 @@ demo: $(VENV)/ready  ## set up, then the whole job on simulated fields
 	$(BIN)/hpa-kit demo --out demo
 
 test: $(VENV)/ready lint  ## set up, then lint, types and tests
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
-test-latest: $(LATEST)/ready  ## types and tests with the newest release of everything
+test-all: $(VENV)/ready lint  ## test, with every row of the tables of which it takes one of a kind
+	$(BIN)/python $(PYTEST) $(ALL)
+
+test-latest: $(LATEST)/ready  ## types and test-all with the newest release of everything
 	$(LATEST)/bin/python -m mypy
-	$(LATEST)/bin/python -m pytest
+	$(LATEST)/bin/python $(PYTEST) $(ALL)
 
 lint: $(VENV)/ready  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -55,15 +63,15 @@ bench: $(VENV)/ready  ## benchmarks against the usual way
 
 # Not counted: functions that numba compiles, and most of what runs in processes of its own.
 coverage: $(VENV)/ready  ## the lines that no test runs
-	$(BIN)/python -m pytest --cov=hpa_kit --cov-branch --cov-report=term-missing:skip-covered
+	$(BIN)/python $(PYTEST) $(ALL) --cov=hpa_kit --cov-branch --cov-report=term-missing:skip-covered
 
 KILLS ?= 60
 
 kill-table: $(VENV)/ready  ## kill every long command KILLS times, resume it, write docs/kill_table.md
-	HPA_KIT_KILLS=$(KILLS) HPA_KIT_KILL_TABLE=docs/kill_table.md $(BIN)/python -m pytest tests/kill -q --timeout 3600
+	HPA_KIT_KILLS=$(KILLS) HPA_KIT_KILL_TABLE=docs/kill_table.md $(BIN)/python -m pytest tests/kill -q --timeout 3600 $(ALL)
 
 backbones: $(VENV)/ready  ## try a member of every family of timm, write docs/backbones.md
-	HPA_KIT_ALL_BACKBONES=1 $(BIN)/python -m pytest tests/models/test_backbones.py -q --timeout 1200
+	HPA_KIT_ALL_BACKBONES=1 $(BIN)/python -m pytest tests/models/test_backbones.py -q --timeout 1200 $(ALL)
 	$(BIN)/python tests/models/write_backbones_page.py
 
 # Apart from .venv: the client asks for packages that the kit does not need, and looks for an account when imported.

@@ -3,12 +3,12 @@
 import fcntl
 import importlib
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from copied_kit import copy_kit
 
 import hpa_kit
 from hpa_kit import together
@@ -42,7 +42,7 @@ def settings(tmp_path):
 def test_lines_of_all_and_bars_of_the_first_are_heard_and_the_kit_is_the_parents(
     work, settings, tmp_path, monkeypatch, capsys
 ):
-    copy = shutil.copytree(Path(hpa_kit.__file__).parent, tmp_path / "kit on a path" / "hpa_kit")
+    copy = copy_kit(tmp_path / "kit on a path" / "hpa_kit")
     monkeypatch.setattr(hpa_kit, "__file__", str(copy / "__init__.py"))
     run_together(work.says, settings, 2)
     heard = capsys.readouterr().out

@@ -28,19 +28,17 @@ def listed(name: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def walks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """The files that each command goes through, in a fresh process, with two threads at most."""
+    """The files that each command goes through, in a process of its own, with two threads at most."""
     folder = tmp_path_factory.mktemp("walk")
     simulate(SimulateSettings(out=folder / "data", train=10, test=4, size=64, classes=(0, 2, 7), workers=1))
-    found = {}
-    for name, words in WORDS.items():
-        command = [sys.executable, str(Path(__file__).with_name("walk.py")), name, *words.split()]
-        done = subprocess.run(
-            [*command, "--device", "cpu"],
-            cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        status, found[name] = json.loads(done.stdout.splitlines()[-1])
-        assert status == 0, done.stderr
-    return found
+    commands = [[name, *words.split(), "--device", "cpu"] for name, words in WORDS.items()]
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("walk.py")), json.dumps(commands)],
+        cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert [status for status, _ in told] == [0] * len(WORDS), done.stderr
+    return {name: files for name, (_, files) in zip(WORDS, told, strict=True)}
 
 
 @pytest.mark.parametrize("name", WORDS)

@@ -1,15 +1,20 @@
-"""Prints the files of hpa_kit of which anything but the module itself is called while a command runs.
+"""Prints the files of hpa_kit of which anything but the module itself is called while commands run.
 
-Arguments: the command line. What is imported to start one, and numba, is imported before.
+Argument: command lines, as a JSON list of lists. Each runs in a process of its own, forked from this one, in
+which all is imported that is not the kit's, as well as what starts a command.
 """
 
 import json
+import os
 import sys
 import threading
 from pathlib import Path
 from types import FrameType
 
+import albumentations  # noqa: F401
 import numba  # noqa: F401 - which calls much of its own
+import timm  # noqa: F401
+import torch.utils.tensorboard  # noqa: F401
 
 from hpa_kit.cli.main import main
 
@@ -21,18 +26,23 @@ def walked(words: list[str]) -> tuple[int, list[str]]:
     files = set()
 
     def note(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code.co_name != "<module>":
+        """Of what is called; as this returns nothing, the lines of it are not told."""
+        if frame.f_code.co_name != "<module>":
             files.add(frame.f_code.co_filename)
 
-    threading.setprofile(note)
-    sys.setprofile(note)
+    threading.settrace(note)
+    sys.settrace(note)
     try:
         status = main(words)
     finally:
-        sys.setprofile(None)
+        sys.settrace(None)
     inside = (Path(file) for file in files)
     return status, sorted(str(file.relative_to(ROOT)) for file in inside if file.is_relative_to(ROOT))
 
 
 if __name__ == "__main__":
-    print(json.dumps(walked(sys.argv[1:])))
+    for words in json.loads(sys.argv[1]):
+        if (child := os.fork()) == 0:
+            print(json.dumps(walked(words)), flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)

@@ -27,7 +27,7 @@ def test_one_view_of_one_member_is_its_scores_and_its_scaled_cam(member: Path) -
     scores = maps.mean((-2, -1)).sigmoid()
     cam = maps.relu() * (scores >= 0.01)[:, :, None, None]
     cam = cam / (cam.amax((-2, -1), keepdim=True) + 1e-5)
-    for found, small in zip(seen[1:], (cam, maps), strict=True):
+    for found, small in zip(seen[1:3], (cam, maps), strict=True):
         expected = functional.interpolate(small, size=(48, 48), mode="bilinear", align_corners=False)
         np.testing.assert_allclose(found, expected[0].numpy(), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(seen.image_scores, scores[0].numpy(), atol=1e-6)
@@ -38,7 +38,7 @@ def test_maps_have_their_form(member: Path) -> None:
     for maps in seen:
         assert maps.image_scores.shape == (19,)
         assert maps.class_maps.shape == maps.logit_maps.shape == (19, 40, 40)
-        assert {array.dtype for array in maps} == {np.dtype("float32")}
+        assert {array.dtype for array in maps[:3]} == {np.dtype("float32")}
         assert maps.class_maps.min() >= 0
         assert maps.class_maps.max() <= 1
 

@@ -119,7 +119,7 @@ def test_inputs_made_before_serve_any_level(runs, make_member) -> None:
 def test_a_member_reads_another_size_than_it_was_trained_at(runs) -> None:
     ensemble = Ensemble([MemberSettings(checkpoint=runs[0], size=48, views="none")], map_size=3)
     inputs = ensemble.inputs(field())
-    assert list(inputs) == [48]
+    assert list(inputs.fields) == [48]
     trained = Ensemble([runs[0]], "none", map_size=3)([field()])[0]
     assert np.abs(ensemble.predict([inputs])[0].logit_maps - trained.logit_maps).max() > 1e-3
 

@@ -183,6 +183,7 @@ def test_a_batch_that_is_scored_is_kept_while_the_members_look_at_the_next(
     assert kept == seen[:-1]
 
 
+@pytest.mark.whole_table  # tests/kill kills an inference in `make test`
 def test_a_process_that_is_killed_leaves_a_csv_that_kaggle_takes_and_goes_on(fields, member) -> None:
     """The real thing: SIGKILL, when the members look for the third time."""
     chosen = settings(fields, member)

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-import hpa_kit
+from copied_kit import copy_kit
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1  # linux/prctl.h, linux/capability.h
 CAN_WRITE = 77
@@ -39,8 +38,7 @@ print(sorted(encode_label_map(np.eye(4, dtype=np.int32))))
 def read_only_copy() -> Iterator[Path]:
     """The package in a folder that can be read by all and written by none."""
     folder = Path(tempfile.mkdtemp())
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(hpa_kit.__file__).parent, folder / "hpa_kit", ignore=ignored)
+    copy_kit(folder / "hpa_kit")
     paths = [folder, *folder.rglob("*")]
     for path in paths:
         path.chmod(0o555 if path.is_dir() else 0o444)

@@ -216,8 +216,8 @@ COMMANDS = (
     ),
     Command(
         "ablation",
-        "data --out out --seeds 0 --variants round0 --epochs 1 --folds 2 --size 64 --rules copied "
-        "--device cpu",
+        "data --out out --seeds 0 --variants round0 --epochs 1 --folds 2 --size 32 --backbone resnet10t "
+        "--rules copied --device cpu",
         "hpa_kit.script:Script.__call__", "step",
         1, "a step, which itself goes on where it was", ONE,
     ),

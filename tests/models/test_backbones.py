@@ -1,6 +1,7 @@
 """Every family of timm: maps at their places, fields of sides that it takes, or a refusal in one line.
 
-Here are the quick ones; ``make backbones`` tries all and writes docs/backbones.md.
+`make test` tries one of a kind, ``make test-all`` all quick ones; ``make backbones`` tries all and writes
+docs/backbones.md.
 """
 
 import os
@@ -22,6 +23,8 @@ QUICK = (
     "efficientvit_mit", "inception_next", "levit", "mambaout", "nfnet", "resnest", "resnet",
     "vision_transformer", "vovnet",
 )  # fmt: skip
+# Rounding up, rounding down, of one side for life, of tokens, attention among convolutions; without maps.
+ONE_OF_A_KIND = {"resnet", "convnext", "levit", "vision_transformer", "efficientvit_mit", "pit"}
 WITHOUT_MAPS = {
     "coat", "convit", "convmixer", "crossvit", "csatv2", "inception_resnet_v2", "inception_v3",
     "inception_v4", "mlp_mixer", "naflexvit", "pit", "sequencer",
@@ -29,6 +32,13 @@ WITHOUT_MAPS = {
 # How far chance moves the middle of a gradient, by random weights and as networks see more than small fields:
 # apart from what it moves it by where no side is rounded.
 CHANCE = 0.1
+
+
+def rows(quick):
+    """Families as parameters, of which `make test` takes one of a kind."""
+    return [
+        kind if kind in ONE_OF_A_KIND else pytest.param(kind, marks=pytest.mark.whole_table) for kind in quick
+    ]
 
 
 def with_maps(name):
@@ -42,7 +52,7 @@ def with_maps(name):
     raise fault
 
 
-@pytest.mark.parametrize("kind", sorted(MEMBERS.keys() - WITHOUT_MAPS) if EVERY else QUICK)
+@pytest.mark.parametrize("kind", rows(sorted(MEMBERS.keys() - WITHOUT_MAPS) if EVERY else QUICK))
 def test_a_family_learns_from_fields_of_any_side_by_maps_at_their_places(kind):
     backbone = with_maps(MEMBERS[kind]).eval()
     wake(backbone)
@@ -59,7 +69,7 @@ def test_a_family_learns_from_fields_of_any_side_by_maps_at_their_places(kind):
         maps.square().mean().backward()
 
 
-@pytest.mark.parametrize("kind", sorted(WITHOUT_MAPS) if EVERY else ["crossvit", "pit"])
+@pytest.mark.parametrize("kind", rows(sorted(WITHOUT_MAPS) if EVERY else ["crossvit", "pit"]))
 def test_a_family_without_maps_is_refused_in_one_line_that_says_why(kind, recwarn):
     with pytest.raises(InputError, match=rf"^backbone: {MEMBERS[kind]} (gives|has no stage) .+\w") as caught:
         with_maps(MEMBERS[kind])

@@ -335,7 +335,14 @@ def test_a_run_whose_ensemble_says_something_else_now_is_refused_where_that_coun
 ):
     says = {"run": member, "views": "none", "map_size": SIDE, "rule": "best", "step": "negative"}
     path = tmp_path / "e.yaml"
-    given = {"members": (), "ensemble": path, "views": None, "map_size": None, "labels": labels}
+    given = {
+        "members": (),
+        "ensemble": path,
+        "views": None,
+        "map_size": None,
+        "labels": labels,
+        "seen": "take",
+    }
     path.write_text(YAML.format(**says))
     make(**given, shards=shards)
     looks.clear()

@@ -2,12 +2,12 @@
 
 import html
 import shutil
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from copied_kit import copy_kit
 
 import hpa_kit
 from hpa_kit.config import InferSettings, TrainSettings
@@ -72,7 +72,7 @@ def test_two_processes_train_as_the_notebook_starts_them_and_the_first_leaves_th
     training, tmp_path, monkeypatch, capsys
 ):
     """From a kit that is on no path but this process's own."""
-    copy = shutil.copytree(Path(hpa_kit.__file__).parent, tmp_path / "kit" / "hpa_kit")
+    copy = copy_kit(tmp_path / "kit" / "hpa_kit")
     with (copy / "__init__.py").open("a") as file:
         file.write("\nprint('from', __file__)\n")
     monkeypatch.setattr(hpa_kit, "__file__", str(copy / "__init__.py"))

@@ -3,15 +3,14 @@
 import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import failing_run
 import pytest
 import timm
 import torch
+from copied_kit import copy_kit
 from safetensors.torch import load_file
 
 import hpa_kit
@@ -198,7 +197,7 @@ def test_a_backbone_of_the_notebooks_own_trains_where_it_is_known(settings, two_
 def test_the_command_for_all_gpus_that_is_said_works_where_nothing_is_installed(
     settings, two_gpus, caplog, tmp_path, monkeypatch
 ):
-    copy = shutil.copytree(Path(hpa_kit.__file__).parent, tmp_path / "a kit" / "hpa_kit")
+    copy = copy_kit(tmp_path / "a kit" / "hpa_kit")
     (copy / "__init__.py").open("a").write("\nprint('from', __file__)\n")
     monkeypatch.setattr(hpa_kit, "__file__", str(copy / "__init__.py"))
     caplog.set_level(logging.INFO)

@@ -119,6 +119,7 @@ Killed(make_settings(TrainSettings, read_yaml(sys.argv[1]))).fit()
 """
 
 
+@pytest.mark.whole_table  # tests/kill kills a training in `make test`
 def test_a_killed_run_goes_on_to_the_same_curve(settings, undisturbed, tmp_path):
     made = settings(drop_rate=0.3, ema=0.9)
     (tmp_path / "settings.yaml").write_text(to_yaml(made))

@@ -4,6 +4,7 @@ import base64
 import zlib
 
 from bad_input_table.case import Case, nothing
+from bad_input_table.world import World
 
 GROUP = "Submissions"
 EVALUATE = "evaluate {truth} {submission}"
@@ -27,6 +28,10 @@ def _text(text: str):
     return lambda world: world.write(
         "submission", f"ID,ImageWidth,ImageHeight,PredictionString\nt0,48,48,{text}\n"
     )
+
+
+def _bomb(world: World) -> None:
+    _mask(zlib.compress(b"0" * 100_000_000, 9))(world)
 
 
 CASES = (
@@ -103,7 +108,7 @@ CASES = (
     Case(
         GROUP,
         "a mask that unpacks to 100 MB",
-        _mask(zlib.compress(b"0" * 100_000_000, 9)),
+        _bomb,
         EVALUATE,
         MASK + "its runs are longer than the field has pixels",
     ),

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from copied_kit import copy_kit
 
 from hpa_kit import __version__
 from hpa_kit.cli import main
@@ -309,7 +310,7 @@ def test_a_wheel_that_kaggle_has_unpacked_still_counts_as_there(checkout, tmp_pa
 
 def test_the_script_builds_from_any_folder_and_says_when_its_python_is_too_old(checkout, tmp_path):
     shutil.copy(KIT / "build_dataset.sh", checkout)
-    shutil.copytree(KIT / "hpa_kit", checkout / "hpa_kit", dirs_exist_ok=True)
+    copy_kit(checkout / "hpa_kit")
     (checkout / "notebooks").mkdir()
     old = tmp_path / "bin" / "python3"
     old.parent.mkdir()

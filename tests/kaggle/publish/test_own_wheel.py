@@ -17,20 +17,36 @@ setup(name="hpacellseg", version="0.1.8", packages=find_packages(), install_requ
 """
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    root = tmp_path / "HPA-Cell-Segmentation"
+def make_checkout(folder: Path) -> Path:
+    root = folder / "HPA-Cell-Segmentation"
     (root / "hpacellseg").mkdir(parents=True)
     (root / "hpacellseg" / "__init__.py").write_text("answer = 42\n")
     (root / "setup.py").write_text(SETUP.format(requires="'click>=7', 'zoo @ https://nowhere/zoo.zip'"))
     return root
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    path = tmp_path / "kaggle.txt"
+def make_image(folder: Path) -> Path:
+    path = folder / "kaggle.txt"
     path.write_text("numpy==2.0.2\nclick\nzoo==1.0\n")
     return path
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    return make_checkout(tmp_path)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return make_image(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
+    """The name and the bytes of the wheel of another checkout of the same."""
+    pytest.importorskip("setuptools")
+    folder = tmp_path_factory.mktemp("built")
+    return hpacellseg_wheel(make_checkout(folder), make_image(folder))
 
 
 def make_wheel(folder: Path, name: str, metadata: str = "") -> Path:
@@ -41,24 +57,20 @@ def make_wheel(folder: Path, name: str, metadata: str = "") -> Path:
     return folder / name
 
 
-def test_a_checkout_is_built_to_the_same_bytes_each_time_and_left_as_it_was(checkout, image):
-    pytest.importorskip("setuptools")
+def test_a_checkout_is_built_to_the_same_bytes_each_time_and_left_as_it_was(checkout, image, built):
     before = sorted(checkout.rglob("*"))
-    name, content = hpacellseg_wheel(checkout, image)
-    assert name == "hpacellseg-0.1.8-py3-none-any.whl"
-    assert hpacellseg_wheel(checkout, image) == (name, content)
+    assert built[0] == "hpacellseg-0.1.8-py3-none-any.whl"
+    assert hpacellseg_wheel(checkout, image) == built
     assert sorted(checkout.rglob("*")) == before
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o002, 0o664)])
-def test_whose_machine_built_it_does_not_show_in_a_checkouts_wheel(checkout, image, umask, mode):
-    pytest.importorskip("setuptools")
-    expected = hpacellseg_wheel(checkout, image)
+def test_whose_machine_built_it_does_not_show_in_a_checkouts_wheel(checkout, image, built, umask, mode):
     before = os.umask(umask)
     try:
         for path in checkout.rglob("*.py"):
             path.chmod(mode)
-        assert hpacellseg_wheel(checkout, image) == expected
+        assert hpacellseg_wheel(checkout, image) == built
     finally:
         os.umask(before)
 
