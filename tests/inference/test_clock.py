@@ -259,7 +259,7 @@ def test_a_field_on_which_the_members_fail_costs_no_other(fields, member, monkey
 
     def brittle(self, inputs):
         calls.append(len(inputs))
-        if any(int(field[64].astype(int).sum()) == poison for field in inputs):
+        if any(int(one.fields[64].astype(int).sum()) == poison for one in inputs):
             raise RuntimeError("cuDNN error by hand")
         return look(self, inputs)
 

@@ -125,7 +125,8 @@ def test_an_ensemble_is_the_15th_places(runs, mix) -> None:
     field = smooth_field(seed=len(mix))
     inputs = ensemble.inputs(field)
     seen = ensemble.predict([inputs])[0]
-    scores, maps = fifteenth(members, [inputs[load_member(run).settings.size] for _, run, _, _ in members])
+    reads = [inputs.fields[load_member(run).settings.size] for _, run, _, _ in members]
+    scores, maps = fifteenth(members, reads)
     np.testing.assert_allclose(seen.image_scores, scores, atol=1e-5)
     np.testing.assert_allclose(seen.class_maps, maps, atol=1e-5)
     cells = np.kron(np.arange(1, 10).reshape(3, 3), np.ones((16, 16), int))

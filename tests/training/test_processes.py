@@ -198,7 +198,7 @@ def test_the_command_for_all_gpus_that_is_said_works_where_nothing_is_installed(
     settings, two_gpus, caplog, tmp_path, monkeypatch
 ):
     copy = copy_kit(tmp_path / "a kit" / "hpa_kit")
-    (copy / "__init__.py").open("a").write("\nprint('from', __file__)\n")
+    (copy / "__init__.py").open("a").write("\nimport sys\nsys.stdout.write(f'from {__file__}\\n')\n")
     monkeypatch.setattr(hpa_kit, "__file__", str(copy / "__init__.py"))
     caplog.set_level(logging.INFO)
     say_idle_gpus(settings(device="cuda:0"))
