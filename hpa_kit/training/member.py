@@ -14,7 +14,7 @@ from hpa_kit.errors import InputError
 from hpa_kit.models.sides import on_meta, reason_of
 from hpa_kit.training.checkpoint import checkpoint_file, read_checkpoint
 
-NETWORKS = ("cam", "arcface", "unet")
+NETWORKS = ("cam", "arcface", "unet", "crops")
 SUBCATEGORY_WEIGHTS = "subcategory_head.weight"
 _BACKBONE, _ENCODER = "backbone.maps.network.", "network.encoder.model."
 _WITHOUT_MAPS = {"arcface": ", which has no maps: it only gives hpa-kit features"}
@@ -25,7 +25,7 @@ class Member(NamedTuple):
 
     ``model`` is what ``settings.network`` names: a :class:`~hpa_kit.models.CamClassifier` for ``cam``, an
     :class:`~hpa_kit.models.ArcFaceNet` for ``arcface``, a :class:`~hpa_kit.models.unet.SegmentationNet` for
-    ``unet``.
+    ``unet``, a :class:`~hpa_kit.models.CropNet` for ``crops``.
     ``info`` has ``path`` of the checkpoint, ``version`` of the kit that wrote it, ``epoch`` (from 1),
     ``metrics`` of that epoch, and whether the weights are ``averaged``.
     """
@@ -95,7 +95,7 @@ def build_network(settings: TrainSettings, n_subcategories: int | None = None) -
         # A warm start brings the backbone's weights, so pretrained ones would be read for nothing.
         "pretrained": None if settings.warm_start is not None else settings.pretrained,
         "normalisation": settings.normalisation,
-        "size": settings.size,
+        "size": settings.input_side,
     }
     model: nn.Module
     if settings.network == "unet":
@@ -108,6 +108,16 @@ def build_network(settings: TrainSettings, n_subcategories: int | None = None) -
         centres, scale = settings.arcface.centres, settings.arcface.scale
         model = ArcFaceNet(
             settings.backbone, n_centres=centres, scale=scale, drop_rate=settings.drop_rate, **options
+        )
+    elif settings.network == "crops":
+        from hpa_kit.models import CropNet
+
+        model = CropNet(
+            settings.backbone,
+            mask_channel=settings.crops.mask,
+            neighbours=settings.crops.neighbours,
+            drop_rate=settings.drop_rate,
+            **options,
         )
     else:
         from hpa_kit.models import CamClassifier
@@ -227,15 +237,14 @@ def refuse_what_cannot_learn(settings: TrainSettings, build: Callable[[], nn.Mod
     fault = _fault(settings, build, fields)
     if fault is None:
         return
+    what, side = "crop" if settings.network == "crops" else "field", settings.input_side
     if fields == 1 and _fault(settings, build, 2) is None:
         raise InputError(
-            f"batch: one field a step and process at size {settings.size} gives batch norm of backbone "
+            f"batch: one {what} a step and process at size {side} gives batch norm of backbone "
             f"{settings.backbone} single values, from which it cannot learn ({fault}); take batch 2 or more "
             "for each process"
         )
-    raise InputError(
-        f"backbone: {settings.backbone} cannot learn from fields of size {settings.size}: {fault}"
-    )
+    raise InputError(f"backbone: {settings.backbone} cannot learn from {what}s of size {side}: {fault}")
 
 
 def learns_with_all_weights(settings: TrainSettings, build: Callable[[], nn.Module]) -> bool:
@@ -257,7 +266,8 @@ def _fault(settings: TrainSettings, build: Callable[[], nn.Module], fields: int)
 
 def _tried(settings: TrainSettings, build: Callable[[], nn.Module], fields: int) -> nn.Module:
     """A network that has run forward and backward, without numbers where that goes."""
-    shape = (fields, settings.in_channels, settings.size, settings.size)
+    side = settings.input_side or settings.size
+    shape = (fields, settings.in_channels, side, side)
     try:
         return _run(on_meta(build), torch.zeros(shape, device="meta"))
     except InputError:

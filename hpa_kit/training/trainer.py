@@ -22,7 +22,7 @@ from hpa_kit.training.member import build_network, learns_with_all_weights, refu
 from hpa_kit.training.objectives.base import Losses, Objective, objective_of
 from hpa_kit.training.optimisation import Averages, Schedule, make_optimiser
 from hpa_kit.training.processes import Processes, say_idle_gpus
-from hpa_kit.training.run_folder import METRICS, contents_of, find_checkpoint, open_run
+from hpa_kit.training.run_folder import METRICS, as_started, contents_of, find_checkpoint, open_run
 from hpa_kit.training.run_state import EpochSums, RunState
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ class Trainer:
 
     def fit(self) -> Path:
         """Train to the last epoch, or until the time is up; see :func:`train`."""
+        self.complete_settings()
         settings, processes = self.settings, self.processes
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
@@ -137,12 +138,17 @@ class Trainer:
                     pass
         return settings.out
 
+    def complete_settings(self) -> None:
+        """Where settings leave it open, take what the start of the run chose, or what the data decide."""
+        self.settings = objective_of(self.settings.network).completed(as_started(self.settings))
+
     def try_network(self) -> None:
         """Find out whether the network can learn as the settings say; nothing is kept.
 
         Raises:
             InputError: it cannot be built, or cannot learn from fields of that size or from so few at once.
         """
+        self.complete_settings()
         alone = self.processes.fields_alone(self.settings.batch, self.device)
         refuse_what_cannot_learn(self.settings, self._bare_model, 1 if alone else 2)
 

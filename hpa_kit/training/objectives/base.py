@@ -49,6 +49,17 @@ class Objective(nn.Module):
         """
         return cls(model)
 
+    @classmethod
+    def completed(cls, settings: TrainSettings) -> TrainSettings:
+        """Settings with what the data decide where they leave it open; the same data decide the same.
+
+        Asked before anything is written; a run that goes on keeps what was decided at its start.
+
+        Raises:
+            InputError: the data that decide cannot be read.
+        """
+        return settings
+
     def forward(self, batch: Batch, progress: float) -> Losses:
         """The losses of a batch.
 
@@ -116,6 +127,10 @@ def objective_of(network: str) -> type[Objective]:
         from hpa_kit.training.objectives.arcface import ArcFaceObjective
 
         return ArcFaceObjective
+    if network == "crops":
+        from hpa_kit.training.objectives.crops import CropObjective
+
+        return CropObjective
     from hpa_kit.training.objectives.cam import CamObjective
 
     return CamObjective
