@@ -122,5 +122,5 @@ def fitting_side(boxes: NDArray[np.integer]) -> int:
     """
     if not len(boxes):
         return STEP
-    held = float(np.quantile(boxes, _SHARE, method="higher"))
+    held = float(np.quantile(boxes, _SHARE, method="inverted_cdf"))
     return max(STEP, int(-(-held // STEP)) * STEP)
