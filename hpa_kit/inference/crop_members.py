@@ -111,7 +111,7 @@ class CropMember:
             pixels = torch.from_numpy(np.concatenate([one.pixels for one in fields]))
             masks = torch.from_numpy(np.concatenate([one.masks for one in fields]))
             statistics = torch.from_numpy(np.repeat([one.statistics for one in fields], counts, axis=0))
-            there = masks.flatten(1).any(dim=1)
+            there = (masks > 0).flatten(1).any(dim=1)
             parts = zip(*(tensor.split(at_once) for tensor in (pixels, masks, statistics)), strict=True)
             found = [
                 self._look(*(tensor.to(device) for tensor in part), given_up=given_up, amp=amp)

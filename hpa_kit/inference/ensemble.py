@@ -317,11 +317,12 @@ class Ensemble:
     def _leaving(self) -> list[int]:
         """Places of the members that can be given up, least weight first, of equal ones the last first."""
         staying, leaving = list(range(len(self.members))), []
+        # A rule of class maps needs a member that gives them; any other needs one that tells of cells.
+        needed = self.class_maps and any(map(_draws, self.members))
         for place in sorted(staying, key=lambda place: (self.members[place].settings.weight, -place)):
             others = [self.members[other] for other in staying if other != place]
-            # A rule of class maps needs a member that gives them; any other needs one that tells of cells.
-            maps = any(one.settings.gives_maps and (_draws(one) or not self.class_maps) for one in others)
-            if maps and any(one.settings.gives_scores for one in others):
+            cells = any(one.settings.gives_maps and (_draws(one) or not needed) for one in others)
+            if cells and any(one.settings.gives_scores for one in others):
                 staying.remove(place)
                 leaving.append(place)
         return leaving

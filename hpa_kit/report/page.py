@@ -17,7 +17,7 @@ from hpa_kit.report.history import histories, inference_seconds
 from hpa_kit.report.records import FieldRecord, Recorder, packed
 from hpa_kit.report.shapes import UNITS
 from hpa_kit.report.sources import Source, find_source
-from hpa_kit.report.sprite_sheets import MAP_COLUMNS, MAP_SIDE, PackedMaps, maps_picture
+from hpa_kit.report.sprite_sheets import MAP_COLUMNS, MAP_SIDE, PackedMaps, crops_picture, maps_picture
 from hpa_kit.submission import read_submission
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ def write_report(settings: ReportSettings) -> Report:
         "units": UNITS,
         "map": [MAP_SIDE, MAP_COLUMNS],
         "maps": bool(maps),
+        "crops": crops_picture(source.crops, settings.quality),
         "pictures": source.images is not None,
         "classes": [[one.name, one.colour] for one in CLASSES],
         "fields": [record.summary for record in records],

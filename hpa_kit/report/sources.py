@@ -1,11 +1,13 @@
 """What a report is about: a submission, or a run looking at fields; and what goes with it."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hpa_kit.config import ReportSettings, read_ensemble
 from hpa_kit.data import DataFolder, read_labels
@@ -35,6 +37,7 @@ class Source(NamedTuple):
         truth: of every cell, or None.
         runs: folders whose training is shown.
         seconds: per field that members looked at, by part.
+        crops: uint8 (s, s, 3), as a network of crops saw them.
     """
 
     kind: str
@@ -46,6 +49,7 @@ class Source(NamedTuple):
     truth: Path | None
     runs: list[Path]
     seconds: dict[str, float]
+    crops: Sequence[NDArray[np.uint8]] = ()
 
 
 def find_source(settings: ReportSettings, scratch: Path, keep: "KeepMaps") -> Source:
@@ -65,7 +69,7 @@ def find_source(settings: ReportSettings, scratch: Path, keep: "KeepMaps") -> So
     data = None if settings.data is None else DataFolder(settings.data)
     images = None if data is None else data.images(settings.split)
     truth = settings.truth or (None if data is None else data.truth(settings.split))
-    runs = _runs(settings)
+    runs, crops = _runs(settings), list[NDArray[np.uint8]]()
     if source.is_file():
         table, seconds = read_submission(source), dict[str, float]()
         ids = spread(table["ID"].tolist(), settings.fields)
@@ -96,7 +100,7 @@ def find_source(settings: ReportSettings, scratch: Path, keep: "KeepMaps") -> So
         all_ids = _fields_of_run(source, data, settings.split)
         chosen, ids = look_settings(settings, [source]), spread(all_ids, settings.fields)
         predicted = predict_for_report(chosen, images, ids, keep, cells=True)
-        rows = predicted.rows
+        rows, crops = predicted.rows, predicted.crops
         _say(predicted.failed)
         if not rows:
             raise InputError(
@@ -110,7 +114,8 @@ def find_source(settings: ReportSettings, scratch: Path, keep: "KeepMaps") -> So
         kind, ids, total, seconds = "run", [row[0] for row in rows], len(rows), predicted.seconds
     if csv is not None and truth is not None:
         csv = _comparable(truth, csv, scratch)
-    return Source(kind, csv, ids, total, images, _labels(data, settings.split), truth, runs, seconds)
+    labels = _labels(data, settings.split)
+    return Source(kind, csv, ids, total, images, labels, truth, runs, seconds, crops)
 
 
 def _comparable(truth: Path, submission: Path, scratch: Path) -> Path:

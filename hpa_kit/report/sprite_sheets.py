@@ -5,6 +5,7 @@ Grey, because colour pictures keep colour at half the resolution, which would bl
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -17,6 +18,7 @@ from hpa_kit.report.plots import stretched
 
 MAP_SIDE = 64
 MAP_COLUMNS = 5
+CROP_SIDE, CROP_COLUMNS = 96, 12
 FAINTEST = 1e-6  # a map below is shown as nothing
 
 
@@ -68,7 +70,20 @@ def maps_picture(class_maps: NDArray[np.float32], quality: int) -> PackedMaps:
     return PackedMaps(_webp(sheet, quality), highest)
 
 
-def _webp(grey: NDArray[np.uint8], quality: int) -> str:
+def crops_picture(crops: Sequence[NDArray[np.uint8]], quality: int) -> str:
+    """Crops of cells, uint8 (s, s, 3), 96 pixels a side, twelve in a row: WebP as base64, empty for none."""
+    if not crops:
+        return ""
+    columns = min(CROP_COLUMNS, len(crops))
+    sheet = np.zeros((-(-len(crops) // columns) * CROP_SIDE, columns * CROP_SIDE, 3), np.uint8)
+    for place, crop in enumerate(crops):
+        top, left = (CROP_SIDE * part for part in divmod(place, columns))
+        small = cv2.resize(crop, (CROP_SIDE - 2, CROP_SIDE - 2), interpolation=cv2.INTER_AREA)
+        sheet[top : top + CROP_SIDE - 2, left : left + CROP_SIDE - 2] = small
+    return _webp(sheet, quality)
+
+
+def _webp(picture: NDArray[np.uint8], quality: int) -> str:
     packed = io.BytesIO()
-    Image.fromarray(grey).save(packed, "WEBP", quality=quality, method=2)
+    Image.fromarray(picture).save(packed, "WEBP", quality=quality, method=2)
     return base64.b64encode(packed.getvalue()).decode("ascii")

@@ -17,7 +17,10 @@ from hpa_kit.training.checkpoint import checkpoint_file, read_checkpoint
 NETWORKS = ("cam", "arcface", "unet", "crops")
 SUBCATEGORY_WEIGHTS = "subcategory_head.weight"
 _BACKBONE, _ENCODER = "backbone.maps.network.", "network.encoder.model."
-_WITHOUT_MAPS = {"arcface": ", which has no maps: it only gives hpa-kit features"}
+_WITHOUT_MAPS = {
+    "arcface": ", which has no maps: it only gives hpa-kit features",
+    "crops": ", which looks at single cells",
+}
 
 
 class Member(NamedTuple):

@@ -45,7 +45,7 @@ def test_a_crop_is_normalised_by_its_field_not_by_itself(crops) -> None:
 
 @pytest.mark.parametrize(("neighbours", "left"), [("kept", 1.0), ("faded", 0.3), ("zeroed", 0.0)])
 def test_what_becomes_of_neighbours(crops, neighbours, left) -> None:
-    pixels, masks, statistics = crops
+    masks = crops[1]
     kept = net(neighbours="kept").prepare(*crops)[:, :4]
     seen = net(neighbours=neighbours).prepare(*crops)[:, :4]
     outside = (masks == 0)[:, None].expand_as(seen)

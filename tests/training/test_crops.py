@@ -124,7 +124,7 @@ def test_balanced_sampling_goes_by_the_classes_that_cells_show_by_half_or_more(c
     assert load_crop_data(crops(pseudo_labels=soft), CPU).train.batches.weights is None
     made = crops(pseudo_labels=soft, sampling="balanced", sampling_clip=1)
     batches = load_crop_data(made, CPU).train.batches
-    # The cells of class 0 and those of class 7 together are drawn equally often, so each of 9 fields' as often.
+    # As many cells show class 0 as class 7, so each is drawn as often.
     np.testing.assert_allclose(batches.weights, 1 / len(batches.numbers))
     likely = np.array([[0.9, 0], [0.9, 0.4], [0.9, 0], [0.2, 0.6]], np.float32)
     np.testing.assert_allclose(balanced_weights(likely >= 0.5, 1), [1 / 6, 1 / 6, 1 / 6, 1 / 2])
