@@ -39,7 +39,7 @@ def test_other_members_have_no_crops(simulated, member, tmp_path) -> None:
     assert index["crops"] == "" and index["maps"]
 
 
-def test_a_submission_beside_a_network_of_crops_has_no_maps(simulated, crop_member, tmp_path) -> None:
+def test_a_submission_gets_no_maps_of_crops(simulated, crop_member, tmp_path) -> None:
     settings = ReportSettings(
         source=simulated.submission, data=simulated.data, members=(crop_member,), out=tmp_path / "report.html",
         split="test", fields=1, device="cpu",
