@@ -41,8 +41,8 @@ def test_other_members_have_no_crops(simulated, member, tmp_path) -> None:
 
 def test_a_submission_gets_no_maps_of_crops(simulated, crop_member, tmp_path) -> None:
     settings = ReportSettings(
-        source=simulated.submission, data=simulated.data, members=(crop_member,), out=tmp_path / "report.html",
-        split="test", fields=1, device="cpu",
+        source=simulated.submission, data=simulated.data, members=(crop_member,),
+        out=tmp_path / "report.html", split="test", fields=1, device="cpu",
     )  # fmt: skip
     index = index_of(write_report(settings).path)
     assert index["crops"] == "" and not index["maps"]
