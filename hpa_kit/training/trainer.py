@@ -258,7 +258,7 @@ class Trainer:
                 self._write_last()
                 return self._stop(len(data.train))
             with self._autocast():  # all processes: batch norm of several GPUs looks at the whole batch
-                state.averages.measure_statistics(data.train.epoch(epoch))
+                state.averages.measure_statistics(data.train.epoch(epoch), self.objective.logits)
             metrics: Metrics = {"epoch": epoch, **learnt}
             if processes.first:
                 with self.clock.validating():

@@ -11,7 +11,7 @@ from hpa_kit.cells import LabelMaps, write_label_maps
 from hpa_kit.classes import NEGATIVE
 from hpa_kit.data import read_field, resize_field, write_cell_scores
 from hpa_kit.errors import InputError
-from hpa_kit.models import focal_loss
+from hpa_kit.models import CropNet, focal_loss
 from hpa_kit.training import load_member, read_checkpoint, settings_of, train
 from hpa_kit.training.data import balanced_weights
 from hpa_kit.training.objectives import CropObjective
@@ -212,3 +212,18 @@ def test_it_starts_with_a_classifiers_backbone_where_that_reads_the_same_channel
     cam = train(settings(out=crops().out.with_name("cam"), epochs=1))
     run = train(crops(epochs=1, warm_start=cam, mask_channel=False))
     assert (run / "best.safetensors").is_file()
+
+
+@pytest.mark.parametrize("changes", [{"swa": 0.5}, {"crop_mix": "mixup"}])
+def test_a_network_never_sees_a_crop_without_its_mask_and_its_field(crops, monkeypatch, changes) -> None:
+    """Batch norm of averaged weights is measured on crops as they are learnt, too."""
+    seen, prepare = [], CropNet.prepare
+
+    def noted(self, pixels, masks=None, statistics=None):
+        if pixels.device.type != "meta":
+            seen.append(masks is not None and statistics is not None)
+        return prepare(self, pixels, masks, statistics)
+
+    monkeypatch.setattr(CropNet, "prepare", noted)
+    train(crops(**changes))
+    assert seen and all(seen)

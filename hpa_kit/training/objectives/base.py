@@ -77,11 +77,16 @@ class Objective(nn.Module):
         """The loss by which epochs are told apart: of logits (B, classes) against image labels."""
         return focal_loss(logits, targets)
 
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What a network, such as the averaged one, says of a batch."""
+        said: Tensor = model(batch.fields)
+        return said
+
     def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Metrics:
         """Metrics of a network, such as the averaged one, on validation fields; the least loss is best."""
         logits, targets = [], []
         for batch in batches:
-            logits.append(model(batch.fields).float())
+            logits.append(self.logits(model, batch).float())
             targets.append(batch.targets)
         return self.metrics(torch.cat(logits), torch.cat(targets))
 

@@ -1,7 +1,6 @@
 """Single cells: crops cut out of resized fields, what each cell shows, and the loss that it is learnt by."""
 
 import hashlib
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Self, cast
 
@@ -37,7 +36,6 @@ from hpa_kit.training.data import (
     balanced_weights,
     read_run_fields,
 )
-from hpa_kit.training.log import Metrics
 from hpa_kit.training.member import build_network
 from hpa_kit.training.objectives.base import Losses, Objective
 from hpa_kit.training.processes import Processes
@@ -267,13 +265,10 @@ class CropObjective(Objective):
         """As what is learnt, of crops that are not mixed."""
         return self.cell_loss(logits, targets)
 
-    def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Metrics:
-        """The loss, and the macro F1 of cells."""
-        logits, targets = [], []
-        for batch in batches:
-            logits.append(model(batch.fields, batch.cells, batch.statistics).float())
-            targets.append(batch.targets)
-        return self.metrics(torch.cat(logits), torch.cat(targets))
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Of crops with their masks and the statistics of their fields."""
+        said: Tensor = model(batch.fields, batch.cells, batch.statistics)
+        return said
 
 
 def mixed(crops: Tensor, targets: Tensor, how: str) -> tuple[Tensor, Tensor]:
