@@ -162,7 +162,7 @@ def start_from(model: nn.Module, settings: TrainSettings, path: Path) -> None:
     Of the same kind of network that is everything but a sub-category head of another round, whose clusters
     mean something else: so round 1 starts with round 0's backbone and its head as the parents' head. Of
     another kind it is the backbone; a U-Net's encoder starts with a classifier's, as far as that goes: stages
-    that the classifier leaves out stay as they are.
+    that the classifier leaves out stay as they are. A network of crops has filters of 0 for the mask then.
 
     Args:
         model: the network that ``settings`` describe.
@@ -183,6 +183,8 @@ def start_from(model: nn.Module, settings: TrainSettings, path: Path) -> None:
     same = before.network == settings.network
     if settings.network == "unet" and not same:
         found = _as_encoder(found, wanted)
+    if settings.network == "crops" and not same:
+        found = {key: _with_mask(value, wanted.get(key)) for key, value in found.items()}
     # The same round has the same clusters only if it has the same table; another shape tells them apart.
     fresh = not same or before.sc_cam.round != settings.sc_cam.round or _shape(found) != _shape(wanted)
     taken = {
@@ -213,6 +215,13 @@ def _as_encoder(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str
     names = {key.removeprefix(_ENCODER).replace(".", "_"): key for key in wanted if key.startswith(_ENCODER)}
     plain = {key.removeprefix(_BACKBONE).replace(".", "_"): value for key, value in found.items()}
     return {names[name]: value for name, value in plain.items() if name in names}
+
+
+def _with_mask(weight: Tensor, wanted: Tensor | None) -> Tensor:
+    """The filters of a stem, with others of 0 for one more channel where that is what is wanted."""
+    if wanted is None or weight.ndim < 2 or wanted.shape[1:2] != (weight.shape[1] + 1,):
+        return weight
+    return torch.cat([weight, weight.new_zeros((len(weight), 1, *weight.shape[2:]))], dim=1)
 
 
 def weights_of(state: dict[str, Any]) -> dict[str, Tensor]:
