@@ -74,6 +74,35 @@ def make_segmenter(tmp_path_factory: pytest.TempPathFactory) -> MakeMember:
 
 
 @pytest.fixture(scope="session")
+def make_crop_member(tmp_path_factory: pytest.TempPathFactory) -> MakeMember:
+    """Writes the run folder of an untrained network of crops whose logits are spread around 0."""
+    import torch
+
+    from hpa_kit.training.checkpoint import BEST, write_checkpoint
+    from hpa_kit.training.member import build_network
+
+    def make(size: int = 64, seed: int = 0, side: int = 32, **changes: object) -> Path:
+        torch.manual_seed(seed)
+        run = tmp_path_factory.mktemp("run")
+        settings = TrainSettings(
+            data="data", out=run, network="crops", masks="masks", backbone="resnet10t", stride=8,
+            size=size, crop_size=side, **changes,
+        )  # fmt: skip
+        model = build_network(settings)
+        torch.nn.init.normal_(model.head[-1].weight, std=0.5)
+        write_checkpoint(run / BEST, settings, {"model": model.state_dict(), "epoch": 1})
+        return run
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def crop_member(make_crop_member: MakeMember) -> Path:
+    """The run folder of one network of crops."""
+    return make_crop_member()
+
+
+@pytest.fixture(scope="session")
 def member(make_member: MakeMember) -> Path:
     """The run folder of one member."""
     return make_member()

@@ -50,7 +50,7 @@ class MemberSettings(Settings):
 
     @property
     def gives_maps(self) -> bool:
-        """Whether its maps count."""
+        """Whether its maps count or, of a network of crops, its logits of cells."""
         return self.mode != "pred"
 
 

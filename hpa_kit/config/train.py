@@ -207,7 +207,7 @@ class TrainSettings(GroupedSettings):
         964, ge=1, description="fields below which a class gets no further weight; class 8 has 964"
     )
     augmentation: Annotated[int | Path, BeforeValidator(whole_number)] = Field(
-        1, description="augmentation policy: 0 to 5, or a YAML file with one"
+        1, description="augmentation policy: 0 to 6, or a YAML file with one"
     )
     fold: int = Field(0, ge=0, description="fold kept for validation")
     folds: int = Field(5, ge=2, description="number of folds")
@@ -296,6 +296,11 @@ class TrainSettings(GroupedSettings):
                 "pooling field knows no cells, which pseudo_labels are of; leave one of them out"
             )
         return self
+
+    @property
+    def input_side(self) -> int | None:
+        """Side of what the network looks at, fields or crops, in pixels; None where it is not chosen yet."""
+        return self.crops.side if self.network == "crops" else self.size
 
     @property
     def pools_cells(self) -> bool:

@@ -93,6 +93,11 @@ class Part:
         self._by_level[level].add(seconds)
         self._per_cost.add(seconds / self.costs[level])
 
+    def reprice(self, costs: Sequence[float], level: int) -> None:
+        """Take other costs for the same levels; what was measured at a level stays what it was."""
+        self._per_cost.value *= self.costs[level] / costs[level]
+        self.costs = list(costs)
+
     def tried(self, level: int | None = None) -> bool:
         """Whether it was measured at a level, or at any."""
         return (self._per_cost if level is None else self._by_level[level]).count > 0
@@ -174,6 +179,11 @@ class Deadline:
             if scored:
                 self._scoring.add(at, spent.scoring / scored)
             self._beyond.add(max(0.0, spent.whole / fields - self._slowest(level)))
+
+    def reprice(self, costs: Sequence[float]) -> None:
+        """Take other costs of the members for the same levels, as where they hang on what fields hold."""
+        with self._lock:
+            self._members.reprice(costs, self.level)
 
     def per_field(self, level: int) -> float:
         """Seconds that a device takes for a field at a level."""

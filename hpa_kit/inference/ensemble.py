@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from hpa_kit.inference.prediction import FieldInputs, FieldMaps
 from hpa_kit.inference.views import LoadedMember, load, resized_maps
 from hpa_kit.training.checkpoint import checkpoint_file, settings_of
 
+if TYPE_CHECKING:
+    from hpa_kit.inference.crop_members import CropMember
+
 log = logging.getLogger(__name__)
 
 Fallback = Literal["views", "members", "map_size"]
@@ -33,6 +36,8 @@ MIN_MAP_SIZE = 128  # cells of a few pixels tell nothing
 # in their pixels: 380² by the rule best, 330² by cam_share, hardly anything by quantile. All on a processor,
 # by tests/benchmarks/test_bench_maps.py; what is measured in a run counts more.
 MAP_PIXEL, SCORING_PIXELS = 0.5, 256**2
+# Crops of a step, of one field or several; and cells that a field is taken to have before any was seen.
+CROPS, CELLS_PER_FIELD = 128, 20.0
 
 
 class QualityLevel(NamedTuple):
@@ -69,7 +74,7 @@ class Ensemble:
     Scores and maps are weighted sums, each divided by the weight of the members that gave them: a member of
     mode ``cam`` gives maps only, one of mode ``pred`` scores only. What one member says is told in
     :meth:`hpa_kit.inference.views.LoadedMember.predict`; together this is how the competition's 15th place
-    made its maps.
+    made its maps. Members that look at single cells say logits of these in the place of maps.
 
     Attributes:
         level: how much is done from the next :meth:`predict` on; one of :meth:`levels`.
@@ -108,6 +113,7 @@ class Ensemble:
         self.class_maps, self.logit_maps = class_maps, logit_maps
         self.members = [load(member, self.device) for member in settings.members]
         self.level = QualityLevel(0, len(self.members), map_size)
+        self.crops_per_step, self._cells_seen, self._fields_seen = CROPS, 0, 0
 
     def levels(self, order: Sequence[Fallback] = FALLBACKS) -> list[QualityLevel]:
         """All levels, from full down to least, each less than the one before.
@@ -133,10 +139,14 @@ class Ensemble:
         """What the members' time grows with: pixels that they read over all views, and those of their maps.
 
         Views count with the sides that they have, which may be others than were wanted. The maps' are weighed
-        by :data:`MAP_PIXEL`.
+        by :data:`MAP_PIXEL`. Of crops as many are read as fields had cells so far, on average.
         """
         pixels = 0.0
+        cells = self._cells_seen / self._fields_seen if self._fields_seen else CELLS_PER_FIELD
         for member in self._staying(level):
+            if not isinstance(member, LoadedMember):
+                pixels += member.cost(level.views, max(cells, 1.0))
+                continue
             scales, flips = member.plan(level.views)
             pixels += sum(member.side(scale) ** 2 for scale in scales) * len(flips)
             kinds = member.settings.gives_maps * (self.class_maps + self.logit_maps)
@@ -146,9 +156,40 @@ class Ensemble:
     def inputs(self, field: NDArray[np.uint8], cells: NDArray[np.int32] | None = None) -> FieldInputs:
         """A field uint8 (4, H, W), and its label map int32 (H, W), -> what the members look at of it."""
         fields = {size: resize_field(field, size) for size in {member.size for member in self.members}}
-        if cells is None or all(member.pooling is None for member in self.members):
-            return FieldInputs(fields)
-        return FieldInputs(fields, resized(cells, (self.map_size, self.map_size)))
+        drawing = [member for member in self.members if isinstance(member, LoadedMember)]
+        looked_at = None
+        if cells is not None and any(member.pooling is not None for member in drawing):
+            looked_at = resized(cells, (self.map_size, self.map_size))
+        small = {member.size: fields[member.size] for member in drawing}
+        if len(drawing) == len(self.members):
+            return FieldInputs(small, looked_at)
+        from hpa_kit.inference.crop_members import cut_for
+
+        looking = [member for member in self.members if not isinstance(member, LoadedMember)]
+        crops = cut_for(looking, fields, cells)
+        n_cells = len(next(iter(crops.values())).pixels)
+        self._cells_seen, self._fields_seen = self._cells_seen + n_cells, self._fields_seen + 1
+        return FieldInputs(small, looked_at, crops)
+
+    @property
+    def draw_all(self) -> bool:
+        """Whether every member gives maps; others look at single cells."""
+        return all(isinstance(member, LoadedMember) for member in self.members)
+
+    def refuse_map_rule(self, rule: str) -> None:
+        """Find out whether a rule that looks at class maps has any; that some members have none is said.
+
+        Raises:
+            InputError: no member gives any.
+        """
+        if self.draw_all:
+            return
+        if not any(isinstance(one, LoadedMember) and one.settings.gives_maps for one in self.members):
+            raise InputError(
+                f"members: rule {rule} looks at class maps, which networks of crops do not give; take one of "
+                "logits, such as best, or a member with maps beside"
+            )
+        log.warning(f"members: rule {rule} looks at class maps: of networks of crops image scores count only")
 
     def __call__(
         self, fields: Sequence[NDArray[np.uint8]], cells: Sequence[NDArray[np.int32]] | None = None
@@ -194,7 +235,9 @@ class Ensemble:
                 found[number][place] = maps
         return found
 
-    def _by_steps(self, inputs: Sequence[FieldInputs], members: Sequence[LoadedMember]) -> list[FieldMaps]:
+    def _by_steps(
+        self, inputs: Sequence[FieldInputs], members: "Sequence[LoadedMember | CropMember]"
+    ) -> list[FieldMaps]:
         """What members say together, so many fields at a time as there is memory for."""
         found: list[FieldMaps] = []
         while len(found) < len(inputs):
@@ -209,7 +252,7 @@ class Ensemble:
             if len(some) == 1:
                 raise InputError(
                     f"members: {self.device} has too little memory for one field at "
-                    f"{max(some[0].fields)} px; use fewer views or smaller members"
+                    f"{max(member.size for member in members)} px; use fewer views or smaller members"
                 )
             self.batch = len(some) // 2
             log.warning(
@@ -220,21 +263,36 @@ class Ensemble:
         return found
 
     @torch.inference_mode()
-    def _together(self, inputs: Sequence[FieldInputs], members: Sequence[LoadedMember]) -> list[FieldMaps]:
+    def _together(
+        self, inputs: Sequence[FieldInputs], members: "Sequence[LoadedMember | CropMember]"
+    ) -> list[FieldMaps]:
         level, count = self.level, len(inputs)
-        sides = {member.size for member in members}
+        sides = {member.size for member in members if isinstance(member, LoadedMember)}
         batches = {side: self._batch([one.fields[side] for one in inputs]) for side in sides}
         maps = [one.cells for one in inputs if one.cells is not None]
         cells = torch.from_numpy(np.stack(maps)).to(self.device) if len(maps) == count else None
-        side = level.map_size
-        scores = _Sum(count, N_CLASSES)
+        drawn, looked = (
+            sum(one.settings.weight for one in members if one.settings.gives_maps and draws(one))
+            for draws in (_draws, _looks)
+        )
+        side = level.map_size if drawn or not looked else 0
+        scores, cell_logits = _Sum(count, N_CLASSES), _Sum(0, N_CLASSES)
         class_maps, logit_maps = (
             _Sum(count, N_CLASSES, side * wanted, side * wanted)
             for wanted in (self.class_maps, self.logit_maps)
         )
         for member in members:
-            seen = member.predict(batches[member.size], cells, given_up=level.views, amp=self.amp)
             weight = member.settings.weight
+            if not isinstance(member, LoadedMember):
+                of_cells, self.crops_per_step = member.look(
+                    inputs, self.device, self.crops_per_step, level.views, self.amp
+                )
+                if member.settings.gives_scores:
+                    scores.add(of_cells.scores, weight)
+                if member.settings.gives_maps:
+                    cell_logits.add(of_cells.logits, weight)
+                continue
+            seen = member.predict(batches[member.size], cells, given_up=level.views, amp=self.amp)
             if member.settings.gives_scores:
                 scores.add(seen.scores, weight)
             if member.settings.gives_maps and self.class_maps:
@@ -242,18 +300,29 @@ class Ensemble:
             if member.settings.gives_maps and self.logit_maps:
                 logit_maps.add(resized_maps(seen.logit_maps, side, side), weight)
         parts = (part.mean().float().cpu().numpy() for part in (scores, class_maps, logit_maps))
-        return [FieldMaps(*field) for field in zip(*parts, strict=True)]
+        found = [FieldMaps(*field) for field in zip(*parts, strict=True)]
+        if not looked:
+            return found
+        counts = [len(next(iter(one.crops.values())).pixels) for one in inputs]
+        logits = np.split(cell_logits.mean().float().cpu().numpy(), np.cumsum(counts)[:-1])
+        share = looked / (looked + drawn)
+        return [
+            maps._replace(cell_logits=own, cell_weight=share) for maps, own in zip(found, logits, strict=True)
+        ]
 
-    def _staying(self, level: QualityLevel) -> list[LoadedMember]:
+    def _staying(self, level: QualityLevel) -> "list[LoadedMember | CropMember]":
         leaving = self._leaving()[: len(self.members) - level.members]
         return [member for place, member in enumerate(self.members) if place not in leaving]
 
     def _leaving(self) -> list[int]:
         """Places of the members that can be given up, least weight first, of equal ones the last first."""
         staying, leaving = list(range(len(self.members))), []
+        # A rule of class maps needs a member that gives them; any other needs one that tells of cells.
+        needed = self.class_maps and any(map(_draws, self.members))
         for place in sorted(staying, key=lambda place: (self.members[place].settings.weight, -place)):
-            others = [self.members[other].settings for other in staying if other != place]
-            if any(one.gives_scores for one in others) and any(one.gives_maps for one in others):
+            others = [self.members[other] for other in staying if other != place]
+            cells = any(one.settings.gives_maps and (_draws(one) or not needed) for one in others)
+            if cells and any(one.settings.gives_scores for one in others):
                 staying.remove(place)
                 leaving.append(place)
         return leaving
@@ -279,6 +348,14 @@ class _Sum:
 
     def mean(self) -> Tensor:
         return torch.zeros(self._shape) if self._total is None else self._total / self._weight
+
+
+def _draws(member: "LoadedMember | CropMember") -> bool:
+    return isinstance(member, LoadedMember)
+
+
+def _looks(member: "LoadedMember | CropMember") -> bool:
+    return not _draws(member)
 
 
 def _with_settings(member: Path | str | MemberSettings, views: Views) -> MemberSettings:

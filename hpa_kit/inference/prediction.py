@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -13,6 +14,9 @@ from hpa_kit.cells import FieldCells, resized
 from hpa_kit.flow import Failure, attempt
 from hpa_kit.scoring import FieldEvidence
 from hpa_kit.scoring.inputs import CellPlaces, cell_places
+
+if TYPE_CHECKING:
+    from hpa_kit.cells.crops import Crops
 
 T = TypeVar("T")
 Field = NDArray[np.uint8]
@@ -25,10 +29,12 @@ class FieldInputs(NamedTuple):
     Attributes:
         fields: {side: uint8 (4, side, side)}.
         cells: int32 (m, m), its label map, where a member looks at that; None for a field without one.
+        crops: {(side of the field, side of the crops): crops of its cells}, where a member looks at these.
     """
 
     fields: Mapping[int, Field]
     cells: NDArray[np.int32] | None = None
+    crops: "Mapping[tuple[int, int], Crops]" = MappingProxyType({})
 
 
 class FieldMaps(NamedTuple):

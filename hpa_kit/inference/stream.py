@@ -123,6 +123,8 @@ def predict_fields(
         if line not in said:
             log.info(line)
             said.add(line)
+    if scoring is not None and scoring.class_maps:
+        first.refuse_map_rule(ensemble.rule)
     levels = first.levels(give_up)
     costs = [first.cost(level) for level in levels]
     limit = f"; {duration(budget.seconds)} allowed" if budget.seconds < float("inf") else ""
@@ -249,6 +251,8 @@ class _Stream:
                 scoring = 0.0 if before is None else before[0].scoring
                 spent = BatchSeconds(sum(batch.seconds.values()), members, scoring, whole, scored)
                 deadline.add(level, len(batch.fields), len(good), spent)
+                if not device.ensemble.draw_all:  # by now it is known better how many cells fields have
+                    deadline.reprice([device.ensemble.cost(one) for one in self.levels])
                 # The first batch to be scored waits for compilers, and tells nothing of the others.
                 before = (predicted, 0 if before is None else n_said)
                 broken = broken + 1 if good and not n_said else 0

@@ -2,20 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from hpa_kit.classes import NEGATIVE
-from hpa_kit.config import CellPooling, MemberSettings
+from hpa_kit.config import CellPooling, MemberSettings, TrainSettings
 from hpa_kit.errors import InputError
 from hpa_kit.models import Sides
 from hpa_kit.models.cell_pooling import pooled_logits
 from hpa_kit.scoring.cam_share import FLOOR_SCORE
 from hpa_kit.scoring.mean_logit import MIN_PROBABILITY
 from hpa_kit.training import load_member
+
+if TYPE_CHECKING:
+    from hpa_kit.inference.crop_members import CropMember
 
 # Axes that a view is flipped along: as it is, horizontally, vertically.
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,))
@@ -160,23 +163,28 @@ class LoadedMember:
         return _Views(scores, raw.sigmoid() if self.segments else raw.relu(), raw)
 
 
-def load(settings: MemberSettings, device: torch.device) -> LoadedMember:
+def load(settings: MemberSettings, device: torch.device) -> "LoadedMember | CropMember":
     """Load a member, and find out whether it takes all that it will look at.
 
     Raises:
-        InputError: it cannot be loaded, gives no maps, or cannot look at fields of its size.
+        InputError: it cannot be loaded, says nothing of cells, or cannot look at fields of its size.
     """
-    model, trained, _ = load_member(settings.checkpoint, device, networks=("cam", "unet"))
-    model = model.to(memory_format=torch.channels_last)
-    member = LoadedMember(
-        settings,
-        model,
-        settings.size or trained.size,
-        segments=trained.network == "unet",
-        pooling=trained.cells.how if trained.pools_cells else None,
-    )
+    model, trained, _ = load_member(settings.checkpoint, device, networks=("cam", "unet", "crops"))
+    member = member_of(settings, model.to(memory_format=torch.channels_last), trained)
     member.check_sides()
     return member
+
+
+def member_of(settings: MemberSettings, model: Any, trained: TrainSettings) -> "LoadedMember | CropMember":
+    """A network that was trained so, as the member that its part in an ensemble says."""
+    size = settings.size or trained.size
+    if trained.network == "crops":
+        from hpa_kit.inference.crop_members import CropMember
+
+        assert trained.crops.side is not None
+        return CropMember(settings, model, size, trained.crops.side)
+    pooling = trained.cells.how if trained.pools_cells else None
+    return LoadedMember(settings, model, size, segments=trained.network == "unet", pooling=pooling)
 
 
 def _listed(sides: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ from hpa_kit.lazy import lazy
 if TYPE_CHECKING:
     from hpa_kit.models.arcface import ArcFaceNet, add_margin
     from hpa_kit.models.cam import CamClassifier, CamHeads
+    from hpa_kit.models.crop_net import CropNet
     from hpa_kit.models.field_net import Normaliser, mean_logits
     from hpa_kit.models.losses import bce_loss, ce_loss, focal_loss
     from hpa_kit.models.sides import Sides

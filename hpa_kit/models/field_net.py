@@ -43,8 +43,13 @@ class Normaliser(nn.Module):
         self.register_buffer("mean", _per_channel(_MEAN[:in_channels]), persistent=False)
         self.register_buffer("std", _per_channel(_STD[:in_channels]), persistent=False)
 
-    def forward(self, fields: Tensor) -> Tensor:
+    def forward(self, fields: Tensor, statistics: Tensor | None = None) -> Tensor:
         """Normalise a batch of fields.
+
+        Args:
+            fields: see above.
+            statistics: float (B, 2, 4 or in_channels), mean and spread of each channel, for parts of fields;
+                by default of what is given. ``fixed`` looks at none.
 
         Raises:
             InputError: the batch has another number of axes, or too few channels.
@@ -57,7 +62,10 @@ class Normaliser(nn.Module):
             )
         x = fields[:, : self.in_channels].to(self.mean.dtype)
         if self.normalisation == "field":
-            spread, mean = torch.std_mean(x, dim=(-2, -1), keepdim=True, correction=0)
+            if statistics is None:
+                spread, mean = torch.std_mean(x, dim=(-2, -1), keepdim=True, correction=0)
+            else:
+                mean, spread = statistics[:, :, : self.in_channels, None, None].to(x.dtype).unbind(1)
             return (x - mean) / (spread + _MIN_SPREAD)
         return (x - self.mean) / self.std
 
@@ -73,6 +81,7 @@ class FieldNet(nn.Module):
         pretrained: None (random weights), path of the backbone's local weights, or ``"download"``.
         normalisation: ``field`` or ``fixed``; see :class:`Normaliser`.
         size: side of the fields that it learns from, None for any.
+        further_channels: of the backbone's input, beside those of the fields.
 
     Raises:
         InputError: the backbone is unknown, has no maps of that stride or none of fields of that size, or the
@@ -88,10 +97,12 @@ class FieldNet(nn.Module):
         pretrained: Weights,
         normalisation: Normalisation,
         size: int | None,
+        further_channels: int = 0,
     ) -> None:
         super().__init__()
         self.input = Normaliser(in_channels, normalisation)
-        self.backbone = Backbone(backbone, stride, stride_by, in_channels, pretrained, size)
+        channels = in_channels + further_channels
+        self.backbone = Backbone(backbone, stride, stride_by, channels, pretrained, size)
         self.n_features = self.backbone.n_features
 
     @property

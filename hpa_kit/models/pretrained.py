@@ -1,4 +1,4 @@
-"""Pretrained weights of a timm network, read without running code and fitted to four channels."""
+"""Pretrained weights of a timm network, read without running code and fitted to more channels than three."""
 
 import sys
 import zipfile
@@ -20,8 +20,9 @@ _BLUE = 2
 def load_backbone_weights(network: nn.Module, name: str, in_channels: int, pretrained: Path | str) -> None:
     """Put pretrained three-channel weights into a timm network of ``in_channels`` channels, in place.
 
-    The stem's filters of a fourth channel are copies of those of the third; nothing is rescaled. Weights of
-    a classifier are left out. A file that already has ``in_channels`` channels is taken as it is.
+    The stem's filters of a fourth channel, and of a mask behind them, are copies of those of the third;
+    nothing is rescaled. Weights of a classifier are left out. A file that already has ``in_channels``
+    channels is taken as it is.
 
     Args:
         network: built by timm without classifier.
@@ -39,8 +40,9 @@ def load_backbone_weights(network: nn.Module, name: str, in_channels: int, pretr
     for stem in _names(network, "first_conv"):
         key = f"{stem}.weight"
         # Of the whole shape: a file of a few bytes can claim any, and a copy would have to hold it.
-        if key in fitted and in_channels == 4 and fitted[key].shape == _of_three(wanted[key].shape):
-            fitted[key] = torch.cat([fitted[key], fitted[key][:, _BLUE : _BLUE + 1]], dim=1)
+        if key in fitted and in_channels > 3 and fitted[key].shape == _of_three(wanted[key].shape):
+            blue = fitted[key][:, _BLUE : _BLUE + 1]
+            fitted[key] = torch.cat([fitted[key], *[blue] * (in_channels - 3)], dim=1)
     _refuse_mismatches(fitted, network, source)
     network.load_state_dict(fitted, strict=False)
 

@@ -29,7 +29,7 @@ from hpa_kit.pseudo_labels.folder import DoneField, PseudoLabelFolder
 from hpa_kit.resume import depends_on, stamps_of_folders
 from hpa_kit.scoring import ScoringFunction, scoring_of
 from hpa_kit.timing import Forecast, duration
-from hpa_kit.training import settings_of
+from hpa_kit.training.checkpoint import checkpoint_file, settings_of
 from hpa_kit.training.learnt_fields import out_of_fold_members
 
 log = logging.getLogger(__name__)
@@ -102,6 +102,8 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
     """
     fields = labelled_fields(settings)
     chosen = _what_counts(settings, settings.of_ensemble())
+    if settings.labels == "hard":
+        _refuse_without_maps(chosen)
     labels = dict(zip(fields.table["ID"], fields.table["Label"], strict=True))
     checkpoints = [member.checkpoint for member in chosen.members]
     runs = [settings_of(checkpoint) for checkpoint in checkpoints]
@@ -173,6 +175,20 @@ def _what_counts(settings: PseudoLabelSettings, ensemble: EnsembleSettings) -> E
         member.model_copy(update={"mode": "both"}) for member in ensemble.members if member.gives_maps
     )
     return ensemble.model_copy(update={"members": members, **_scored_by(settings, ensemble)})
+
+
+def _refuse_without_maps(ensemble: EnsembleSettings) -> None:
+    """Find out whether hard labels can be made, which are those of class maps.
+
+    Raises:
+        InputError: no member gives maps.
+    """
+    networks = [settings_of(checkpoint_file(member.checkpoint)).network for member in ensemble.members]
+    if all(network == "crops" for network in networks):
+        raise InputError(
+            f"{WHAT}: labels hard are made of class maps, which networks of crops do not give; take labels "
+            "soft, or a member with maps beside"
+        )
 
 
 def _scored_by(settings: PseudoLabelSettings, ensemble: EnsembleSettings) -> dict[str, Any]:

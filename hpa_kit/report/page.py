@@ -23,6 +23,7 @@ from hpa_kit.report.records import (
     MAP_SIDE,
     UNITS,
     FieldRecord,
+    crops_picture,
     field_records,
     packed,
 )
@@ -78,6 +79,7 @@ def write_report(settings: ReportSettings) -> Report:
         "units": UNITS,
         "map": [MAP_SIDE, MAP_COLUMNS],
         "maps": bool(source.maps),
+        "crops": crops_picture(source.crops, settings.quality),
         "pictures": source.images is not None,
         "classes": [[one.name, one.colour] for one in CLASSES],
         "fields": [record.summary for record in records],

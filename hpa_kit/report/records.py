@@ -42,6 +42,7 @@ NO_MATCHES = FieldMatches([], [], {}, [])
 UNITS = 1000  # of a path, along the longer side of the field
 TOLERANCE = 0.8  # of a path's corners, in units
 MAP_SIDE = 64
+CROP_SIDE, CROP_COLUMNS = 96, 12
 MAP_COLUMNS = 5
 FAINTEST = 1e-6  # a map below is shown as nothing
 
@@ -270,7 +271,20 @@ def maps_picture(class_maps: NDArray[np.float32], quality: int) -> PackedMaps:
     return PackedMaps(_webp(sheet, quality), highest)
 
 
-def _webp(grey: NDArray[np.uint8], quality: int) -> str:
+def crops_picture(crops: Sequence[NDArray[np.uint8]], quality: int) -> str:
+    """Pack crops of cells, uint8 (s, s, 3), 96 pixels a side, twelve in a row: WebP as base64, or nothing."""
+    if not crops:
+        return ""
+    columns = min(CROP_COLUMNS, len(crops))
+    sheet = np.zeros((-(-len(crops) // columns) * CROP_SIDE, columns * CROP_SIDE, 3), np.uint8)
+    for place, crop in enumerate(crops):
+        top, left = (CROP_SIDE * part for part in divmod(place, columns))
+        small = cv2.resize(crop, (CROP_SIDE - 2, CROP_SIDE - 2), interpolation=cv2.INTER_AREA)
+        sheet[top : top + CROP_SIDE - 2, left : left + CROP_SIDE - 2] = small
+    return _webp(sheet, quality)
+
+
+def _webp(picture: NDArray[np.uint8], quality: int) -> str:
     packed = io.BytesIO()
-    Image.fromarray(grey).save(packed, "WEBP", quality=quality, method=2)
+    Image.fromarray(picture).save(packed, "WEBP", quality=quality, method=2)
     return base64.b64encode(packed.getvalue()).decode("ascii")

@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from hpa_kit.config import LookSettings, PredictSettings, ReportSettings, make_settings, read_ensemble
+from hpa_kit.config import (
+    EnsembleSettings,
+    LookSettings,
+    PredictSettings,
+    ReportSettings,
+    make_settings,
+    read_ensemble,
+)
 from hpa_kit.data import DataFolder, read_labels
 from hpa_kit.devices import pick_devices
 from hpa_kit.errors import InputError
@@ -19,7 +27,7 @@ from hpa_kit.flow import Failure, batches
 from hpa_kit.report.records import PackedMaps, maps_picture
 from hpa_kit.scoring import ScoringFunction, score_field, scores_to_prediction, scoring_of
 from hpa_kit.submission import encode_label_map, read_submission, write_submission
-from hpa_kit.training.checkpoint import BEST, LAST
+from hpa_kit.training.checkpoint import BEST, LAST, checkpoint_file, settings_of
 
 if TYPE_CHECKING:
     from hpa_kit.inference import Prediction
@@ -28,6 +36,7 @@ log = logging.getLogger(__name__)
 
 Row = tuple[str, int, int, str]
 MAX_NAMED = 10
+MAX_CROPS = 48  # shown of all fields together
 
 
 class Source(NamedTuple):
@@ -45,6 +54,7 @@ class Source(NamedTuple):
         runs: folders whose training is shown.
         maps: packed class maps of fields that members predicted, by ID.
         seconds: per field that members predicted, by part.
+        crops: uint8 (s, s, 3), as a network of crops saw them.
     """
 
     kind: str
@@ -57,6 +67,7 @@ class Source(NamedTuple):
     runs: list[Path]
     maps: dict[str, PackedMaps]
     seconds: dict[str, float]
+    crops: Sequence[NDArray[np.uint8]] = ()
 
 
 def find_source(settings: ReportSettings, scratch: Path) -> Source:
@@ -113,7 +124,8 @@ def find_source(settings: ReportSettings, scratch: Path) -> Source:
     if csv is not None and truth is not None:
         csv = _comparable(truth, csv, scratch)
     labels = _labels(data, settings.split)
-    return Source(kind, csv, ids, total, images, labels, truth, runs, predicted.maps, predicted.seconds)
+    of_cells = predicted.maps, predicted.seconds, predicted.crops
+    return Source(kind, csv, ids, total, images, labels, truth, runs, *of_cells)
 
 
 def _comparable(truth: Path, submission: Path, scratch: Path) -> Path:
@@ -209,12 +221,14 @@ class Predicted:
         failed: {ID: why it could not be used}.
         maps: packed class maps by ID, where they were asked for.
         seconds: per field by part.
+        crops: uint8 (s, s, 3), as the first network of crops saw them, some of each field.
     """
 
     rows: list[Row] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     maps: dict[str, PackedMaps] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    crops: list[NDArray[np.uint8]] = field(default_factory=list)
 
 
 def predict_for_report(
@@ -235,7 +249,7 @@ def predict_for_report(
     from hpa_kit.inference import predict_fields  # here: members need torch, a submission's page does not
 
     ensemble, found = settings.of_ensemble(), Predicted()
-    scoring = scoring_of(ensemble)
+    scoring, seen = scoring_of(ensemble), _crops_seen(ensemble, -(-MAX_CROPS // max(1, len(ids))))
     rows: dict[str, Row] = {}
     predictions = predict_fields(
         "report",
@@ -253,7 +267,8 @@ def predict_for_report(
                 found.failed[prediction.id] = row.reason
                 continue
             rows[prediction.id] = row
-            if quality:
+            found.crops += seen(prediction)[: MAX_CROPS - len(found.crops)]
+            if quality and prediction.evidence.class_maps.size:
                 found.maps[prediction.id] = maps_picture(prediction.evidence.class_maps, quality)
             for part, seconds in prediction.seconds.items():
                 found.seconds[part] += seconds
@@ -269,6 +284,38 @@ def _row(prediction: "Prediction", scoring: ScoringFunction | None) -> Row:
         return prediction.id, width, height, ""
     scores = score_field(prediction.id, prediction.evidence, scoring)
     return prediction.id, width, height, scores_to_prediction(scores, field.details)
+
+
+def _crops_seen(
+    ensemble: EnsembleSettings, most: int
+) -> Callable[["Prediction"], Sequence[NDArray[np.uint8]]]:
+    """What gives of a prediction the crops as the first network of crops saw them, so many of a field."""
+    for member in ensemble.members:
+        trained = settings_of(checkpoint_file(member.checkpoint))
+        if trained.network == "crops":
+            break
+    else:
+        return lambda prediction: ()
+    import torch
+
+    from hpa_kit.models import Normaliser
+    from hpa_kit.models.crop_net import FADED
+
+    normalise = Normaliser(trained.in_channels, trained.normalisation)
+    key = member.size or trained.size, trained.crops.side or 0
+    outside = FADED[trained.crops.neighbours]
+
+    def seen(prediction: "Prediction") -> Sequence[NDArray[np.uint8]]:
+        crops = prediction.prepared.inputs.crops[key]
+        pixels, masks = (torch.from_numpy(values[:most]) for values in (crops.pixels, crops.masks))
+        statistics = torch.from_numpy(crops.statistics).expand(len(pixels), -1, -1)
+        inside = masks[:, None].float()
+        found = normalise(pixels, statistics)[:, :3] * (outside + (1 - outside) * inside)
+        # From two spreads below the field's mean to four above.
+        shown = ((found + 2) / 6).clamp(0, 1).mul(255).to(torch.uint8).permute(0, 2, 3, 1)
+        return list(shown.numpy())
+
+    return seen
 
 
 def predict_settings(settings: ReportSettings, members: Sequence[Path]) -> PredictSettings:

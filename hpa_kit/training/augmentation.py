@@ -56,7 +56,17 @@ def _dropout(smallest: str, p: float) -> dict[str, Any]:
     }
 
 
-# The policies of the competition's 15th place, for fields that have their final size.
+_TURNED = {
+    "Affine": {
+        "scale": [0.8, 1.2],
+        "rotate": [-180, 180],
+        "keep_ratio": True,
+        "balanced_scale": True,
+        "p": 1.0,
+    }
+}
+
+# 0 to 5 are the policies of the competition's 15th place, for fields that have their final size.
 POLICIES: dict[int, Policy] = {
     0: [],
     1: _FLIPS,
@@ -64,6 +74,7 @@ POLICIES: dict[int, Policy] = {
     3: [_dropout("size/4", 0.6), *_FLIPS],
     4: [_dropout("size/3", 0.4), *_FLIPS],
     5: [_CROP, _dropout("size/4", 0.6), *_FLIPS],
+    6: [_TURNED, *_FLIPS],
 }
 
 _LENGTH = re.compile(r"(size|height|width)(?:/([1-9][0-9]*))?")
@@ -84,8 +95,8 @@ _KNOWN = {
 class Augmentation:
     """Changes fields as a policy says; the same seed always changes a field in the same way.
 
-    Policys (the competition's 15th place; all for fields that already have their final size, so a crop is
-    taken from the field as it is stored and enlarged to its side again):
+    Policies (0 to 5 are the competition's 15th place's; all for fields that already have their final size, so
+    a crop is taken from the field as it is stored and enlarged to its side again):
 
     * 0 changes nothing.
     * 1: both flips and the transpose, each in one of two cases, and a rotation by 0 to 3 right angles.
@@ -94,6 +105,7 @@ class Augmentation:
       side; then 1. Dropped parts are 0 in the field and in the mask.
     * 4: as 3 with a unit from a third on, in 40 % of the cases.
     * 5: the crop of 2, the dropping of 3, then 1.
+    * 6: turned by any angle, at 0.8 to 1.2 times its scale, black where nothing was; then 1. For crops.
 
     Args:
         policy: its number, a YAML file with a list of ``{transform: parameters}``, or that list; see

@@ -5,7 +5,6 @@ The order of batches and the changes of fields hang on seed and epoch alone, who
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,8 +31,9 @@ _WANTED_STEPS, _SMALLEST_BATCH, _LARGEST_BATCH = 400, 8, 40
 # Batches that each worker has ready: fields that are decoded anew take unequal times.
 _READ_AHEAD = 4
 
-# A field, what it shows, its number, and, for those that learn from cells, its label map.
-Row = tuple[NDArray[np.uint8], NDArray[Any], int] | tuple[NDArray[np.uint8], NDArray[Any], int, NDArray[Any]]
+# A field, what it shows, its number, and, for those that learn from cells, its label map; of a crop of a cell
+# the mask, and the statistics of its field.
+Row = tuple[Any, ...]
 
 
 class TrainingData(NamedTuple):
@@ -83,7 +83,8 @@ def run_folds(settings: TrainSettings) -> pd.DataFrame:
         InputError: as :func:`~hpa_kit.training.run_folder.find_start`,
             :func:`~hpa_kit.data.labelled_fields` and :func:`~hpa_kit.data.find_folds`.
     """
-    return _folds(settings, find_start(settings).folds, labelled_fields(settings).table)
+    found, table = find_start(settings).folds, labelled_fields(settings).table
+    return find_folds(found, table, settings.folds, settings.seed, settings.folds_of)
 
 
 def read_run_fields(settings: TrainSettings) -> RunFields:
@@ -95,7 +96,7 @@ def read_run_fields(settings: TrainSettings) -> RunFields:
     # Before anything is written or read: a field that is missing must not show after an hour.
     fields = labelled_fields(settings)
     kept, found = settings.out / FOLDS, find_start(settings).folds
-    folds = _folds(settings, found, fields.table)
+    folds = find_folds(found, fields.table, settings.folds, settings.seed, settings.folds_of)
     if found != kept:
         write_folds(kept, folds)
     chosen = folds["fold"].to_numpy() == settings.fold
@@ -196,21 +197,19 @@ def balanced_weights(targets: NDArray[np.float32], clip: int) -> NDArray[np.floa
     return np.asarray(weights / weights.sum())
 
 
-def _folds(settings: TrainSettings, found: Path | None, fields: pd.DataFrame) -> pd.DataFrame:
-    return find_folds(found, fields, settings.folds, settings.seed, settings.folds_of)
-
-
 class Batch(NamedTuple):
     """Fields uint8 (B, 4, S, S), what they show, and their numbers in the store int64 (B,).
 
     What they show is image labels float32 (B, 19) or, for stage 2, maps uint8 (B, 20, S, S). Classifiers that
-    learn from cells get their label maps too, integers (B, S, S).
+    learn from cells get their label maps too, integers (B, S, S). Of single cells these are crops, the cells'
+    numbers and masks, and beside them mean and spread of their fields' channels, float32 (B, 2, 4).
     """
 
     fields: Tensor
     targets: Tensor
     numbers: Tensor
     cells: Tensor | None = None
+    statistics: Tensor | None = None
 
     def pin_memory(self) -> "Batch":
         """A copy in memory that a GPU reads by itself; torch's loader calls this."""
@@ -221,8 +220,8 @@ class Batch(NamedTuple):
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> "Batch":
-        fields, targets, numbers = map(function, self[:3])
-        return Batch(fields, targets, numbers, None if self.cells is None else function(self.cells))
+        first = (function(tensor) for tensor in self[:3])
+        return Batch(*first, *(None if tensor is None else function(tensor) for tensor in self[3:]))
 
 
 class Draw(NamedTuple):
@@ -388,11 +387,11 @@ class Loader:
 
 
 def _stack(rows: list[Row]) -> Batch:
-    images, targets, numbers, *cells = zip(*rows, strict=True)
+    images, targets, numbers, *further = zip(*rows, strict=True)
     # Channels before pixels as CPUs like it; moving bytes here is cheap beside the network.
     fields = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    maps = torch.from_numpy(np.stack(cells[0])) if cells else None
-    return Batch(fields, torch.from_numpy(np.stack(targets)), torch.tensor(numbers), maps)
+    maps = [torch.from_numpy(np.stack(values)) for values in further]
+    return Batch(fields, torch.from_numpy(np.stack(targets)), torch.tensor(numbers), *maps)
 
 
 def _start_worker(_: int) -> None:

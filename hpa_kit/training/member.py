@@ -14,10 +14,13 @@ from hpa_kit.errors import InputError
 from hpa_kit.models.sides import on_meta, reason_of
 from hpa_kit.training.checkpoint import checkpoint_file, read_checkpoint
 
-NETWORKS = ("cam", "arcface", "unet")
+NETWORKS = ("cam", "arcface", "unet", "crops")
 SUBCATEGORY_WEIGHTS = "subcategory_head.weight"
 _BACKBONE, _ENCODER = "backbone.maps.network.", "network.encoder.model."
-_WITHOUT_MAPS = {"arcface": ", which has no maps: it only gives hpa-kit features"}
+_WITHOUT_MAPS = {
+    "arcface": ", which has no maps: it only gives hpa-kit features",
+    "crops": ", which looks at single cells",
+}
 
 
 class Member(NamedTuple):
@@ -25,7 +28,7 @@ class Member(NamedTuple):
 
     ``model`` is what ``settings.network`` names: a :class:`~hpa_kit.models.CamClassifier` for ``cam``, an
     :class:`~hpa_kit.models.ArcFaceNet` for ``arcface``, a :class:`~hpa_kit.models.unet.SegmentationNet` for
-    ``unet``.
+    ``unet``, a :class:`~hpa_kit.models.CropNet` for ``crops``.
     ``info`` has ``path`` of the checkpoint, ``version`` of the kit that wrote it, ``epoch`` (from 1),
     ``metrics`` of that epoch, and whether the weights are ``averaged``.
     """
@@ -95,7 +98,7 @@ def build_network(settings: TrainSettings, n_subcategories: int | None = None) -
         # A warm start brings the backbone's weights, so pretrained ones would be read for nothing.
         "pretrained": None if settings.warm_start is not None else settings.pretrained,
         "normalisation": settings.normalisation,
-        "size": settings.size,
+        "size": settings.input_side,
     }
     model: nn.Module
     if settings.network == "unet":
@@ -108,6 +111,16 @@ def build_network(settings: TrainSettings, n_subcategories: int | None = None) -
         centres, scale = settings.arcface.centres, settings.arcface.scale
         model = ArcFaceNet(
             settings.backbone, n_centres=centres, scale=scale, drop_rate=settings.drop_rate, **options
+        )
+    elif settings.network == "crops":
+        from hpa_kit.models import CropNet
+
+        model = CropNet(
+            settings.backbone,
+            mask_channel=settings.crops.mask,
+            neighbours=settings.crops.neighbours,
+            drop_rate=settings.drop_rate,
+            **options,
         )
     else:
         from hpa_kit.models import CamClassifier
@@ -149,7 +162,7 @@ def start_from(model: nn.Module, settings: TrainSettings, path: Path) -> None:
     Of the same kind of network that is everything but a sub-category head of another round, whose clusters
     mean something else: so round 1 starts with round 0's backbone and its head as the parents' head. Of
     another kind it is the backbone; a U-Net's encoder starts with a classifier's, as far as that goes: stages
-    that the classifier leaves out stay as they are.
+    that the classifier leaves out stay as they are. A network of crops has filters of 0 for the mask then.
 
     Args:
         model: the network that ``settings`` describe.
@@ -170,6 +183,8 @@ def start_from(model: nn.Module, settings: TrainSettings, path: Path) -> None:
     same = before.network == settings.network
     if settings.network == "unet" and not same:
         found = _as_encoder(found, wanted)
+    if settings.network == "crops" and not same:
+        found = {key: _with_mask(value, wanted.get(key)) for key, value in found.items()}
     # The same round has the same clusters only if it has the same table; another shape tells them apart.
     fresh = not same or before.sc_cam.round != settings.sc_cam.round or _shape(found) != _shape(wanted)
     taken = {
@@ -202,6 +217,13 @@ def _as_encoder(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str
     return {names[name]: value for name, value in plain.items() if name in names}
 
 
+def _with_mask(weight: Tensor, wanted: Tensor | None) -> Tensor:
+    """The filters of a stem, with others of 0 for one more channel where that is what is wanted."""
+    if wanted is None or weight.ndim < 2 or wanted.shape[1:2] != (weight.shape[1] + 1,):
+        return weight
+    return torch.cat([weight, weight.new_zeros((len(weight), 1, *weight.shape[2:]))], dim=1)
+
+
 def weights_of(state: dict[str, Any]) -> dict[str, Tensor]:
     """The averaged weights of a checkpoint, or those that were trained."""
     weights: dict[str, Tensor] = state.get("swa") or state.get("ema") or state.get("model") or {}
@@ -227,15 +249,14 @@ def refuse_what_cannot_learn(settings: TrainSettings, build: Callable[[], nn.Mod
     fault = _fault(settings, build, fields)
     if fault is None:
         return
+    what, side = "crop" if settings.network == "crops" else "field", settings.input_side
     if fields == 1 and _fault(settings, build, 2) is None:
         raise InputError(
-            f"batch: one field a step and process at size {settings.size} gives batch norm of backbone "
+            f"batch: one {what} a step and process at size {side} gives batch norm of backbone "
             f"{settings.backbone} single values, from which it cannot learn ({fault}); take batch 2 or more "
             "for each process"
         )
-    raise InputError(
-        f"backbone: {settings.backbone} cannot learn from fields of size {settings.size}: {fault}"
-    )
+    raise InputError(f"backbone: {settings.backbone} cannot learn from {what}s of size {side}: {fault}")
 
 
 def learns_with_all_weights(settings: TrainSettings, build: Callable[[], nn.Module]) -> bool:
@@ -257,7 +278,8 @@ def _fault(settings: TrainSettings, build: Callable[[], nn.Module], fields: int)
 
 def _tried(settings: TrainSettings, build: Callable[[], nn.Module], fields: int) -> nn.Module:
     """A network that has run forward and backward, without numbers where that goes."""
-    shape = (fields, settings.in_channels, settings.size, settings.size)
+    side = settings.input_side or settings.size
+    shape = (fields, settings.in_channels, side, side)
     try:
         return _run(on_meta(build), torch.zeros(shape, device="meta"))
     except InputError:

@@ -1,7 +1,7 @@
 """What moves the weights: timm's optimiser, the learning rate of each update, and averages of the weights."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from hpa_kit.config import TrainSettings, nearest
@@ -142,15 +142,20 @@ class Averages:
             return averaged
         return model if self.ema is None else self.ema.module
 
-    def measure_statistics(self, batches: Iterable[Batch]) -> None:
+    def measure_statistics(
+        self, batches: Iterable[Batch], forward: Callable[[nn.Module, Batch], Tensor]
+    ) -> None:
         """Give the evenly averaged network batch-norm statistics of its own, as those cannot be averaged.
 
         Args:
             batches: to learn from; a number of them is taken.
+            forward: gives a network a batch.
         """
         averaged = self._evenly()
         if averaged is not None:
-            update_bn(islice(batches, _BATCHES_OF_STATISTICS), averaged)
+            # It gives a network the first entry of each.
+            some = ([batch] for batch in islice(batches, _BATCHES_OF_STATISTICS))
+            update_bn(some, _Given(averaged, forward))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: the weights ``ema`` and ``swa`` and the number ``swa_updates``, if any."""
@@ -171,3 +176,14 @@ class Averages:
     def _evenly(self) -> nn.Module | None:
         """The evenly averaged network, once it has taken in weights."""
         return self.swa.module if self.swa is not None and int(self.swa.n_averaged) else None
+
+
+class _Given(nn.Module):
+    """A network that is called with batches."""
+
+    def __init__(self, network: nn.Module, forward: Callable[[nn.Module, Batch], Tensor]) -> None:
+        super().__init__()
+        self.network, self._forward = network, forward
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self._forward(self.network, batch)

@@ -34,6 +34,8 @@ _MOVABLE = frozenset(
         "folds_of",
     }
 )  # fmt: skip
+# Chosen as a run starts, where they are not given; see Objective.completed.
+_CHOSEN = ("crop_size", "label_round")
 # Of a checkpoint to go on from; the best weights alone have no history.
 _NEEDED = ("step_number", "epoch", "best", "history", "fields")
 _OF_FOLDS = (
@@ -126,6 +128,22 @@ def find_start(settings: TrainSettings) -> Start:
     return Start(folder, found.state["epoch"], found.state["step_number"], folds)
 
 
+def as_started(settings: TrainSettings) -> TrainSettings:
+    """Settings with what an earlier start of the run chose where they leave it open.
+
+    Raises:
+        InputError: its checkpoint is damaged.
+    """
+    given = settings.model_dump()
+    left_open = [name for name in _CHOSEN if given[name] is None]
+    for folder in (settings.out, settings.resume_from):
+        if left_open and folder is not None and (folder / LAST).is_file():
+            kept = read_checkpoint(folder / LAST, only=()).settings
+            before = make_settings(type(settings), kept, source=f"checkpoint: {folder / LAST}").model_dump()
+            return settings.model_copy(update={name: before[name] for name in left_open})
+    return settings
+
+
 def open_run(settings: TrainSettings) -> Checkpoint | None:
     """Make a run folder ready: the checkpoint to go on from, or None for a fresh start.
 
@@ -204,8 +222,8 @@ def _read(settings: TrainSettings, folder: Path, only: Collection[str] | None = 
     before = make_settings(type(settings), checkpoint.settings, source=f"checkpoint: {path}")
     instead = "another --out" if folder == settings.out else "no resume_from (False in the notebook)"
     others = _other_contents(checkpoint.state.get("contents", {}), contents_of(settings), settings)
-    # Rounds are compared where both are known: earlier versions kept none, and a run to come has none yet.
-    free = _FREE | ({"label_round"} if None in (before.label_round, settings.label_round) else set())
+    old, new = before.model_dump(), settings.model_dump()
+    free = _FREE | {name for name in _CHOSEN if old[name] is None or new[name] is None}
     refuse_other_settings("train", folder, before, settings, free, _MOVABLE, instead, others)
     return checkpoint
 

@@ -24,6 +24,7 @@ from hpa_kit.training.optimisation import Averages, Schedule, make_optimiser
 from hpa_kit.training.processes import Processes, say_idle_gpus
 from hpa_kit.training.run_folder import (
     METRICS,
+    as_started,
     contents_of,
     find_checkpoint,
     open_run,
@@ -122,8 +123,8 @@ class Trainer:
 
     def fit(self) -> Path:
         """Train to the last epoch, or until the time is up; see :func:`train`."""
-        settings = self.settings = with_label_round(self.settings)
-        processes = self.processes
+        self.complete_settings()
+        settings, processes = self.settings, self.processes
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
         say_idle_gpus(settings)
@@ -151,12 +152,19 @@ class Trainer:
                     pass
         return settings.out
 
+    def complete_settings(self) -> None:
+        """Where settings leave it open, take what the start of the run chose, or what the data decide."""
+        self.settings = objective_of(self.settings.network).completed(
+            with_label_round(as_started(self.settings))
+        )
+
     def try_network(self) -> None:
         """Find out whether the network can learn as the settings say; nothing is kept.
 
         Raises:
             InputError: it cannot be built, or cannot learn from fields of that size or from so few at once.
         """
+        self.complete_settings()
         alone = self.processes.fields_alone(self.settings.batch, self.device)
         refuse_what_cannot_learn(self.settings, self._bare_model, 1 if alone else 2)
 
@@ -277,7 +285,7 @@ class Trainer:
                 self._write_last()
                 return self._stop(len(data.train))
             with self._autocast():  # all processes: batch norm of several GPUs looks at the whole batch
-                state.averages.measure_statistics(data.train.epoch(epoch))
+                state.averages.measure_statistics(data.train.epoch(epoch), self.objective.logits)
             metrics: Metrics = {"epoch": epoch, **learnt}
             if processes.first:
                 with self.clock.validating():

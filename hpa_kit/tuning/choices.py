@@ -162,6 +162,8 @@ def _rules(
     calibration = fit_calibration(*pool.examples(weighed, fields))
     yield _with(weighed, "cell_logit", calibration, NegativeStep(), FloorStep())
     yield _with(weighed, "cell_logit", calibration, ImageStep(), NegativeStep(), FloorStep())
+    if np.isnan(pool.rows).any():  # of some fields no member gives maps
+        return
     for form in get_args(Form):
         yield _with(start, "cam_share", FillStep()).model_copy(update={"form": form})
     yield _with(start, "quantile", NegativeStep(), FloorStep())

@@ -46,8 +46,9 @@ class Evidence(NamedTuple):
 
     Attributes:
         image_scores: float32 (M, 19).
-        logits: float32 (M, n, 19), means of the logit maps in the cells.
-        rows: float32 (rules, n, 19), scores by :data:`MAP_RULES` with the weights that were given.
+        logits: float32 (M, n, 19), means of the logit maps in the cells, or what a member says of crops.
+        rows: float32 (rules, n, 19), scores by :data:`MAP_RULES` with the weights that were given; NaN where
+            no member gives maps.
         areas, cut: of the cells, see :class:`~hpa_kit.scoring.post_processing.CellContext`.
         hits: bool (n, 19), which cells are right as a class, by the truth; all False without one.
         truth: int64 (19,), cells of each class there are to find.
@@ -157,19 +158,32 @@ def _evidence(prediction: Prediction, ensemble: EnsembleSettings) -> Evidence:
     logits = np.full((n_members, field.n_cells, N_CLASSES), np.nan, np.float32)
     for place, says in prediction.each.items():
         scores[place] = says.image_scores
-        logits[place] = mean_logits(says.logit_maps, field.cells, field.n_cells, field.places)
+        if says.cell_logits is None:
+            logits[place] = mean_logits(says.logit_maps, field.cells, field.n_cells, field.places)
+        else:
+            shown = field.places.area > 0
+            logits[place, shown] = says.cell_logits[shown]
     together = field.evidence(combined(prediction.each, ensemble.members))
-    rows = np.stack([rule(together) for rule in MAP_RULES.values()]).astype(np.float32)
+    if together.class_maps.size:
+        rows = np.stack([rule(together) for rule in MAP_RULES.values()]).astype(np.float32)
+    else:
+        rows = np.full((len(MAP_RULES), field.n_cells, N_CLASSES), np.nan, np.float32)
     context = cell_context(together.image_scores, field.cells, field.n_cells, field.places)
     truth: Compared = field.details or no_truth(field.n_cells)
     return Evidence(scores, logits, rows, context.areas, context.cut, *truth)
 
 
 def combined(maps: Mapping[int, FieldMaps], members: Sequence[MemberSettings]) -> FieldMaps:
-    """What members say together, by weight and mode, as :class:`~hpa_kit.inference.Ensemble` has it."""
+    """What members say together, by weight and mode, as :class:`~hpa_kit.inference.Ensemble` has it.
+
+    Maps are without pixels where no member gives any.
+    """
     givers = [place for place in maps if members[place].gives_scores]
-    drawers = [place for place in maps if members[place].gives_maps]
+    drawers = [place for place in maps if members[place].gives_maps and maps[place].class_maps.size]
     scores = np.average([maps[k].image_scores for k in givers], axis=0, weights=_weights(givers, members))
+    if not drawers:
+        nothing = np.zeros((N_CLASSES, 0, 0), np.float32)
+        return FieldMaps(scores.astype(np.float32), nothing, nothing)
     weights = _weights(drawers, members)
     class_maps = np.average([maps[k].class_maps for k in drawers], axis=0, weights=weights)
     return FieldMaps(scores.astype(np.float32), class_maps.astype(np.float32), maps[drawers[0]].logit_maps)

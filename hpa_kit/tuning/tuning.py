@@ -14,10 +14,11 @@ from hpa_kit.data import DataFolder, read_labels
 from hpa_kit.errors import InputError
 from hpa_kit.files import regular_path
 from hpa_kit.scoring.functions import BUILT_IN
+from hpa_kit.training.checkpoint import checkpoint_file, settings_of
 from hpa_kit.training.learnt_fields import out_of_fold_members
 from hpa_kit.tuning.choices import Crossfit, choose, crossfit
 from hpa_kit.tuning.evidence import gather
-from hpa_kit.tuning.pool import pooled
+from hpa_kit.tuning.pool import LINEAR, pooled
 from hpa_kit.tuning.truth import TrueCells
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,9 @@ def _tuned(settings: TuneSettings, start: EnsembleSettings, cache: Path) -> Tuni
         table = settings.truth or folder.labels()
         raise InputError(f"tune: {table} has none of the fields of {folder.images(settings.split)}")
     members_of = _out_of_fold(ids, start, settings.split)
+    if start.rule not in LINEAR:
+        drawing = _drawing(start)
+        members_of = {id: places for id, places in members_of.items() if drawing.intersection(places)}
     evidence = gather(settings, start, folder.images(settings.split), cache, members_of, truth)
     _refuse_too_few(len(evidence), len(members_of), len(ids))
     known = np.stack([labels.get(id, np.zeros(19, bool)) for id in evidence])
@@ -110,6 +114,26 @@ def _tuned(settings: TuneSettings, start: EnsembleSettings, cache: Path) -> Tuni
     if empty:
         log.warning(f"tune: {empty} of {len(evidence)} fields have no cell")
     return Tuning("image labels" if truth is None else "cells", len(evidence), found, chosen)
+
+
+def _drawing(ensemble: EnsembleSettings) -> set[int]:
+    """Places of the members that give class maps, as the ensemble's rule wants.
+
+    Raises:
+        InputError: there is none.
+    """
+    networks = [settings_of(checkpoint_file(member.checkpoint)).network for member in ensemble.members]
+    found = {
+        place
+        for place, (member, network) in enumerate(zip(ensemble.members, networks, strict=True))
+        if member.gives_maps and network != "crops"
+    }
+    if not found:
+        raise InputError(
+            f"tune: rule {ensemble.rule} looks at class maps, which networks of crops do not give; start "
+            "from one of logits, such as best"
+        )
+    return found
 
 
 def _refuse_too_few(usable: int, unseen: int, fields: int) -> None:

@@ -69,6 +69,8 @@ class MemberCard(NamedTuple):
         trained = f"{settings.size} px, fold {settings.fold} of {settings.folds}, seed {settings.seed}"
         if settings.network == "cam":
             trained = f"stride {settings.stride}, {trained}"
+        elif settings.network == "crops":
+            trained = f"stride {settings.stride}, crops of {settings.crops.side} px of {trained}"
         if settings.pretrained:
             trained += f", started from {Path(str(settings.pretrained)).name}"
         part = f"{member.mode}, weight {member.weight:g}, views {member.views}"
@@ -174,12 +176,12 @@ def _write_member(member: MemberSettings, out: Path, name: str) -> MemberCard:
     Raises:
         InputError: it cannot take the fields that it would get.
     """
-    from hpa_kit.inference.views import LoadedMember
+    from hpa_kit.inference.views import member_of
     from hpa_kit.training.checkpoint import write_checkpoint
     from hpa_kit.training.member import load_member
 
     model, settings, info = load_member(member.checkpoint)
-    loaded = LoadedMember(member, model, member.size or settings.size, settings.network == "unet")
+    loaded = member_of(member, model, settings)
     loaded.check_sides()
     if (line := loaded.other_sides()) is not None:
         log.info(line)

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from hpa_kit.training.objectives.arcface import ArcFaceObjective
     from hpa_kit.training.objectives.base import Losses, Objective, objective_of
     from hpa_kit.training.objectives.cam import CamObjective, ForwardOutputs, LossTerm, Subcategories
+    from hpa_kit.training.objectives.crops import CropObjective
     from hpa_kit.training.objectives.puzzle import Puzzle
     from hpa_kit.training.objectives.segmentation import SegmentationObjective
 

@@ -51,6 +51,17 @@ class Objective(nn.Module):
         """
         return cls(model)
 
+    @classmethod
+    def completed(cls, settings: TrainSettings) -> TrainSettings:
+        """Settings with what the data decide where they leave it open; the same data decide the same.
+
+        Asked before anything is written; a run that goes on keeps what was decided at its start.
+
+        Raises:
+            InputError: the data that decide cannot be read.
+        """
+        return settings
+
     def forward(self, batch: Batch, progress: float) -> Losses:
         """The losses of a batch.
 
@@ -68,11 +79,16 @@ class Objective(nn.Module):
         """The loss by which epochs are told apart: of logits (B, classes) against image labels."""
         return focal_loss(logits, targets)
 
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What a network, such as the averaged one, says of a batch."""
+        said: Tensor = model(batch.fields)
+        return said
+
     def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Metrics:
         """Metrics of a network, such as the averaged one, on validation fields; the least loss is best."""
         logits, targets = [], []
         for batch in batches:
-            logits.append(model(batch.fields).float())
+            logits.append(self.logits(model, batch).float())
             targets.append(batch.targets)
         return self.metrics(torch.cat(logits), torch.cat(targets))
 
@@ -118,6 +134,10 @@ def objective_of(network: str) -> type[Objective]:
         from hpa_kit.training.objectives.arcface import ArcFaceObjective
 
         return ArcFaceObjective
+    if network == "crops":
+        from hpa_kit.training.objectives.crops import CropObjective
+
+        return CropObjective
     from hpa_kit.training.objectives.cam import CamObjective
 
     return CamObjective

@@ -205,6 +205,6 @@ CASES = (
         "a network without class maps",
         _of_settings({**RUN, "network": "arcface"}),
         INFER,
-        "checkpoint: …best.safetensors is a network arcface…; expected cam or unet",
+        "checkpoint: …best.safetensors is a network arcface…; expected cam or unet or crops",
     ),
 )

@@ -34,6 +34,15 @@ function table(heads, body) {
     make("tbody", {}, ...body.map((row) => make("tr", {}, ...row.map((text) => make("td", {}, text)))))));
 }
 
+// Some cells as a network of crops saw them: neighbours faded or gone, brightness by their field.
+function cropsSeen() {
+  if (!DATA.crops) return [];
+  return [make("h2", {}, "Crops"),
+    make("img", { id: "crops", style: "max-width:100%", alt: "Crops of cells as the network saw them",
+      src: `data:image/webp;base64,${DATA.crops}` }),
+    make("p", { class: "key" }, "Cells as the network of crops saw them: red, green and blue, from two spreads below their field's mean to four above.")];
+}
+
 // What a field took when the submission was made, as it was kept beside it.
 function inferenceTimes() {
   if (!DATA.inference.length) return [];
@@ -56,6 +65,7 @@ function drawRuns() {
     if (seconds.length) times.push([`training ${run.name}`, `${number(mean, 1)} s per epoch, ${number(mean * seconds.length / 60, 1)} min in all`]);
   }
   panel.replaceChildren(
+    ...cropsSeen(),
     make("h2", {}, "Runs"),
     rows.length ? table(header, rows) : make("p", { class: "empty" }, "No runs: report a run, or give --members with a submission."),
     make("h2", { style: "margin-top:1rem" }, "Time"),

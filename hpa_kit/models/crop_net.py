@@ -1,0 +1,98 @@
+"""The network that looks at one cell at a time: a crop and the cell's mask -> logits of the cell."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hpa_kit.classes import N_CLASSES
+from hpa_kit.config import Normalisation, StrideBy
+from hpa_kit.models.cell_pooling import with_negative
+from hpa_kit.models.field_net import FieldNet
+from hpa_kit.models.pretrained import Weights
+
+Neighbours = Literal["kept", "faded", "zeroed"]
+
+# What is left of pixels outside the cell, once their field's mean is taken away.
+FADED: dict[Neighbours, float] = {"kept": 1.0, "faded": 0.3, "zeroed": 0.0}
+HIDDEN = 256
+
+
+class CropNet(FieldNet):
+    """Crops of cells -> logits, by the average and the maximum of the feature maps and a two-layer head.
+
+    That of Negative is not learnt: its probability is 1 − the largest of the others'. The competition's 1st
+    place had such pooling and such a head.
+
+    Args:
+        backbone: timm model name.
+        stride: input pixels per map pixel: 32, 16 or 8.
+        stride_by: see :class:`~hpa_kit.models.backbones.Backbone`.
+        in_channels: 4 for red, green, blue, yellow; 3 leaves yellow out. Inputs may have 4 either way.
+        mask_channel: give the backbone the cell's mask as one more channel.
+        neighbours: what becomes of pixels outside the cell: ``kept``; ``faded`` to 0.3 of what they differ
+            from their field's mean; ``zeroed``, which is that mean.
+        pretrained: None (random weights), path of the backbone's local weights, or ``"download"``.
+        drop_rate: part of the pooled features dropped before the head while training.
+        normalisation: ``field`` or ``fixed``; see :class:`~hpa_kit.models.Normaliser`.
+        size: side of the crops that it learns from; None for any.
+
+    Raises:
+        InputError: the backbone is unknown, has no maps of that stride or none of crops of that side, or the
+            weights do not fit.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        stride: int = 32,
+        stride_by: StrideBy = "cut",
+        *,
+        in_channels: int = 4,
+        mask_channel: bool = True,
+        neighbours: Neighbours = "zeroed",
+        pretrained: Weights = None,
+        drop_rate: float = 0.0,
+        normalisation: Normalisation = "field",
+        size: int | None = None,
+    ) -> None:
+        super().__init__(
+            backbone, stride, stride_by, in_channels, pretrained, normalisation, size, int(mask_channel)
+        )
+        self.mask_channel, self.outside = mask_channel, FADED[neighbours]
+        self.head = nn.Sequential(
+            nn.Dropout(drop_rate),
+            nn.Linear(2 * self.n_features, HIDDEN),
+            nn.ReLU(),
+            nn.Linear(HIDDEN, N_CLASSES - 1),
+        )
+
+    def prepare(self, crops: Tensor, masks: Tensor | None = None, statistics: Tensor | None = None) -> Tensor:
+        """Crops as the backbone sees them.
+
+        Args:
+            crops: uint8 or float 0–255 (B, 4 or in_channels, s, s).
+            masks: (B, s, s), 1 in the cell; by default a crop is all cell.
+            statistics: float (B, 2, 4 or in_channels), mean and spread of the crops' fields; by default their
+                own.
+
+        Returns:
+            float (B, in_channels and one of the mask, s, s).
+        """
+        seen: Tensor = self.input(crops, statistics)
+        inside = torch.ones_like(seen[:, :1]) if masks is None else masks[:, None].to(seen.dtype)
+        if self.outside < 1:
+            seen = seen * (self.outside + (1 - self.outside) * inside)
+        return torch.cat([seen, inside], dim=1) if self.mask_channel else seen
+
+    def classify(self, prepared: Tensor) -> Tensor:
+        """Crops as :meth:`prepare` gives them -> logits float32 (B, 19)."""
+        maps = self.backbone(prepared)
+        pooled = torch.cat([maps.mean((-2, -1)), maps.amax((-2, -1))], dim=1)
+        logits = self.head(pooled).float()
+        return with_negative(functional.pad(logits, (0, 1)))
+
+    def forward(self, crops: Tensor, masks: Tensor | None = None, statistics: Tensor | None = None) -> Tensor:
+        """Crops -> logits float32 (B, 19); see :meth:`prepare`."""
+        return self.classify(self.prepare(crops, masks, statistics))
