@@ -129,7 +129,9 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
         asked = tuple(chosen.members[place] for place in group.members.places)
         ensemble = chosen.model_copy(update={"members": asked})
         scoring = scoring_of(ensemble)
-        negative = any(runs[place].pools_cells for place in group.members.places)
+        negative = any(
+            runs[place].pools_cells or runs[place].network == "crops" for place in group.members.places
+        )
         form = _Form(settings.labels == "soft", settings.floor, negative)
         with folder.journal(group.name) as journal:
             results = Results(WHAT, group.ids, group.images, journal, settings, ensemble)

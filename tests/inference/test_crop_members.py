@@ -279,7 +279,9 @@ def labelled(data):
 
 
 def test_soft_labels_are_made_and_hard_ones_refused(labelled, crop_member, tmp_path) -> None:
-    made = settings_of(PseudoLabelSettings, labelled, [crop_member], tmp_path / "soft", labels="soft")
+    made = settings_of(
+        PseudoLabelSettings, labelled, [crop_member], tmp_path / "soft", labels="soft", seen="take"
+    )
     scores = pd.read_csv(make_pseudo_labels(made) / "cell_scores.csv")
     assert len(scores) == 36 and (scores[scores.ID == "b"].iloc[:, 2:].to_numpy()[:, [0, 1]] == 0).all()
     with pytest.raises(InputError, match="labels hard are made of class maps"):

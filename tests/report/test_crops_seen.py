@@ -6,11 +6,11 @@ import json
 import re
 
 import numpy as np
-from hpa_kit.report.sprite_sheets import CROP_COLUMNS, CROP_SIDE, crops_picture
 from PIL import Image
 
 from hpa_kit.config import ReportSettings
 from hpa_kit.report import write_report
+from hpa_kit.report.records import CROP_COLUMNS, CROP_SIDE, crops_picture
 
 
 def index_of(path) -> dict:
