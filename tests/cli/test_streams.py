@@ -109,7 +109,15 @@ def test_letters_that_the_output_lacks_stop_nothing(folder, environment, more):
         assert yaml.safe_load(printed)["data"] == "dätä"
 
 
-def test_an_interrupt_is_one_line_whatever_processes_are_at_work(tmp_path):
+@pytest.fixture
+def interrupts_heard():
+    """A shell has what it starts in the background ignore Ctrl-C, and that is handed down to every process."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_is_one_line_whatever_processes_are_at_work(tmp_path, interrupts_heard):
     # More than anybody waits for, so that it is at work when it is interrupted.
     words = ["simulate", "data", "--train", "4000", "--test", "0", "--size", "128", "--workers", "2"]
     process = subprocess.Popen(
