@@ -111,7 +111,7 @@ def test_letters_that_the_output_lacks_stop_nothing(folder, environment, more):
 
 @pytest.fixture
 def interrupts_heard():
-    """A shell has what it starts in the background ignore Ctrl-C, and that is handed down to every process."""
+    """A shell has what it starts in the background ignore Ctrl-C, and every process hands that down."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -1,6 +1,8 @@
 """A simulated competition as a folder: its layout, its truth, going on after a kill."""
 
 import hashlib
+import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -225,3 +227,12 @@ def test_a_competition_without_fields_is_tables_with_headers(tmp_path):
     root = simulate(settings(tmp_path / "data", train=0, test=0))
     assert (root / "train.csv").read_text() == "ID,Label\n"
     assert find_fields(root / "test") == []
+
+
+def test_processes_that_draw_leave_ctrl_c_to_the_one_that_started_them():
+    """Each would print where it was, whenever it has started."""
+    # As the system has it of the shell's parent, which has so long to do that others start meanwhile.
+    ignored = "sed -n 's/^SigIgn:\\s*//p' /proc/$PPID/status; sleep 0.1"
+    with writing._mapper(3) as run:
+        masks = set(run(subprocess.getoutput, [ignored] * 12))
+    assert all(int(mask, 16) >> (signal.SIGINT - 1) & 1 for mask in masks)

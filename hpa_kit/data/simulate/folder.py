@@ -1,6 +1,7 @@
 """A synthetic competition in the real folder layout, which takes nothing that somebody else put there."""
 
 import hashlib
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -161,13 +162,14 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable[[Job], Row], list[Job]]
         yield map
         return
     # Spawned, not forked: this process may hold threads of numba or torch.
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_process) as pool:
 
         def run(function: Callable[[Job], Row], jobs: list[Job]) -> Iterable[Row]:
-            with interrupts_ignored():  # by the processes, which start here; this one ends them
-                pool.submit(int)
+            # By the processes, of which each of these jobs starts one as long as none is idle; this one ends
+            # them. One that starts later says so itself.
+            with interrupts_ignored():
+                for _ in range(workers):
+                    pool.submit(int)
             return pool.map(function, jobs)
 
         try:
@@ -175,6 +177,11 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable[[Job], Row], list[Job]]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _start_process() -> None:
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write_field(job: Job) -> Row:
