@@ -18,6 +18,7 @@ from hpa_kit.config import (
     PseudoLabelSettings,
     read_ensemble,
 )  # fmt: skip
+from hpa_kit.config.kinds import RULE_NAMES
 from hpa_kit.data import resize_field
 from hpa_kit.errors import InputError
 from hpa_kit.inference import Ensemble, infer, predict
@@ -26,7 +27,8 @@ from hpa_kit.inference.deadline import Budget, Deadline
 from hpa_kit.inference.ensemble import QualityLevel
 from hpa_kit.models.cell_pooling import pool_cells, with_negative
 from hpa_kit.pseudo_labels import make_pseudo_labels
-from hpa_kit.scoring import FieldEvidence, scoring_function
+from hpa_kit.scoring import FieldEvidence, add_rule, scoring_function
+from hpa_kit.scoring.functions import SCORING_FUNCTIONS
 from hpa_kit.submission import read_submission
 from hpa_kit.training import load_member
 
@@ -275,6 +277,20 @@ def test_a_rule_of_class_maps_is_refused_without_any_and_beside_others_it_is_sai
         infer(settings_of(InferSettings, data, [crop_member, member], out, rule="quantile"))
     assert caplog.text.count("image scores count only") == 1
     assert read_submission(out)["PredictionString"].str.len().min() > 0
+
+
+def test_a_rule_of_ones_own_that_looks_at_logit_maps_is_said_to_leave_crops_out(
+    data, crop_member, member, tmp_path, caplog
+) -> None:
+    add_rule("highest", lambda seen: np.full((seen.n_cells, 19), 0.5), logit_maps=True)
+    try:
+        infer(settings_of(InferSettings, data, [crop_member, member], tmp_path / "s.csv", rule="highest"))
+        assert caplog.text.count("rule highest looks at logit maps") == 1
+        infer(settings_of(InferSettings, data, [member], tmp_path / "t.csv", rule="highest"))
+        assert caplog.text.count("rule highest looks at logit maps") == 1
+    finally:
+        RULE_NAMES.remove("highest")
+        del SCORING_FUNCTIONS["highest"]
 
 
 @pytest.fixture
