@@ -142,13 +142,16 @@ from hpa_kit.config import TrainSettings
 from hpa_kit.training import find_start, run_folds
 
 attached_for_more = [pretrained, *settings.values()]  # such as folds_of: no run to go on from
+run_folder = kaggle.output_path("run", out, working)
+needs_cells = settings.get("network") == "crops" or settings.get("pooling") == "cells"
+found_below = masks is None and needs_cells and not settings.get("pseudo_labels")
 chosen = kaggle.notebook_settings(
     TrainSettings,
     globals(),
     data=kaggle.find_competition(data, [inputs]),
-    out=kaggle.output_path("run", out, working),
+    out=run_folder,
     resume_from=None if resume_from is False else kaggle.find_run(resume_from, [inputs], attached_for_more),
-    masks=masks or None,
+    masks=run_folder.parent / "label_maps" if found_below else masks or None,
     pooling="field" if masks is False else settings.get("pooling", "auto"),
     time_limit=time_limit or kaggle.session_hours(time.time() - started),
     device=environment.device(device, several=False),

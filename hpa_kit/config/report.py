@@ -21,7 +21,7 @@ class ReportSettings(Settings):
         "test", description="which images of a competition folder; a run's train is its fold"
     )
     truth: Path | None = Field(None, description="truth of every cell; by default that of simulated data")
-    members: Paths = Field((), description="runs whose class maps are shown with a submission")
+    members: Paths = Field((), description="runs whose maps or crops are shown with a submission")
     ensemble: Path | None = Field(None, description="ensemble YAML, in place of members")
     masks: Path | None = Field(None, description="label maps of a run's fields; by default they are found")
     segmenter: SegmenterName | None = Field(

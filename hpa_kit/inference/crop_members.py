@@ -109,19 +109,20 @@ class CropMember:
         """
         counts = [len(one.pixels) for one in fields]
         if not sum(counts):
-            logits, there = torch.zeros((0, N_CLASSES)), torch.zeros(0, dtype=torch.bool)
+            logits = torch.zeros((0, N_CLASSES), device=device)
+            there = torch.zeros(0, dtype=torch.bool, device=device)
         else:
             pixels = torch.from_numpy(np.concatenate([one.pixels for one in fields]))
             masks = torch.from_numpy(np.concatenate([one.masks for one in fields]))
             statistics = torch.from_numpy(np.repeat([one.statistics for one in fields], counts, axis=0))
-            there = (masks > 0).flatten(1).any(dim=1)
+            there = (masks > 0).flatten(1).any(dim=1).to(device)
             parts = zip(*(tensor.split(at_once) for tensor in (pixels, masks, statistics)), strict=True)
             found = [
                 self._look(*(tensor.to(device) for tensor in part), given_up=given_up, amp=amp)
                 for part in parts
             ]
-            logits = torch.where(there.to(device)[:, None], torch.cat(found), _NEVER)
-        by_field = zip(logits.split(counts), there.to(logits.device).split(counts), strict=True)
+            logits = torch.where(there[:, None], torch.cat(found), _NEVER)
+        by_field = zip(logits.split(counts), there.split(counts), strict=True)
         images = [pool_cells(of[None], shown[None]) for of, shown in by_field]
         return SeenCells(logits, with_negative(torch.cat(images)).sigmoid())
 

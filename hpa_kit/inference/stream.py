@@ -33,6 +33,7 @@ from hpa_kit.inference.ensemble import Ensemble, Fallback, FieldMaps, QualityLev
 from hpa_kit.inference.prediction import Prediction, PreparedField, prepare
 from hpa_kit.progress import Bar, progress_bar
 from hpa_kit.scoring import ScoringFunction
+from hpa_kit.scoring.functions import BUILT_IN
 from hpa_kit.timing import Forecast, Stopwatch, duration
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,11 @@ def predict_fields(
             said.add(line)
     if scoring is not None and scoring.class_maps:
         first.refuse_map_rule(ensemble.rule)
+    elif scoring is not None and scoring.logit_maps and ensemble.rule not in BUILT_IN and not first.draw_all:
+        log.warning(
+            f"members: rule {ensemble.rule} looks at logit maps; what networks of crops say of cells is in "
+            "cell_logits, and counts only where the rule looks there too"
+        )
     levels = first.levels(give_up)
     costs = [first.cost(level) for level in levels]
     limit = f"; {duration(budget.seconds)} allowed" if budget.seconds < float("inf") else ""

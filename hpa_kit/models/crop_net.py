@@ -32,7 +32,8 @@ class CropNet(FieldNet):
         in_channels: 4 for red, green, blue, yellow; 3 leaves yellow out. Inputs may have 4 either way.
         mask_channel: give the backbone the cell's mask as one more channel.
         neighbours: what becomes of pixels outside the cell: ``kept``; ``faded`` to 0.3 of what they differ
-            from their field's mean; ``zeroed``, which is that mean.
+            from their field's mean; ``zeroed``, which is that mean. With normalisation ``fixed`` ImageNet's
+            mean takes its place.
         pretrained: None (random weights), path of the backbone's local weights, or ``"download"``.
         drop_rate: part of the pooled features dropped before the head while training.
         normalisation: ``field`` or ``fixed``; see :class:`~hpa_kit.models.Normaliser`.

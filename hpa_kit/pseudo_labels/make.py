@@ -102,8 +102,6 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
     """
     fields = labelled_fields(settings)
     chosen = _what_counts(settings, settings.of_ensemble())
-    if settings.labels == "hard":
-        _refuse_without_maps(chosen)
     labels = dict(zip(fields.table["ID"], fields.table["Label"], strict=True))
     checkpoints = [member.checkpoint for member in chosen.members]
     runs = [settings_of(checkpoint) for checkpoint in checkpoints]
@@ -172,25 +170,28 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
 
 
 def _what_counts(settings: PseudoLabelSettings, ensemble: EnsembleSettings) -> EnsembleSettings:
-    """The members that give maps, whatever they give beside, with the scoring of these labels."""
-    members = tuple(
-        member.model_copy(update={"mode": "both"}) for member in ensemble.members if member.gives_maps
-    )
-    return ensemble.model_copy(update={"members": members, **_scored_by(settings, ensemble)})
-
-
-def _refuse_without_maps(ensemble: EnsembleSettings) -> None:
-    """Find out whether hard labels can be made, which are those of class maps.
+    """The members that tell of cells, whatever they give beside, with the scoring of these labels.
 
     Raises:
-        InputError: no member gives maps.
+        InputError: hard labels are made of class maps, and no member gives any.
     """
-    networks = [settings_of(checkpoint_file(member.checkpoint)).network for member in ensemble.members]
-    if all(network == "crops" for network in networks):
+    telling = [member for member in ensemble.members if member.gives_maps]
+    asked = telling
+    if settings.labels == "hard":
+        networks = [settings_of(checkpoint_file(member.checkpoint)).network for member in telling]
+        asked = [member for member, network in zip(telling, networks, strict=True) if network != "crops"]
+    if not asked:
         raise InputError(
             f"{WHAT}: labels hard are made of class maps, which networks of crops do not give; take labels "
             "soft, or a member with maps beside"
         )
+    if len(asked) < len(telling):
+        log.warning(
+            f"{WHAT}: labels hard are made of class maps: {len(telling) - len(asked)} networks of crops, "
+            "which give none, are not asked"
+        )
+    members = tuple(member.model_copy(update={"mode": "both"}) for member in asked)
+    return ensemble.model_copy(update={"members": members, **_scored_by(settings, ensemble)})
 
 
 def _scored_by(settings: PseudoLabelSettings, ensemble: EnsembleSettings) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def with_label_maps(
 
     They come to ``label_maps`` beside the run folder, where whole ones stay; those beside the run that is
     gone on from are taken as they are. What it takes is taken off the run's time limit. Settings that name
-    label maps or pseudo labels, or want no cells, stay as they are.
+    other label maps or pseudo labels, or want no cells, stay as they are.
 
     Args:
         settings: of the run.
@@ -87,13 +87,13 @@ def with_label_maps(
     Raises:
         InputError: data cannot be used, or some fields cannot be segmented.
     """
-    given = settings.masks is not None or settings.pseudo_labels is not None
+    begun, out, limit = now(), settings.out.parent / LABEL_MAPS, settings.limits.hours
+    given = settings.masks not in (None, out) or settings.pseudo_labels is not None
     if given or settings.network not in ("cam", "crops") or settings.cells.pooling == "field":
         return settings
     earlier = None if settings.resume_from is None else settings.resume_from.parent / LABEL_MAPS
     if earlier is not None and earlier.is_dir():
         return settings.model_copy(update={"masks": earlier})
-    begun, out, limit = now(), settings.out.parent / LABEL_MAPS, settings.limits.hours
     for data in filter(None, (settings.data, settings.external_images)):
         found = {"data": data, "out": out, "split": "train", "weights": weights, "workers": max(2, cpus())}
         found |= {"in_channels": settings.in_channels, "device": settings.device}
@@ -358,6 +358,9 @@ def submission_report(settings: InferSettings, submission: Path, fields: int = 2
         split=settings.split,
         members=settings.members,
         ensemble=settings.ensemble,
+        masks=settings.masks,
+        segmenter=settings.segmenter,
+        weights=settings.weights,
         views=settings.views,
         map_size=settings.map_size,
         fields=fields,

@@ -240,7 +240,7 @@ def predict_for_report(
         settings: which members predict, and how; of several devices the first one works.
         images: folder of the fields.
         ids: the fields.
-        cells: whether cells are found and scored too.
+        cells: whether cells are scored too; they are found where a network of crops looks at them as well.
         quality: 1 to 100, of the packed class maps; 0 keeps none.
 
     Raises:
@@ -258,7 +258,7 @@ def predict_for_report(
         settings.model_copy(update={"device": pick_devices(settings.device)[0]}),
         ensemble,
         details=lambda id, one: encode_label_map(one.maps.cells) if cells else None,
-        find_cells=cells,
+        find_cells=cells or seen is not None,
     )
     with closing(predictions):
         for prediction in predictions:
@@ -267,7 +267,8 @@ def predict_for_report(
                 found.failed[prediction.id] = row.reason
                 continue
             rows[prediction.id] = row
-            found.crops += seen(prediction)[: MAX_CROPS - len(found.crops)]
+            if seen is not None:
+                found.crops += seen(prediction)[: MAX_CROPS - len(found.crops)]
             if quality and prediction.evidence.class_maps.size:
                 found.maps[prediction.id] = maps_picture(prediction.evidence.class_maps, quality)
             for part, seconds in prediction.seconds.items():
@@ -288,14 +289,17 @@ def _row(prediction: "Prediction", scoring: ScoringFunction | None) -> Row:
 
 def _crops_seen(
     ensemble: EnsembleSettings, most: int
-) -> Callable[["Prediction"], Sequence[NDArray[np.uint8]]]:
-    """What gives of a prediction the crops as the first network of crops saw them, so many of a field."""
+) -> Callable[["Prediction"], Sequence[NDArray[np.uint8]]] | None:
+    """What gives of a prediction the crops as the first network of crops saw them, so many of a field.
+
+    None where no member is such a network.
+    """
     for member in ensemble.members:
         trained = settings_of(checkpoint_file(member.checkpoint))
         if trained.network == "crops":
             break
     else:
-        return lambda prediction: ()
+        return None
     import torch
 
     from hpa_kit.models import Normaliser

@@ -165,6 +165,11 @@ class Trainer:
             InputError: it cannot be built, or cannot learn from fields of that size or from so few at once.
         """
         self.complete_settings()
+        labels = self.settings.pseudo_labels
+        if labels is not None and labels.is_dir() and self.settings.network in ("cam", "crops"):
+            from hpa_kit.data.cell_scores import refuse_hard_labels
+
+            refuse_hard_labels(labels, self.settings.network)
         alone = self.processes.fields_alone(self.settings.batch, self.device)
         refuse_what_cannot_learn(self.settings, self._bare_model, 1 if alone else 2)
 

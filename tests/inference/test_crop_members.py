@@ -18,6 +18,7 @@ from hpa_kit.config import (
     PseudoLabelSettings,
     read_ensemble,
 )  # fmt: skip
+from hpa_kit.config.kinds import RULE_NAMES
 from hpa_kit.data import resize_field
 from hpa_kit.errors import InputError
 from hpa_kit.inference import Ensemble, infer, predict
@@ -26,7 +27,8 @@ from hpa_kit.inference.deadline import Budget, Deadline
 from hpa_kit.inference.ensemble import QualityLevel
 from hpa_kit.models.cell_pooling import pool_cells, with_negative
 from hpa_kit.pseudo_labels import make_pseudo_labels
-from hpa_kit.scoring import FieldEvidence, scoring_function
+from hpa_kit.scoring import FieldEvidence, add_rule, scoring_function
+from hpa_kit.scoring.functions import SCORING_FUNCTIONS
 from hpa_kit.submission import read_submission
 from hpa_kit.training import load_member
 
@@ -177,6 +179,14 @@ def test_a_field_without_cells_and_one_nobody_looked_for_cells_in_have_no_rows(c
     assert ensemble([field])[0].cell_logits.shape == (0, 19)
 
 
+def test_fields_without_cells_are_scored_on_the_device_of_all_others(crop_member, one) -> None:
+    ensemble = Ensemble([crop_member], "none", 32)
+    nothing = ensemble.inputs(one[0]).crops[64, 32]
+    (looking,), device = ensemble.members, torch.device("meta")
+    said = looking.predict([nothing] * 2, device, at_once=8)
+    assert said.logits.device == said.scores.device == device and said.scores.shape == (2, 19)
+
+
 def test_every_cell_gets_logits_though_it_is_lost_at_the_networks_size(crop_member) -> None:
     cells = np.zeros((640, 640), np.int32)
     cells[100:300, 100:300], cells[401:404, 401:404] = 1, 2
@@ -269,6 +279,20 @@ def test_a_rule_of_class_maps_is_refused_without_any_and_beside_others_it_is_sai
     assert read_submission(out)["PredictionString"].str.len().min() > 0
 
 
+def test_a_rule_of_ones_own_that_looks_at_logit_maps_is_said_to_leave_crops_out(
+    data, crop_member, member, tmp_path, caplog
+) -> None:
+    add_rule("highest", lambda seen: np.full((seen.n_cells, 19), 0.5), logit_maps=True)
+    try:
+        infer(settings_of(InferSettings, data, [crop_member, member], tmp_path / "s.csv", rule="highest"))
+        assert caplog.text.count("rule highest looks at logit maps") == 1
+        infer(settings_of(InferSettings, data, [member], tmp_path / "t.csv", rule="highest"))
+        assert caplog.text.count("rule highest looks at logit maps") == 1
+    finally:
+        RULE_NAMES.remove("highest")
+        del SCORING_FUNCTIONS["highest"]
+
+
 @pytest.fixture
 def labelled(data):
     data.test.rename(data.root / "train")
@@ -287,6 +311,22 @@ def test_soft_labels_are_made_and_hard_ones_refused(labelled, crop_member, tmp_p
     with pytest.raises(InputError, match="labels hard are made of class maps"):
         make_pseudo_labels(settings_of(PseudoLabelSettings, labelled, [crop_member], tmp_path / "hard"))
     assert not (tmp_path / "hard").exists()
+
+
+def test_hard_labels_are_those_of_the_members_with_maps_whoever_has_not_seen_a_field(
+    labelled, make_crop_member, make_member, tmp_path, caplog
+) -> None:
+    """Field a has been seen by all but the network of crops, which has nothing to say of it."""
+    crops, cam = make_crop_member(seed=3), make_member(seed=3)
+    for run, held_out in ((crops, "a"), (cam, "b")):
+        rows = [f"{id},0,{int(id != held_out)}" for id in "abc"]
+        (run / "folds.csv").write_text("\n".join(["ID,Label,fold", *rows]) + "\n")
+    found = {}
+    for name, runs in {"alone": [cam], "mixed": [crops, cam]}.items():
+        made = settings_of(PseudoLabelSettings, labelled, runs, tmp_path / name)
+        found[name] = (make_pseudo_labels(made) / "cell_scores.csv").read_text()
+    assert found["mixed"] == found["alone"]
+    assert caplog.text.count("1 networks of crops, which give none, are not asked") == 1
 
 
 def test_features_refuse_it_in_one_line(data, crop_member, tmp_path, capsys) -> None:

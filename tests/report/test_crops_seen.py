@@ -39,13 +39,13 @@ def test_other_members_have_no_crops(simulated, member, tmp_path) -> None:
     assert index["crops"] == "" and index["maps"]
 
 
-def test_a_submission_gets_no_maps_of_crops(simulated, crop_member, tmp_path) -> None:
+def test_beside_a_submission_members_show_crops_too_but_no_maps(simulated, crop_member, tmp_path) -> None:
     settings = ReportSettings(
         source=simulated.submission, data=simulated.data, members=(crop_member,),
-        out=tmp_path / "report.html", split="test", fields=1, device="cpu",
+        masks=simulated.data / "masks", out=tmp_path / "report.html", split="test", fields=1, device="cpu",
     )  # fmt: skip
     index = index_of(write_report(settings).path)
-    assert index["crops"] == "" and not index["maps"]
+    assert index["crops"] and not index["maps"]
 
 
 def test_crops_stand_in_rows() -> None:

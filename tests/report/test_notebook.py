@@ -1,6 +1,9 @@
 """Pictures for the notebooks."""
 
+import base64
 import html
+import io
+import re
 import shutil
 
 import cv2
@@ -8,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from copied_kit import copy_kit
+from PIL import Image
 
 import hpa_kit
+from hpa_kit.cells import LabelMaps, write_label_maps
 from hpa_kit.config import InferSettings, TrainSettings
 from hpa_kit.report.notebook import (
     GrowingCams,
@@ -21,6 +26,7 @@ from hpa_kit.report.notebook import (
     top_cells,
     train_on_all,
 )
+from hpa_kit.report.records import CROP_SIDE
 from hpa_kit.submission import read_submission, write_submission
 from hpa_kit.training import read_checkpoint, train
 from hpa_kit.training.checkpoint import BEST, LAST, write_checkpoint
@@ -159,6 +165,21 @@ def test_a_submission_is_shown_with_the_maps_of_its_members(training, tmp_path):
     page = submission_report(settings, tmp_path / "s.csv").path.read_text()
     assert (tmp_path / "report.html").read_text() == page
     assert '"maps":true' in page
+
+
+def test_crops_beside_a_submission_are_of_the_cells_that_it_has(training, crop_member, tmp_path):
+    settings = InferSettings(
+        data=training.data, members=(crop_member,), masks=tmp_path / "masks", out=tmp_path / "s.csv",
+        workers=1, device="cpu",
+    )  # fmt: skip
+    id = read_submission(training.data / "sample_submission.csv")["ID"][0]
+    write_submission(settings.out, [(id, 64, 64, "")])
+    cells = np.zeros((64, 64), np.int32)
+    cells[8:30, 8:30], cells[40:60, 40:60] = 1, 2
+    write_label_maps(settings.masks / f"{id}.npz", LabelMaps(cells, cells))
+    page = submission_report(settings, settings.out).path.read_text()
+    picture = re.search(r'"crops":"(.+?)"', page)[1]
+    assert Image.open(io.BytesIO(base64.b64decode(picture))).width == 2 * CROP_SIDE
 
 
 def test_a_first_look_shows_cells_before_anything_is_written(training, tmp_path):

@@ -9,6 +9,7 @@ from runs_alike import assert_same_run
 
 from hpa_kit.cells import LabelMaps, write_label_maps
 from hpa_kit.classes import NEGATIVE
+from hpa_kit.config import TrainSettings, make_settings
 from hpa_kit.data import read_field, resize_field, write_cell_scores
 from hpa_kit.errors import InputError
 from hpa_kit.models import CropNet, focal_loss
@@ -193,6 +194,28 @@ def test_a_side_that_the_network_does_not_take_is_refused_before_anything_is_wri
     with pytest.raises(InputError, match="96 and 112") as caught:
         train(made)
     assert "\n" not in str(caught.value) and not made.out.exists()
+
+
+@pytest.mark.parametrize("changes", [{}, {"network": "cam"}, {"crop_size": None}])
+def test_hard_labels_are_refused_before_anything_is_written(crops, soft, tmp_path, changes) -> None:
+    hard = shutil.copytree(soft, tmp_path / "hard")
+    (hard / "settings.yaml").write_text((soft / "settings.yaml").read_text().replace("soft", "hard"))
+    made = crops(pseudo_labels=hard, **changes)
+    with pytest.raises(InputError, match="holds hard labels"):
+        train(made)
+    assert not made.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("network", "changes", "said"),
+    [
+        ("crops", {"consistency": 1}, "consistency is for network cam, not for crops"),
+        ("cam", {"crop_mix": "mixup"}, "crop_mix is for network crops, not for cam"),
+    ],
+)
+def test_what_another_network_learns_by_is_refused(crops, network, changes, said) -> None:
+    with pytest.raises(InputError, match=said):
+        make_settings(TrainSettings, {**crops().model_dump(), "network": network, **changes})
 
 
 def test_missing_label_maps_are_said_before_anything_is_written(crops, tmp_path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from hpa_kit.classes import N_CLASSES, NEGATIVE
 from hpa_kit.config import TrainSettings
 from hpa_kit.data import PseudoLabels, read_pseudo_labels
+from hpa_kit.data.cell_scores import refuse_hard_labels
 from hpa_kit.errors import InputError
 from hpa_kit.models import focal_loss
 from hpa_kit.models.cell_pooling import cell_shares, mean_in_cells
@@ -70,11 +71,7 @@ def soft_rows(settings: TrainSettings, ids: Sequence[str]) -> tuple[np.ndarray, 
     """
     assert settings.pseudo_labels is not None
     pseudo: PseudoLabels = read_pseudo_labels(settings.pseudo_labels, settings.masks)
-    if not pseudo.soft:
-        raise InputError(
-            f"train: {settings.pseudo_labels} holds hard labels, from which network {settings.network} "
-            "cannot learn; expected those of hpa-kit pseudo-labels --labels soft"
-        )
+    refuse_hard_labels(settings.pseudo_labels, settings.network)
     warn_of_seen(pseudo, ids, settings.pseudo_labels)
     lacking = [id for id in ids if id not in pseudo.scores]
     if len(lacking) == len(ids):
