@@ -162,9 +162,11 @@ class Trainer:
         """Find out whether the network can learn as the settings say; nothing is kept.
 
         Raises:
-            InputError: it cannot be built, or cannot learn from fields of that size or from so few at once.
+            InputError: it cannot be built, or cannot learn from fields of that size or from so few at once, or
+                what it would learn from is missing.
         """
         self.complete_settings()
+        objective_of(self.settings.network).check(self.settings)
         alone = self.processes.fields_alone(self.settings.batch, self.device)
         refuse_what_cannot_learn(self.settings, self._bare_model, 1 if alone else 2)
 
