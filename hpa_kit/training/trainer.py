@@ -162,8 +162,8 @@ class Trainer:
         """Find out whether the network can learn as the settings say; nothing is kept.
 
         Raises:
-            InputError: it cannot be built, or cannot learn from fields of that size or from so few at once, or
-                what it would learn from is missing.
+            InputError: it cannot be built, or cannot learn from fields of that size or from so few at once;
+                or what it would learn from is missing.
         """
         self.complete_settings()
         objective_of(self.settings.network).check(self.settings)

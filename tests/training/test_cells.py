@@ -1,10 +1,13 @@
 """Classifiers that learn from cells: what they are given, what it costs them, and what they leave alone."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from hpa_kit.cells import LabelMaps, write_label_maps
 from hpa_kit.classes import N_CLASSES, NEGATIVE
@@ -16,6 +19,7 @@ from hpa_kit.models.cell_pooling import pooled_logits
 from hpa_kit.training import load_member, run_folds, train
 from hpa_kit.training.augmentation import Augmentation
 from hpa_kit.training.cell_maps import CellMaps
+from hpa_kit.training.checkpoint import BEST, read_checkpoint, settings_of
 from hpa_kit.training.data import Batch, Draw, FieldDataset, load_training_data
 from hpa_kit.training.objectives import CamObjective, Puzzle, Subcategories
 from hpa_kit.training.objectives.cam import ForwardOutputs, ImageLoss
@@ -60,6 +64,41 @@ def test_a_network_learns_from_cells_where_label_maps_are_given(settings, masks)
     assert not settings(masks=masks, pooling="field").pools_cells
     with pytest.raises(InputError, match="pooling cells needs masks, a folder of label maps"):
         make_settings(TrainSettings, {**settings().model_dump(), "pooling": "cells"})
+
+
+def test_a_classifier_of_before_there_was_pooling_has_learnt_from_whole_fields_whatever_masks_it_was_given(
+    settings, masks
+):
+    run = train(settings(epochs=1))
+    file = run / BEST
+    saved = read_checkpoint(file)
+    young = ("pooling", "cell_pooling", "consistency", "label_round")
+    old = {name: value for name, value in saved.settings.items() if name not in young}
+    tensors = load_file(file)
+    with safe_open(file, "pt") as content:
+        metadata = content.metadata()
+    metadata["settings"] = json.dumps(old | {"masks": str(masks)})
+    save_file(tensors, file, metadata)
+    assert not load_member(run).settings.pools_cells
+    assert not settings_of(run).pools_cells
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"network": "arcface", "consistency": 1}, "network arcface has no CAM"),
+        ({"network": "crops", "pooling": "cells", "masks": "some"}, "network crops has no CAM"),
+    ],
+)
+def test_what_a_network_would_pass_over_is_refused(settings, changes, said):
+    with pytest.raises(InputError, match=said):
+        make_settings(TrainSettings, {**settings().model_dump(), **changes})
+
+
+def test_a_single_field_has_nothing_to_be_mixed_with(settings):
+    with pytest.raises(InputError, match="fields of a step are mixed; take batch 2 or more"):
+        train(settings(consistency=1, batch=1))
+    assert not settings().out.exists()
 
 
 def test_the_loss_is_of_the_pooled_logits_of_all_classes_but_negative():
