@@ -24,6 +24,7 @@ from hpa_kit.training.data import Batch, Draw, FieldDataset, load_training_data
 from hpa_kit.training.objectives import CamObjective, Puzzle, Subcategories
 from hpa_kit.training.objectives.cam import ForwardOutputs, ImageLoss
 from hpa_kit.training.objectives.consistency import Consistency
+from hpa_kit.training.trainer import Trainer
 
 TINY = "resnet10t"
 CPU = torch.device("cpu")
@@ -93,6 +94,11 @@ def test_a_classifier_of_before_there_was_pooling_has_learnt_from_whole_fields_w
 def test_what_a_network_would_pass_over_is_refused(settings, changes, said):
     with pytest.raises(InputError, match=said):
         make_settings(TrainSettings, {**settings().model_dump(), **changes})
+
+
+def test_that_label_maps_are_passed_over_is_said(settings, masks, caplog):
+    Trainer(settings(network="arcface", masks=masks)).try_network()
+    assert f"network arcface looks at whole fields; masks {masks} are not looked at" in caplog.text
 
 
 def test_a_single_field_has_nothing_to_be_mixed_with(settings):

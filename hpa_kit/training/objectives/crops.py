@@ -25,7 +25,7 @@ from hpa_kit.flow import Failure, attempt
 from hpa_kit.models import CropNet, focal_loss
 from hpa_kit.models.sides import on_meta
 from hpa_kit.training.augmentation import Augmentation
-from hpa_kit.training.cell_maps import CellMaps, cell_maps_of
+from hpa_kit.training.cell_maps import CellMaps, cell_maps_of, check_label_maps
 from hpa_kit.training.data import (
     Batch,
     Draw,
@@ -251,6 +251,11 @@ class CropObjective(Objective):
         if self.mix != "none":
             prepared, targets = mixed(prepared, targets, self.mix)
         return {"cells": self.cell_loss(self.model.classify(prepared), targets)}
+
+    @classmethod
+    def check(cls, settings: TrainSettings) -> None:
+        """Label maps are there."""
+        check_label_maps(settings)
 
     def cell_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of logits (B, 19) against targets (B, 19) in [0, 1]."""
