@@ -139,20 +139,20 @@ import pandas as pd
 
 from hpa_kit.classes import CLASSES, multi_hot, parse_label
 from hpa_kit.config import TrainSettings
+from hpa_kit.report.learnt_cells import cells_to_learn_from
 from hpa_kit.training import find_start, run_folds
 
 attached_for_more = [pretrained, *settings.values()]  # such as folds_of: no run to go on from
-run_folder = kaggle.output_path("run", out, working)
-needs_cells = settings.get("network") == "crops" or settings.get("pooling") == "cells"
-found_below = masks is None and needs_cells and not settings.get("pseudo_labels")
+folder, earlier = kaggle.output_path("run", out, working), None
+if resume_from is not False:
+    earlier = kaggle.find_run(resume_from, [inputs], attached_for_more)
 chosen = kaggle.notebook_settings(
     TrainSettings,
     globals(),
     data=kaggle.find_competition(data, [inputs]),
-    out=run_folder,
-    resume_from=None if resume_from is False else kaggle.find_run(resume_from, [inputs], attached_for_more),
-    masks=run_folder.parent / "label_maps" if found_below else masks or None,
-    pooling="field" if masks is False else settings.get("pooling", "auto"),
+    out=folder,
+    resume_from=earlier,
+    **({"masks": None} | cells_to_learn_from(masks, folder, earlier, settings)),
     time_limit=time_limit or kaggle.session_hours(time.time() - started),
     device=environment.device(device, several=False),
 )
@@ -171,7 +171,7 @@ hot.groupby(divided["fold"]).sum().T
 # %%
 from PIL import Image
 
-from hpa_kit.report.notebook import cells_learnt_from, with_label_maps
+from hpa_kit.report.learnt_cells import cells_learnt_from, with_label_maps
 
 chosen = with_label_maps(chosen, kaggle.find_cell_weights(None, [inputs]))
 Image.fromarray(cells_learnt_from(chosen))

@@ -291,8 +291,8 @@ class TrainSettings(GroupedSettings):
             raise ValueError("network crops needs masks, a folder of label maps, or pseudo_labels")
         if self.cells.pooling == "cells" and not given:
             raise ValueError("pooling cells needs masks, a folder of label maps, or pseudo_labels")
-        if self.network != "cam" and self.cells.consistency:
-            raise ValueError(f"consistency is for network cam, not for {self.network}")
+        if self.network != "cam" and (self.cells.pooling == "cells" or self.cells.consistency):
+            raise ValueError(f"network {self.network} has no CAM, so no pooling cells and no consistency")
         if self.network != "crops" and self.crops.mix != "none":
             raise ValueError(f"crop_mix is for network crops, not for {self.network}")
         if self.network == "cam" and self.cells.pooling == "field" and self.pseudo_labels is not None:

@@ -121,19 +121,6 @@ def read_pseudo_labels(folder: str | Path, masks: str | Path | None = None) -> P
     return PseudoLabels(scores, places, soft=settings.get("labels") == "soft", seen=seen)
 
 
-def refuse_hard_labels(folder: str | Path, network: str) -> None:
-    """Find out whether pseudo labels are soft ones, without reading them.
-
-    Raises:
-        InputError: they are hard; ``network``, which cannot learn from such, is named.
-    """
-    if read_yaml(Path(folder) / SETTINGS).get("labels") != "soft":
-        raise InputError(
-            f"train: {folder} holds hard labels, from which network {network} cannot learn; expected those "
-            "of hpa-kit pseudo-labels --labels soft"
-        )
-
-
 def read_label_round(folder: str | Path) -> int:
     """Which label round runs are of that learn from a folder: 1 where its members learnt image labels.
 

@@ -71,7 +71,7 @@ def pool_cells(logits: Tensor, there: Tensor, pooling: CellPooling = "linear") -
     """
     shown = there.any(dim=1)[:, None]
     if not logits.shape[1]:
-        return logits.new_full((logits.shape[0], logits.shape[2]), _NEVER, dtype=torch.float32)
+        return logits.float().sum(dim=1) + _NEVER  # a sum of nothing, which has a gradient: of 0
     # Where there is no cell at all any numbers do, as long as they have a finite gradient.
     counted = (there | ~shown)[:, :, None]
     z = logits.float()

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import cv2
@@ -12,13 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hpa_kit.cells import MaskFolder, resized
-from hpa_kit.cells.segment import segment
 from hpa_kit.classes import CLASSES, NEGATIVE, parse_label
-from hpa_kit.config import InferSettings, ReportSettings, SegmentSettings, TrainSettings, make_settings
+from hpa_kit.config import InferSettings, ReportSettings, TrainSettings, make_settings
 from hpa_kit.data import DataFolder, labelled_fields, read_field, resize_field
-from hpa_kit.devices import cpus
-from hpa_kit.inference.deadline import Now
 from hpa_kit.report.page import write_report
 from hpa_kit.report.pictures import (
     Field,
@@ -27,7 +22,6 @@ from hpa_kit.report.pictures import (
     cells_of,
     composite,
     contact_sheet,
-    outlined,
     protein,
     tiled,
     write_picture,
@@ -44,8 +38,6 @@ log = logging.getLogger(__name__)
 
 AMBER = np.array([255, 176, 0], np.float32)  # seen by everybody, on black and on grey
 MAX_ROWS = 6
-LABEL_MAPS = "label_maps"
-MIN_HOURS = 0.01  # of a run whose time is up before it begins: it stops with a checkpoint
 
 
 def augmented_batch(settings: TrainSettings, fields: int = 6, side: int = 192) -> Picture:
@@ -68,61 +60,6 @@ def augmented_batch(settings: TrainSettings, fields: int = 6, side: int = 192) -
     return tiled(
         [plain, changed], side, ["above: fields as they are stored   below: as the network gets them"]
     )
-
-
-def with_label_maps(
-    settings: TrainSettings, weights: Path | None = None, now: Now = monotonic
-) -> TrainSettings:
-    """The settings of a run that learns from cells: its label maps are there, or are found now.
-
-    They come to ``label_maps`` beside the run folder, where whole ones stay; those beside the run that is
-    gone on from are taken as they are. What it takes is taken off the run's time limit. Settings that name
-    other label maps or pseudo labels, or want no cells, stay as they are.
-
-    Args:
-        settings: of the run.
-        weights: folder of the two published cell networks; without it cells are found without weights.
-        now: the clock, in seconds from any zero on.
-
-    Raises:
-        InputError: data cannot be used, or some fields cannot be segmented.
-    """
-    begun, out, limit = now(), settings.out.parent / LABEL_MAPS, settings.limits.hours
-    given = settings.masks not in (None, out) or settings.pseudo_labels is not None
-    if given or settings.network not in ("cam", "crops") or settings.cells.pooling == "field":
-        return settings
-    earlier = None if settings.resume_from is None else settings.resume_from.parent / LABEL_MAPS
-    if earlier is not None and earlier.is_dir():
-        return settings.model_copy(update={"masks": earlier})
-    for data in filter(None, (settings.data, settings.external_images)):
-        found = {"data": data, "out": out, "split": "train", "weights": weights, "workers": max(2, cpus())}
-        found |= {"in_channels": settings.in_channels, "device": settings.device}
-        segment(make_settings(SegmentSettings, found))
-    left = None if limit is None else max(MIN_HOURS, limit - (now() - begun) / 3600)
-    return settings.model_copy(update={"masks": out, "time_limit": left})
-
-
-def cells_learnt_from(settings: TrainSettings, fields: int = 4, side: int = 320) -> Picture:
-    """The first labelled fields with the outlines of their cells, as a run learns from them.
-
-    Args:
-        settings: of the run; without ``masks`` there are no outlines.
-        fields: how many.
-        side: of each panel in pixels.
-
-    Raises:
-        InputError: the data or a label map cannot be read.
-    """
-    labels, folders = labelled_fields(settings)
-    shown = []
-    for id in labels["ID"][:fields]:
-        field = read_field(folders[id], id, settings.in_channels)
-        cells = np.zeros(field.shape[1:], np.int32)
-        if settings.masks is not None:
-            cells = MaskFolder(settings.masks).read_cells(id)
-        small = composite(resize_field(field, side))
-        shown.append(outlined(small, resized(cells, (side, side))))
-    return tiled([shown], side, [f"label maps of {settings.masks}"])
 
 
 def train_on_all(settings: TrainSettings, processes: int | None = None) -> Path:

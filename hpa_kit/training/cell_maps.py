@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path
 from hpa_kit.flow import Failure, attempt, run_ahead
 from hpa_kit.progress import track
+
+if TYPE_CHECKING:
+    from hpa_kit.training.data import RunFields
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ class CellMaps:
 
     Attributes:
         checksum: a text that changes where a label map does.
-        empty: how many fields have a label map without any cell.
+        has_cell: bool (fields,), which have a label map with any cell.
 
     Raises:
         InputError: label maps are missing, damaged, or hold other numbers of cells than ``counts``.
@@ -72,7 +75,7 @@ class CellMaps:
             raise InputError(f"train: label maps of {len(failed)} of {len(self.ids)} fields: {failed[0]}")
         good = [found for found in read if not isinstance(found, Failure)]
         self._packed = [found.packed for found in good]
-        self.empty = sum(found.cells == 0 for found in good)
+        self.has_cell = np.array([found.cells > 0 for found in good], np.bool_)
         self.checksum = hashlib.sha256(repr([found.checksum for found in good]).encode()).hexdigest()
 
     def __getitem__(self, number: int) -> NDArray[np.integer]:
@@ -133,12 +136,29 @@ def cell_maps_of(settings: TrainSettings, ids: Sequence[str], pseudo: PseudoLabe
         return CellMaps(ids, settings.size, pseudo.masks, counts, settings.store)
     assert settings.masks is not None
     maps = CellMaps(ids, settings.size, [settings.masks], None, settings.store)
-    if maps.empty:
+    empty = int((~maps.has_cell).sum())
+    if empty:
         warnings.warn(
-            f"train: {maps.empty} of {len(ids)} fields have no cell in {settings.masks}; nothing is learnt "
+            f"train: {empty} of {len(ids)} fields have no cell in {settings.masks}; nothing is learnt "
             "from them",
             stacklevel=2,
         )
+    return maps
+
+
+def cells_of_fields(settings: TrainSettings, fields: "RunFields") -> CellMaps | None:
+    """The label maps of the fields of a run that learns image labels; None where it does not look at cells.
+
+    Raises:
+        InputError: as :func:`cell_maps_of`; or no field to learn from, or none to validate on, has a cell.
+    """
+    if not settings.pools_cells:
+        return None
+    maps = cell_maps_of(settings, fields.folds["ID"].tolist())
+    for numbers, what in ((fields.train, "to learn from"), (fields.validation, "to validate on")):
+        if not maps.has_cell[numbers].any():
+            source = settings.masks or settings.pseudo_labels
+            raise InputError(f"train: none of the {len(numbers)} fields {what} has a cell in {source}")
     return maps
 
 

@@ -83,6 +83,8 @@ def read_checkpoint(path: Path | str, only: Collection[str] | None = None) -> Ch
         parts = tree if only is None else {key: tree[key] for key in only if key in tree}
         state = {key: _unpack(value, lambda name: tensors().get_tensor(name)) for key, value in parts.items()}
         _check(state)
+        if settings.get("network") == "cam" and settings.get("masks") and "pooling" not in settings:
+            settings["pooling"] = "field"  # of versions whose classifiers took masks and did not look at them
         return Checkpoint(settings, state, metadata["version"])
     except InputError:
         raise

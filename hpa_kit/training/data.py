@@ -124,13 +124,11 @@ def load_training_data(
     Raises:
         InputError: as :func:`read_run_fields`.
     """
-    cells: CellMaps | None = None
+    fields, cells = read_run_fields(settings), None
     if settings.pools_cells:
-        from hpa_kit.training.cell_maps import cell_maps_of, check_label_maps
+        from hpa_kit.training.cell_maps import cells_of_fields
 
-        check_label_maps(settings)  # before fields are read, which takes longer
-    fields = read_run_fields(settings)
-    cells = cell_maps_of(settings, fields.folds["ID"].tolist()) if settings.pools_cells else None
+        cells = cells_of_fields(settings, fields)
 
     def dataset(augmentation: Augmentation) -> "FieldDataset":
         return FieldDataset(fields.store, fields.targets, augmentation, cells)

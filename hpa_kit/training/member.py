@@ -244,8 +244,10 @@ def refuse_what_cannot_learn(settings: TrainSettings, build: Callable[[], nn.Mod
 
     Raises:
         InputError: it cannot be built or cannot learn from fields of that size, or batch norm would see a
-            single value per channel.
+            single value per channel, or there is nothing to mix a field with.
     """
+    if fields == 1 and settings.cells.consistency:
+        raise InputError("consistency: the fields of a step are mixed; take batch 2 or more for each process")
     fault = _fault(settings, build, fields)
     if fault is None:
         return

@@ -162,14 +162,11 @@ class Trainer:
         """Find out whether the network can learn as the settings say; nothing is kept.
 
         Raises:
-            InputError: it cannot be built, or cannot learn from fields of that size or from so few at once.
+            InputError: it cannot be built, or cannot learn from fields of that size or from so few at once;
+                or what it would learn from is missing.
         """
         self.complete_settings()
-        labels = self.settings.pseudo_labels
-        if labels is not None and labels.is_dir() and self.settings.network in ("cam", "crops"):
-            from hpa_kit.data.cell_scores import refuse_hard_labels
-
-            refuse_hard_labels(labels, self.settings.network)
+        objective_of(self.settings.network).check(self.settings)
         alone = self.processes.fields_alone(self.settings.batch, self.device)
         refuse_what_cannot_learn(self.settings, self._bare_model, 1 if alone else 2)
 

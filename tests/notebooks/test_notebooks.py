@@ -344,7 +344,10 @@ def competition(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def folds_cell_of(data: Path, out: Path, **settings: Any) -> dict[str, Any]:
-    """The names that are there after the training notebook's cell of folds, with quick settings."""
+    """The names that are there after the training notebook's cell of folds, with quick settings.
+
+    The network learns from whole fields, as the cell after it would have to find the cells.
+    """
     import hpa_kit.kaggle
 
     (source,) = [
@@ -355,7 +358,7 @@ def folds_cell_of(data: Path, out: Path, **settings: Any) -> dict[str, Any]:
         "kaggle": hpa_kit.kaggle, "time": time, "started": time.time(), "environment": environment,
         "inputs": str(out.parent / "none"), "data": data, "out": out, "settings": settings,
         "backbone": "resnet10t", "size": 32, "stride": 8, "epochs": 1, "batch": 4, "workers": 0,
-        "device": "cpu",
+        "device": "cpu", "masks": False,
     }  # fmt: skip
     exec(source, names)
     return names

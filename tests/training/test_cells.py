@@ -1,10 +1,13 @@
 """Classifiers that learn from cells: what they are given, what it costs them, and what they leave alone."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from hpa_kit.cells import LabelMaps, write_label_maps
 from hpa_kit.classes import N_CLASSES, NEGATIVE
@@ -13,13 +16,15 @@ from hpa_kit.data import FieldStore
 from hpa_kit.errors import InputError
 from hpa_kit.models import CamClassifier, focal_loss
 from hpa_kit.models.cell_pooling import pooled_logits
-from hpa_kit.training import load_member, train
+from hpa_kit.training import load_member, run_folds, train
 from hpa_kit.training.augmentation import Augmentation
 from hpa_kit.training.cell_maps import CellMaps
+from hpa_kit.training.checkpoint import BEST, read_checkpoint, settings_of
 from hpa_kit.training.data import Batch, Draw, FieldDataset, load_training_data
 from hpa_kit.training.objectives import CamObjective, Puzzle, Subcategories
 from hpa_kit.training.objectives.cam import ForwardOutputs, ImageLoss
 from hpa_kit.training.objectives.consistency import Consistency
+from hpa_kit.training.trainer import Trainer
 
 TINY = "resnet10t"
 CPU = torch.device("cpu")
@@ -62,6 +67,46 @@ def test_a_network_learns_from_cells_where_label_maps_are_given(settings, masks)
         make_settings(TrainSettings, {**settings().model_dump(), "pooling": "cells"})
 
 
+def test_a_classifier_of_before_there_was_pooling_has_learnt_from_whole_fields_whatever_masks_it_was_given(
+    settings, masks
+):
+    run = train(settings(epochs=1))
+    file = run / BEST
+    saved = read_checkpoint(file)
+    young = ("pooling", "cell_pooling", "consistency", "label_round")
+    old = {name: value for name, value in saved.settings.items() if name not in young}
+    tensors = load_file(file)
+    with safe_open(file, "pt") as content:
+        metadata = content.metadata()
+    metadata["settings"] = json.dumps(old | {"masks": str(masks)})
+    save_file(tensors, file, metadata)
+    assert not load_member(run).settings.pools_cells
+    assert not settings_of(run).pools_cells
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"network": "arcface", "consistency": 1}, "network arcface has no CAM"),
+        ({"network": "crops", "pooling": "cells", "masks": "some"}, "network crops has no CAM"),
+    ],
+)
+def test_what_a_network_would_pass_over_is_refused(settings, changes, said):
+    with pytest.raises(InputError, match=said):
+        make_settings(TrainSettings, {**settings().model_dump(), **changes})
+
+
+def test_that_label_maps_are_passed_over_is_said(settings, masks, caplog):
+    Trainer(settings(network="arcface", masks=masks)).try_network()
+    assert f"network arcface looks at whole fields; masks {masks} are not looked at" in caplog.text
+
+
+def test_a_single_field_has_nothing_to_be_mixed_with(settings):
+    with pytest.raises(InputError, match="fields of a step are mixed; take batch 2 or more"):
+        train(settings(consistency=1, batch=1))
+    assert not settings().out.exists()
+
+
 def test_the_loss_is_of_the_pooled_logits_of_all_classes_but_negative():
     model, data = classifier(), batch()
     losses = CamObjective(model, image_loss=ImageLoss("noisy-or"))(data, 0.0)
@@ -90,6 +135,29 @@ def test_a_batch_without_any_cell_costs_nothing_and_can_be_learnt_from():
     assert losses["focal"] == losses["tiles"] == losses["consistency"] == 0
     sum(losses.values()).backward()
     assert torch.isfinite(model.head.weight.grad).all()
+
+
+@pytest.mark.parametrize("pooling", ["linear", "noisy-or", "max", "attention", "lse"])
+def test_every_pooling_goes_on_after_a_batch_without_any_cell(pooling):
+    model, data = classifier(), batch()
+    data.cells[:] = 0
+    losses = CamObjective(model, image_loss=ImageLoss(pooling))(data, 0.0)
+    assert losses["focal"] == 0
+    losses["focal"].backward()
+    assert (model.head.weight.grad == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("empty", "said"),
+    [(0, "none of the 3 fields to validate on"), (1, "none of the 10 fields to learn from")],
+)
+def test_folds_without_any_cell_are_refused(settings, masks, tmp_path, empty, said):
+    some = shutil.copytree(masks, tmp_path / "some")
+    folds = run_folds(settings())
+    for id in folds["ID"][(folds["fold"] == 0) == (empty == 0)]:
+        write_label_maps(some / f"{id}.npz", LabelMaps(*np.zeros((2, 40, 48), np.int32)))
+    with pytest.warns(UserWarning, match="have no cell"), pytest.raises(InputError, match=said):
+        train(settings(masks=some))
 
 
 def test_sub_categories_are_pooled_over_the_same_cells():
@@ -185,7 +253,7 @@ def test_label_maps_are_read_once_where_a_store_keeps_them(masks, tmp_path, monk
     first = CellMaps(IDS, 32, [masks], store=tmp_path)
     monkeypatch.setattr("hpa_kit.cells.mask_folder.read_mask_file", lambda *_: pytest.fail("read again"))
     again = CellMaps(IDS, 32, [masks], store=tmp_path)
-    assert again.checksum == first.checksum and again.empty == 1
+    assert again.checksum == first.checksum and (~again.has_cell).sum() == 1
     assert all(np.array_equal(again[number], first[number]) for number in range(13))
 
 
@@ -208,7 +276,7 @@ def test_label_maps_that_are_missing_are_named_before_anything_is_written(settin
         InputError, match=f"masks: .*lacks label maps of 1 of 13 fields: ID {IDS[2]}; hpa-kit"
     ):
         train(settings(masks=some))
-    assert not (tmp_path / "run" / "folds.csv").exists()
+    assert not settings().out.exists()
 
 
 def test_a_field_without_a_label_map_is_named(masks):

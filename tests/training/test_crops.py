@@ -209,7 +209,7 @@ def test_hard_labels_are_refused_before_anything_is_written(crops, soft, tmp_pat
 @pytest.mark.parametrize(
     ("network", "changes", "said"),
     [
-        ("crops", {"consistency": 1}, "consistency is for network cam, not for crops"),
+        ("crops", {"consistency": 1}, "network crops has no CAM, so no pooling cells and no consistency"),
         ("cam", {"crop_mix": "mixup"}, "crop_mix is for network crops, not for cam"),
     ],
 )

@@ -163,6 +163,7 @@ def test_negative_is_what_the_others_leave_and_is_not_learnt():
 def test_a_classifier_does_not_learn_from_hard_labels(of_labels, make_labels):
     with pytest.raises(InputError, match=r"holds hard labels, from which network cam cannot learn; expected"):
         train(of_labels(make_labels("hard")))
+    assert not of_labels().out.exists()
 
 
 def test_fields_without_labels_are_said_and_labels_of_other_fields_are_refused(of_labels, make_labels):

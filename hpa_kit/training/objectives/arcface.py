@@ -1,5 +1,6 @@
 """An ArcFace network's objective: classes told apart by angles, with a margin."""
 
+import logging
 from typing import Any, Self
 
 import pandas as pd
@@ -9,6 +10,8 @@ from hpa_kit.config import ArcFaceSettings, TrainSettings
 from hpa_kit.models import ArcFaceNet, add_margin, bce_loss, ce_loss, focal_loss
 from hpa_kit.training.data import Batch
 from hpa_kit.training.objectives.base import Losses, Objective
+
+log = logging.getLogger(__name__)
 
 LOSSES = {"bce": bce_loss, "ce": ce_loss, "focal": focal_loss}
 
@@ -29,6 +32,14 @@ class ArcFaceObjective(Objective):
         super().__init__(model)
         self.margin, self.plain_weight = settings.margin, settings.plain_weight
         self.loss = LOSSES[settings.loss]
+
+    @classmethod
+    def check(cls, settings: TrainSettings) -> None:
+        """Say that label maps are passed over, where some are given."""
+        if settings.masks is not None:
+            log.warning(
+                f"train: network arcface looks at whole fields; masks {settings.masks} are not looked at"
+            )
 
     @classmethod
     def of(cls, settings: TrainSettings, model: Any, fields: pd.DataFrame) -> Self:

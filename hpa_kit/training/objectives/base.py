@@ -62,6 +62,14 @@ class Objective(nn.Module):
         """
         return settings
 
+    @classmethod
+    def check(cls, settings: TrainSettings) -> None:
+        """Refuse what a run cannot learn from, as a run starts, before anything is written.
+
+        Raises:
+            InputError: what it would learn from is missing or of another kind.
+        """
+
     def forward(self, batch: Batch, progress: float) -> Losses:
         """The losses of a batch.
 

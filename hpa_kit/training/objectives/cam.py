@@ -134,6 +134,18 @@ class CamObjective(Objective):
             terms.append(SoftLabels.of(settings, fields["ID"].tolist(), model.head.weight.device))
         return cls(model, terms, image_loss)
 
+    @classmethod
+    def check(cls, settings: TrainSettings) -> None:
+        """Label maps are there, and soft labels are soft ones."""
+        if settings.pools_cells:
+            from hpa_kit.training.cell_maps import check_label_maps
+
+            check_label_maps(settings)
+        if settings.pseudo_labels is not None:
+            from hpa_kit.training.objectives.soft_labels import read_soft_labels
+
+            read_soft_labels(settings)
+
     def losses(self, batch: Batch, progress: float) -> Losses:
         """All terms' losses by name."""
         normalised = self.model.input(batch.fields)

@@ -25,7 +25,7 @@ from hpa_kit.flow import Failure, attempt
 from hpa_kit.models import CropNet, focal_loss
 from hpa_kit.models.sides import on_meta
 from hpa_kit.training.augmentation import Augmentation
-from hpa_kit.training.cell_maps import CellMaps, cell_maps_of
+from hpa_kit.training.cell_maps import CellMaps, cell_maps_of, check_label_maps
 from hpa_kit.training.data import (
     Batch,
     Draw,
@@ -251,6 +251,15 @@ class CropObjective(Objective):
         if self.mix != "none":
             prepared, targets = mixed(prepared, targets, self.mix)
         return {"cells": self.cell_loss(self.model.classify(prepared), targets)}
+
+    @classmethod
+    def check(cls, settings: TrainSettings) -> None:
+        """Label maps are there, and soft labels are soft ones."""
+        check_label_maps(settings)
+        if settings.pseudo_labels is not None:
+            from hpa_kit.training.objectives.soft_labels import read_soft_labels
+
+            read_soft_labels(settings)
 
     def cell_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of logits (B, 19) against targets (B, 19) in [0, 1]."""

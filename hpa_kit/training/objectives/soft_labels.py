@@ -11,7 +11,6 @@ from torch import Tensor
 from hpa_kit.classes import N_CLASSES, NEGATIVE
 from hpa_kit.config import TrainSettings
 from hpa_kit.data import PseudoLabels, read_pseudo_labels
-from hpa_kit.data.cell_scores import refuse_hard_labels
 from hpa_kit.errors import InputError
 from hpa_kit.models import focal_loss
 from hpa_kit.models.cell_pooling import cell_shares, mean_in_cells
@@ -63,6 +62,22 @@ class SoftLabels:
         return {"soft": loss * len(there) / there.sum().clamp_min(1)}
 
 
+def read_soft_labels(settings: TrainSettings) -> PseudoLabels:
+    """The pseudo labels that a run's settings name, which are soft ones.
+
+    Raises:
+        InputError: the folder cannot be read, or holds hard labels.
+    """
+    assert settings.pseudo_labels is not None
+    pseudo = read_pseudo_labels(settings.pseudo_labels, settings.masks)
+    if not pseudo.soft:
+        raise InputError(
+            f"train: {settings.pseudo_labels} holds hard labels, from which network {settings.network} "
+            "cannot learn; expected those of hpa-kit pseudo-labels --labels soft"
+        )
+    return pseudo
+
+
 def soft_rows(settings: TrainSettings, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """The soft labels of all cells, float32 (cells, 19), and where each field's begin, int64 (fields + 1,).
 
@@ -70,8 +85,7 @@ def soft_rows(settings: TrainSettings, ids: Sequence[str]) -> tuple[np.ndarray, 
         InputError: the folder that the settings name cannot be read, or holds no soft labels.
     """
     assert settings.pseudo_labels is not None
-    pseudo: PseudoLabels = read_pseudo_labels(settings.pseudo_labels, settings.masks)
-    refuse_hard_labels(settings.pseudo_labels, settings.network)
+    pseudo = read_soft_labels(settings)
     warn_of_seen(pseudo, ids, settings.pseudo_labels)
     lacking = [id for id in ids if id not in pseudo.scores]
     if len(lacking) == len(ids):
