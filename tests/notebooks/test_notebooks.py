@@ -411,19 +411,6 @@ def test_the_notebook_says_what_it_goes_on_from_in_its_own_folder_too(competitio
     assert f"goes on from: {out} (epochs done: 1, steps: 2);" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wanted", [{"network": "crops"}, {"pooling": "cells"}])
-def test_cells_are_found_for_a_network_that_cannot_learn_without(competition, tmp_path, monkeypatch, wanted):
-    from hpa_kit.report import notebook
-
-    made = []
-    monkeypatch.setattr(notebook, "segment", made.append)
-    chosen = notebook.with_label_maps(folds_cell_of(competition, tmp_path / "run", **wanted)["chosen"])
-    assert chosen.masks == tmp_path / "label_maps" == made[0].out and len(made) == 1
-    masks = competition / "masks"
-    given = folds_cell_of(competition, tmp_path / "run", masks=masks, **wanted)["chosen"]
-    assert notebook.with_label_maps(given).masks == masks and len(made) == 1
-
-
 def test_a_misspelt_setting_stops_the_notebook_and_names_the_nearest(tmp_path):
     from hpa_kit.kaggle import notebook_settings
 
