@@ -15,7 +15,7 @@ from hpa_kit.errors import InputError
 log = logging.getLogger(__name__)
 
 
-def open_alone(path: Path, wait: bool = False) -> IO[bytes]:
+def open_locked(path: Path, wait: bool = False) -> IO[bytes]:
     """Open a file for reading and appending, unbuffered, that no other process has open in this way.
 
     Args:
@@ -47,7 +47,7 @@ def open_alone(path: Path, wait: bool = False) -> IO[bytes]:
 
 
 @contextmanager
-def alone(path: Path, wait: bool = False) -> Iterator[None]:
+def locked(path: Path, wait: bool = False) -> Iterator[None]:
     """Let one process at a time into the block; ``path`` is there as long as one is in it.
 
     Args:
@@ -55,13 +55,13 @@ def alone(path: Path, wait: bool = False) -> Iterator[None]:
         wait: for the process that is in the block.
 
     Raises:
-        InputError: as :func:`open_alone` has it.
+        InputError: as :func:`open_locked` has it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(path, error) from None
-    file = open_alone(path, wait)
+    file = open_locked(path, wait)
     try:
         yield
     finally:

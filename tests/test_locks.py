@@ -3,17 +3,17 @@ import threading
 import pytest
 
 from hpa_kit.errors import InputError
-from hpa_kit.locks import alone, open_alone
+from hpa_kit.locks import locked, open_locked
 
 
 def test_a_second_one_is_refused_and_the_first_not_harmed(tmp_path):
     path = tmp_path / "deep" / ".lock"
-    with alone(path):
-        with pytest.raises(InputError, match=r"\.lock is in use: another process"), alone(path):
+    with locked(path):
+        with pytest.raises(InputError, match=r"\.lock is in use: another process"), locked(path):
             pass
         assert path.exists()
     assert list(path.parent.iterdir()) == []
-    with alone(path):
+    with locked(path):
         pass
 
 
@@ -21,10 +21,10 @@ def test_who_waits_comes_in_when_the_other_has_left(tmp_path, patience):
     path, order = tmp_path / ".lock", []
 
     def second():
-        with alone(path, wait=True):
+        with locked(path, wait=True):
             order.append("second")
 
-    with alone(path):
+    with locked(path):
         thread = threading.Thread(target=second)
         thread.start()
         thread.join(0.05)
@@ -39,7 +39,7 @@ def test_many_who_wait_are_in_it_one_at_a_time(tmp_path, patience):
 
     def work():
         for _ in range(20):
-            with alone(path, wait=True):
+            with locked(path, wait=True):
                 inside.append(1)
                 most.append(len(inside))
                 inside.pop()
@@ -55,21 +55,21 @@ def test_many_who_wait_are_in_it_one_at_a_time(tmp_path, patience):
 
 def test_a_lock_that_a_killed_process_left_is_none(tmp_path):
     (tmp_path / ".lock").touch()
-    with alone(tmp_path / ".lock"):
+    with locked(tmp_path / ".lock"):
         pass
     assert not (tmp_path / ".lock").exists()
 
 
 def test_what_was_in_an_opened_file_stays(tmp_path):
     (tmp_path / "journal").write_bytes(b"before")
-    with open_alone(tmp_path / "journal") as file:
+    with open_locked(tmp_path / "journal") as file:
         file.write(b", after")
     assert (tmp_path / "journal").read_bytes() == b"before, after"
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be written"), alone(tmp_path / "file" / ".lock"):
+    with pytest.raises(InputError, match="cannot be written"), locked(tmp_path / "file" / ".lock"):
         pass
     with pytest.raises(InputError, match="cannot be written"):
-        open_alone(tmp_path)
+        open_locked(tmp_path)

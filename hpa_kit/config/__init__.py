@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hpa_kit.config.data import SimulateSettings, StoreSettings
     from hpa_kit.config.demo import DemoSettings
     from hpa_kit.config.ensemble import EnsembleSettings, MemberSettings, read_ensemble, write_ensemble
-    from hpa_kit.config.infer import InferSettings, LookSettings, PredictSettings
+    from hpa_kit.config.infer import InferSettings, PredictSettings, StreamSettings
     from hpa_kit.config.kinds import (
         CellPooling,
         Classes,

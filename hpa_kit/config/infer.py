@@ -28,7 +28,7 @@ def _else(default: object) -> str:
     return f" (default: the ensemble's, else {default})"
 
 
-class LookSettings(Settings):
+class StreamSettings(Settings):
     """What all commands share in which members predict fields: which members, where the cells are, how fast.
 
     What an ensemble's YAML can say too is None where it is not given, and then says nothing; any other value
@@ -100,7 +100,7 @@ class LookSettings(Settings):
         return self.model_copy(update=lacking)
 
 
-class ScoreSettings(LookSettings):
+class ScoreSettings(StreamSettings):
     """What infer and predict share: a CSV of cell scores of any split."""
 
     out: Path = Field(description="CSV to write; NAME_seconds.yaml beside it says what a field took")

@@ -6,11 +6,11 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from hpa_kit.config.ensemble import EnsembleSettings, LabelledEnsembleSettings
-from hpa_kit.config.infer import LookSettings
+from hpa_kit.config.infer import StreamSettings
 from hpa_kit.config.kinds import ExternalMode, InChannels, shard_exists
 
 
-class PseudoLabelSettings(LookSettings):
+class PseudoLabelSettings(StreamSettings):
     """``hpa-kit pseudo-labels``: scores of the cells of training fields, to learn from."""
 
     ensemble_kind: ClassVar[type[EnsembleSettings]] = LabelledEnsembleSettings

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from hpa_kit.config.infer import LookSettings
+from hpa_kit.config.infer import StreamSettings
 from hpa_kit.config.kinds import Split
 
 
-class TuneSettings(LookSettings):
+class TuneSettings(StreamSettings):
     """``hpa-kit tune``: an ensemble's weights, rule and steps, chosen on fields its members have not seen."""
 
     out: Path = Field(description="ensemble YAML to write")

@@ -40,7 +40,7 @@ class SeenCells(NamedTuple):
 
 @dataclass(frozen=True)
 class CropMember:
-    """A member ready to look at cells.
+    """A member ready to predict cells.
 
     Attributes:
         settings: its part in the ensemble.
@@ -77,10 +77,10 @@ class CropMember:
     def other_sides(self) -> None:
         """Nothing to say: it looks at crops of one side."""
 
-    def look(
+    def predict_in_steps(
         self, inputs: Sequence[FieldInputs], device: torch.device, at_once: int, given_up: int, amp: bool
     ) -> tuple[SeenCells, int]:
-        """Look at all cells of fields, fewer at once where memory runs out; how many fitted comes with it."""
+        """Predict all cells of fields, fewer at once where memory runs out; how many fitted comes with it."""
         crops = [one.crops[self.size, self.crop_side] for one in inputs]
         while True:
             try:

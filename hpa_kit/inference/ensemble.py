@@ -284,7 +284,7 @@ class Ensemble:
         for member in members:
             weight = member.settings.weight
             if not isinstance(member, LoadedMember):
-                of_cells, self.crops_per_step = member.look(
+                of_cells, self.crops_per_step = member.predict_in_steps(
                     inputs, self.device, self.crops_per_step, level.views, self.amp
                 )
                 if member.settings.gives_scores:

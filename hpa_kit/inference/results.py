@@ -14,12 +14,12 @@ from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
 from hpa_kit.cells import label_map_ids
-from hpa_kit.config import EnsembleSettings, LookSettings
+from hpa_kit.config import EnsembleSettings, StreamSettings
 from hpa_kit.errors import InputError
 from hpa_kit.files import disk_full, is_full, make_folder_of, written_file
 from hpa_kit.flow import Failure
 from hpa_kit.inference.prediction import Prediction, Size
-from hpa_kit.locks import open_alone
+from hpa_kit.locks import open_locked
 from hpa_kit.resume import depends_on, field_stamps
 from hpa_kit.scoring.functions import code_of
 
@@ -65,7 +65,7 @@ class Journal:
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by __exit__
         else:
             make_folder_of(path)
-            self._file = open_alone(path)
+            self._file = open_locked(path)
 
     def __enter__(self) -> Self:
         return self
@@ -293,7 +293,7 @@ class Results:
         ids: Sequence[str],
         images: Path,
         journal: Journal,
-        settings: LookSettings,
+        settings: StreamSettings,
         ensemble: EnsembleSettings,
         sizes: Mapping[str, Size] | None = None,
     ) -> None:

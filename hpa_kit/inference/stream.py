@@ -24,7 +24,7 @@ import numpy as np
 
 from hpa_kit.cells import FieldCells, LabelMaps, load_or_segment, segmenter
 from hpa_kit.cells.segmenters import Segmenter, segmenter_for
-from hpa_kit.config import EnsembleSettings, LookSettings
+from hpa_kit.config import EnsembleSettings, StreamSettings
 from hpa_kit.data import read_field
 from hpa_kit.devices import pick_devices
 from hpa_kit.flow import Background, Failure, attempt, run_ahead
@@ -48,7 +48,7 @@ def predict_fields(
     what: str,
     batches: Sequence[Sequence[str]],
     images: Path,
-    settings: LookSettings,
+    settings: StreamSettings,
     ensemble: EnsembleSettings,
     *,
     details: Callable[[str, FieldCells], Any] = lambda id, found: None,

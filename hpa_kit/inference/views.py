@@ -47,7 +47,7 @@ class _Views(NamedTuple):
 
 @dataclass(frozen=True)
 class LoadedMember:
-    """A member ready to look at fields.
+    """A member ready to predict fields.
 
     Attributes:
         settings: its part in the ensemble.

@@ -24,7 +24,7 @@ from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, atomic_text, make_folder, remove_stale
 from hpa_kit.flow import share
 from hpa_kit.inference.results import Journal
-from hpa_kit.locks import alone
+from hpa_kit.locks import locked
 from hpa_kit.resume import differences, refuse_other_settings
 from hpa_kit.tables import read_table
 
@@ -199,7 +199,7 @@ class PseudoLabelFolder:
 
     def _alone(self) -> AbstractContextManager[None]:
         """One process at a time works on the parts: another might remove what this one reads."""
-        return alone(self.root / ".parts.lock", wait=True)
+        return locked(self.root / ".parts.lock", wait=True)
 
     def _part(self, shard: int) -> Path:
         return self.root / PARTS / f"{shard}-of-{self.shards}"

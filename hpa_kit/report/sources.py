@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from hpa_kit.config import (
     EnsembleSettings,
-    LookSettings,
     PredictSettings,
     ReportSettings,
+    StreamSettings,
     make_settings,
     read_ensemble,
 )
@@ -232,7 +232,7 @@ class Predicted:
 
 
 def predict_for_report(
-    settings: LookSettings, images: Path, ids: Sequence[str], *, cells: bool, quality: int = 0
+    settings: StreamSettings, images: Path, ids: Sequence[str], *, cells: bool, quality: int = 0
 ) -> Predicted:
     """Have members predict fields for a report.
 

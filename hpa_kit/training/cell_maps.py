@@ -203,7 +203,8 @@ def _stamp(path: Path | None) -> str:
     if path is None:
         return ""
     stat = path.stat()
-    return f"{path.name} {stat.st_size} {stat.st_mtime_ns}"
+    # With its folder: two tools' maps of a field may be of one size and, unpacked of archives, of one time.
+    return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
 
 
 def _kept(path: Path, stamp: str) -> _Small | None:

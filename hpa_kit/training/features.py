@@ -20,7 +20,7 @@ from hpa_kit.data import DataFolder, labelled_fields, read_field, resize_field
 from hpa_kit.errors import InputError
 from hpa_kit.files import regular_path, remove_stale, written_file
 from hpa_kit.flow import batches, run_ahead
-from hpa_kit.locks import alone
+from hpa_kit.locks import locked
 from hpa_kit.models import ArcFaceNet, CamClassifier, mean_logits
 from hpa_kit.progress import progress_bar
 from hpa_kit.resume import stamps_of_folders
@@ -59,7 +59,7 @@ def make_features(settings: FeaturesSettings) -> Path:
     with regular_path(settings.out) as path:
         out = written_file(path)
         remove_stale(out.parent)
-        with alone(out.with_name(f".{out.name}.lock")):
+        with locked(out.with_name(f".{out.name}.lock")):
             _make_features(settings.model_copy(update={"out": out}))
     return settings.out
 
