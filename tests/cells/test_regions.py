@@ -116,7 +116,8 @@ def test_a_label_map_is_resized_by_pixel_centres_whatever_its_integers(shape, dt
     kind = np.dtype(dtype)
     largest = 1 if kind.kind == "b" else np.iinfo(kind).max
     numbers = np.random.default_rng(0).integers(0, 120, (90, 130))
-    labels = np.where(numbers > 100, largest, numbers % 2 if kind.kind == "b" else numbers).astype(kind)
+    labels = (numbers % 2 if kind.kind == "b" else numbers).astype(kind)
+    labels[numbers > 100] = largest
     places = np.arange(labels.size, dtype=np.int32).reshape(labels.shape)
     at = cv2.resize(places, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     found = resized(labels, shape)
