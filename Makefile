@@ -24,9 +24,9 @@ $(VENV)/ready: pyproject.toml constraints/kaggle.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints/kaggle.txt --editable '.[dev]'
 	@touch $@
 
-# The newest release of everything; torch and torchvision are shared with .venv, which saves gigabytes.
+# The newest release of everything, for .venv's Python: torch and torchvision are its own, which saves gigabytes.
 $(LATEST)/ready: pyproject.toml $(VENV)/ready
-	$(PYTHON) -m venv $(LATEST)
+	$(BIN)/python -m venv $(LATEST)
 	$(BIN)/python -m pip freeze --exclude-editable | grep -iE '^(torch|torchvision|triton|nvidia[a-z0-9-]*|cuda[a-z0-9-]*)==' > $(LATEST)/torch.txt
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' > $$($(LATEST)/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/zz_shared_torch.pth
 	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --constraint $(LATEST)/torch.txt --editable '.[dev]'
