@@ -22,7 +22,8 @@ CPU = torch.device("cpu")
         ({"backbone": "test_vit", "stride": 16, "size": 100}, "cannot look at .*: 96 and 112"),
         (
             {"backbone": "crossvit_tiny_240", "size": 240},
-            "crossvit_tiny_240 gives .1, 288. .*expected 8² maps for stride 32",
+            # The second by newer versions of timm.
+            "crossvit_tiny_240 (gives .1, 288. .*expected 8² maps for|has no stage of) stride 32",
         ),
         ({"backbone": "test_vit"}, "no stage of stride 32; it has .16."),
         ({"backbone": "resnet5O"}, "no model 'resnet5O'"),
@@ -78,9 +79,14 @@ def test_no_process_sees_two_fields_only_where_there_are_as_few_as_processes():
     assert not two.fields_alone(2, torch.device("cuda"))  # where batch norm sees the whole batch
 
 
-@pytest.mark.parametrize(
-    ("backbone", "stride", "all_of_them"), [("resnet10t", 8, True), ("cait_xxs24_224", 16, False)]
-)
-def test_weights_that_get_no_gradient_are_known(settings, backbone, stride, all_of_them):
-    made = settings(backbone=backbone, stride=stride, size=224)
-    assert learns_with_all_weights(made, lambda: build_network(made)) == all_of_them
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_weights_that_get_no_gradient_are_known(settings, all_of_them):
+    made = settings(stride=8, size=64)
+
+    def network():
+        model = build_network(made)
+        if not all_of_them:  # as some of timm's have, for what is not asked of them
+            model.backbone.unused = torch.nn.Parameter(torch.zeros(3))
+        return model
+
+    assert learns_with_all_weights(made, network) == all_of_them
