@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class CropMember:
         size: side of the fields that its crops are cut from.
         crop_side: side of the crops.
     """
+
+    has_maps: ClassVar[bool] = False
 
     settings: MemberSettings
     model: Any

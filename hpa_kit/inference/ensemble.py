@@ -156,25 +156,25 @@ class Ensemble:
     def inputs(self, field: NDArray[np.uint8], cells: NDArray[np.int32] | None = None) -> FieldInputs:
         """A field uint8 (4, H, W), and its label map int32 (H, W), -> what the members look at of it."""
         fields = {size: resize_field(field, size) for size in {member.size for member in self.members}}
-        drawing = [member for member in self.members if isinstance(member, LoadedMember)]
-        looked_at = None
-        if cells is not None and any(member.pooling is not None for member in drawing):
-            looked_at = resized(cells, (self.map_size, self.map_size))
-        small = {member.size: fields[member.size] for member in drawing}
-        if len(drawing) == len(self.members):
-            return FieldInputs(small, looked_at)
+        with_maps = [member for member in self.members if isinstance(member, LoadedMember)]
+        small_cells = None
+        if cells is not None and any(member.pooling is not None for member in with_maps):
+            small_cells = resized(cells, (self.map_size, self.map_size))
+        small = {member.size: fields[member.size] for member in with_maps}
+        if len(with_maps) == len(self.members):
+            return FieldInputs(small, small_cells)
         from hpa_kit.inference.crop_members import cut_for
 
-        looking = [member for member in self.members if not isinstance(member, LoadedMember)]
-        crops = cut_for(looking, fields, cells)
+        by_crops = [member for member in self.members if not isinstance(member, LoadedMember)]
+        crops = cut_for(by_crops, fields, cells)
         n_cells = len(next(iter(crops.values())).pixels)
         self._cells_seen, self._fields_seen = self._cells_seen + n_cells, self._fields_seen + 1
-        return FieldInputs(small, looked_at, crops)
+        return FieldInputs(small, small_cells, crops)
 
     @property
-    def draw_all(self) -> bool:
-        """Whether every member gives maps; others look at single cells."""
-        return all(isinstance(member, LoadedMember) for member in self.members)
+    def all_have_maps(self) -> bool:
+        """Whether no member predicts single cells by crops, of which there are no maps."""
+        return all(member.has_maps for member in self.members)
 
     def refuse_map_rule(self, rule: str) -> None:
         """Find out whether a rule that looks at class maps has any; that some members have none is said.
@@ -182,9 +182,9 @@ class Ensemble:
         Raises:
             InputError: no member gives any.
         """
-        if self.draw_all:
+        if self.all_have_maps:
             return
-        if not any(isinstance(one, LoadedMember) and one.settings.gives_maps for one in self.members):
+        if not any(one.has_maps and one.settings.gives_maps for one in self.members):
             raise InputError(
                 f"members: rule {rule} looks at class maps, which networks of crops do not give; take one of "
                 "logits, such as best, or a member with maps beside"
@@ -271,11 +271,12 @@ class Ensemble:
         batches = {side: self._batch([one.fields[side] for one in inputs]) for side in sides}
         maps = [one.cells for one in inputs if one.cells is not None]
         cells = torch.from_numpy(np.stack(maps)).to(self.device) if len(maps) == count else None
-        drawn, looked = (
-            sum(one.settings.weight for one in members if one.settings.gives_maps and draws(one))
-            for draws in (_draws, _looks)
+        # Of those that tell of cells: by maps, and by crops.
+        of_maps, of_crops = (
+            sum(one.settings.weight for one in members if one.settings.gives_maps and one.has_maps == maps)
+            for maps in (True, False)
         )
-        side = level.map_size if drawn or not looked else 0
+        side = level.map_size if of_maps or not of_crops else 0
         scores, cell_logits = _Sum(count, N_CLASSES), _Sum(0, N_CLASSES)
         class_maps, logit_maps = (
             _Sum(count, N_CLASSES, side * wanted, side * wanted)
@@ -301,11 +302,11 @@ class Ensemble:
                 logit_maps.add(resized_maps(seen.logit_maps, side, side), weight)
         parts = (part.mean().float().cpu().numpy() for part in (scores, class_maps, logit_maps))
         found = [FieldMaps(*field) for field in zip(*parts, strict=True)]
-        if not looked:
+        if not of_crops:
             return found
         counts = [len(next(iter(one.crops.values())).pixels) for one in inputs]
         logits = np.split(cell_logits.mean().float().cpu().numpy(), np.cumsum(counts)[:-1])
-        share = looked / (looked + drawn)
+        share = of_crops / (of_crops + of_maps)
         return [
             maps._replace(cell_logits=own, cell_weight=share) for maps, own in zip(found, logits, strict=True)
         ]
@@ -318,10 +319,10 @@ class Ensemble:
         """Places of the members that can be given up, least weight first, of equal ones the last first."""
         staying, leaving = list(range(len(self.members))), []
         # A rule of class maps needs a member that gives them; any other needs one that tells of cells.
-        needed = self.class_maps and any(map(_draws, self.members))
+        needed = self.class_maps and any(one.has_maps for one in self.members)
         for place in sorted(staying, key=lambda place: (self.members[place].settings.weight, -place)):
             others = [self.members[other] for other in staying if other != place]
-            cells = any(one.settings.gives_maps and (_draws(one) or not needed) for one in others)
+            cells = any(one.settings.gives_maps and (one.has_maps or not needed) for one in others)
             if cells and any(one.settings.gives_scores for one in others):
                 staying.remove(place)
                 leaving.append(place)
@@ -348,14 +349,6 @@ class _Sum:
 
     def mean(self) -> Tensor:
         return torch.zeros(self._shape) if self._total is None else self._total / self._weight
-
-
-def _draws(member: "LoadedMember | CropMember") -> bool:
-    return isinstance(member, LoadedMember)
-
-
-def _looks(member: "LoadedMember | CropMember") -> bool:
-    return not _draws(member)
 
 
 def _with_settings(member: Path | str | MemberSettings, views: Views) -> MemberSettings:

@@ -126,7 +126,12 @@ def predict_fields(
             said.add(line)
     if scoring is not None and scoring.class_maps:
         first.refuse_map_rule(ensemble.rule)
-    elif scoring is not None and scoring.logit_maps and ensemble.rule not in BUILT_IN and not first.draw_all:
+    elif (
+        scoring is not None
+        and scoring.logit_maps
+        and ensemble.rule not in BUILT_IN
+        and not first.all_have_maps
+    ):
         log.warning(
             f"members: rule {ensemble.rule} looks at logit maps; what networks of crops say of cells is in "
             "cell_logits, and counts only where the rule looks there too"
@@ -257,7 +262,7 @@ class _Stream:
                 scoring = 0.0 if before is None else before[0].scoring
                 spent = BatchSeconds(sum(batch.seconds.values()), members, scoring, whole, scored)
                 deadline.add(level, len(batch.fields), len(good), spent)
-                if not device.ensemble.draw_all:  # by now it is known better how many cells fields have
+                if not device.ensemble.all_have_maps:  # by now it is known better how many cells fields have
                     deadline.reprice([device.ensemble.cost(one) for one in self.levels])
                 # The first batch to be scored waits for compilers, and tells nothing of the others.
                 before = (predicted, 0 if before is None else n_said)

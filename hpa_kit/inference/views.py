@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,6 +56,8 @@ class LoadedMember:
         segments: whether it is a segmentation network; else it is a classifier with CAMs.
         pooling: how a classifier that learnt from cells has its image logits from theirs; None for others.
     """
+
+    has_maps: ClassVar[bool] = True
 
     settings: MemberSettings
     model: Any

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Reduction = Literal["classes", "mean"]
+FOCAL_GAMMA = 2.0  # the paper's
 # A power below 1 has an infinite slope at 0.
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -14,7 +15,7 @@ _TINY = torch.finfo(torch.float32).tiny
 def focal_loss(
     logits: Tensor,
     targets: Tensor,
-    gamma: float = 2.0,
+    gamma: float = FOCAL_GAMMA,
     reduction: Reduction = "classes",
     soft: bool = False,
 ) -> Tensor:

@@ -169,10 +169,10 @@ def load_batches(
     )
 
 
-def batch_size(settings: TrainSettings, n_fields: int) -> int:
-    """Fields per step: as set, else as many as give a run the wanted steps, within bounds."""
-    wanted = n_fields * settings.epochs // _WANTED_STEPS
-    return settings.batch or min(max(wanted, _SMALLEST_BATCH), _LARGEST_BATCH)
+def batch_size(settings: TrainSettings, n: int, largest: int = _LARGEST_BATCH) -> int:
+    """Fields, or cells, per step: as set, else as many as give a run the wanted steps, within bounds."""
+    wanted = n * settings.epochs // _WANTED_STEPS
+    return settings.batch or min(max(wanted, _SMALLEST_BATCH), largest)
 
 
 def balanced_weights(targets: NDArray[np.float32], clip: int) -> NDArray[np.float64]:

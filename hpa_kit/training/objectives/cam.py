@@ -12,13 +12,12 @@ from torch.nn import functional
 from hpa_kit.classes import N_CLASSES, NEGATIVE
 from hpa_kit.config import CellPooling, TrainSettings
 from hpa_kit.models import CamClassifier, CamHeads, focal_loss, mean_logits
+from hpa_kit.models.losses import FOCAL_GAMMA
 from hpa_kit.training.data import Batch
 from hpa_kit.training.log import Metrics
 from hpa_kit.training.objectives.base import Losses, Objective
 
 log = logging.getLogger(__name__)
-
-FOCAL_GAMMA = 2.0
 
 
 class ForwardOutputs(NamedTuple):

@@ -23,6 +23,7 @@ from hpa_kit.devices import cpus
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, attempt
 from hpa_kit.models import CropNet, focal_loss
+from hpa_kit.models.losses import FOCAL_GAMMA
 from hpa_kit.models.sides import on_meta
 from hpa_kit.training.augmentation import Augmentation
 from hpa_kit.training.cell_maps import CellMaps, cell_maps_of, check_label_maps
@@ -35,15 +36,15 @@ from hpa_kit.training.data import (
     RunFields,
     TrainingData,
     balanced_weights,
+    batch_size,
     read_run_fields,
 )
 from hpa_kit.training.member import build_network
 from hpa_kit.training.objectives.base import Losses, Objective
 from hpa_kit.training.processes import Processes
 
-FOCAL_GAMMA = 2.0
-# Fields whose label maps tell how large cells are, and steps that a run is to have at least.
-_MEASURED, _WANTED_STEPS, _SMALLEST_BATCH, _LARGEST_BATCH = 400, 400, 8, 64
+_MEASURED = 400  # fields whose label maps tell how large cells are
+_LARGEST_BATCH = 64  # crops
 _SHOWN = 0.5  # of a soft label: the class counts as one of the cell's
 _MIXING = 0.4  # both parameters of the Beta distribution of mixed shares
 
@@ -99,8 +100,7 @@ def load_crop_data(
         shown = table.targets[train] >= _SHOWN
         shown[:, NEGATIVE] |= ~shown.any(axis=1)
         weights = balanced_weights(shown.astype(np.float32), settings.sampling_clip)
-    wanted = len(train) * settings.epochs // _WANTED_STEPS
-    batch = settings.batch or min(max(wanted, _SMALLEST_BATCH), _LARGEST_BATCH)
+    batch = batch_size(settings, len(train), _LARGEST_BATCH)
     # Where the CPU trains on fields in memory, processes that read would only take its time.
     idle = fields.store.in_memory and device.type == "cpu"
     workers = processes.workers(0 if idle else settings.workers)
