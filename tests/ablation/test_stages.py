@@ -58,7 +58,8 @@ def test_every_stage_comes_after_what_it_is_made_of(stages):
     plan = planned(stages(seeds="0,1"))
     steps = list(plan.steps.values())
     for number, step in enumerate(steps):
-        assert {other.out for other in plan.needs(step)} <= {other.out for other in steps[:number]}, step.title
+        before = {other.out for other in steps[:number]}
+        assert {other.out for other in plan.needs(step)} <= before, step.title
     assert sum(len(plan.needs(step)) for step in steps) > len(steps)
 
 
