@@ -13,12 +13,15 @@ from hpa_kit.tables import text_table
 from hpa_kit.timing import duration
 
 
-def hours_of(plan: Plan, steps: Mapping[str, Done], out: Path) -> float | None:
-    """Expect the hours of a whole plan, done or not; None where a kind of steps was never measured."""
+def hours_of(plan: Plan, steps: Mapping[str, Done], out: Path) -> tuple[float, list[str]]:
+    """Expect the hours of a whole plan, done or not, by the steps of each kind that are done.
+
+    Returns:
+        the hours of the kinds that were measured, and the kinds that were not.
+    """
     taken = _seconds_by_kind(plan, steps, out)
-    if any(step.kind not in taken for step in plan.steps.values()):
-        return None
-    return sum(taken[step.kind] for step in plan.steps.values()) / 3600
+    unknown = dict.fromkeys(step.kind for step in plan.steps.values() if step.kind not in taken)
+    return sum(taken.get(step.kind, 0.0) for step in plan.steps.values()) / 3600, list(unknown)
 
 
 def seconds_left(plan: Plan, steps: Mapping[str, Done], out: Path) -> float | None:
@@ -59,8 +62,8 @@ def plan_text(recipe: Recipe, settings: RecipeSettings) -> str:
             f"{sizes[stage.name] * number / 1e6:.1f} MB" if known else shown,
         ])  # fmt: skip
     lines += ["", text_table(["stage", "command", "done", "needs", "time", "bytes"], rows)]
-    hours = hours_of(plan, steps, settings.out) if plan.steps else None
-    lines.append("in all: " + ("unknown" if hours is None else duration(hours * 3600)))
+    hours, unknown = hours_of(plan, steps, settings.out)
+    lines.append("in all: " + ("unknown" if unknown or not plan.steps else duration(hours * 3600)))
     return "\n".join(lines)
 
 

@@ -136,21 +136,20 @@ class _Session:
 
     def _shortened(self, recipe: Recipe) -> Recipe:
         """The recipe without the optional stages that do not fit into the hours that are asked for."""
-        kept, hours = recipe, self._settings.hours
-        if hours is None:
+        kept, wanted = recipe, self._settings.hours
+        optional = [stage for stage in recipe.stages.values() if stage.optional]
+        if wanted is None:
             return kept
-        optional = sorted(
-            (stage for stage in recipe.stages.values() if stage.optional), key=lambda one: -one.optional
-        )
-        for stage in optional:
-            known = hours_of(plan_recipe(kept, self._settings), self._before.steps, self._settings.out)
-            if known is None:
-                say(f"recipe: how long its stages take is not known yet, so none is left out for {hours:g} h")
-                return recipe
-            if known <= hours:
+        for stage in sorted(optional, key=lambda one: -one.optional):
+            plan = plan_recipe(kept, self._settings)
+            hours, unknown = hours_of(plan, self._steps, self._settings.out)
+            if hours <= wanted:
+                if unknown:
+                    say(f"recipe: not in the {wanted:.3g} h, as never measured: {', '.join(unknown)}")
                 break
-            say(f"recipe: {known:.3g} h are expected, {hours:g} are to be taken: without {stage.name}")
-            kept = kept.without([stage.name])
+            if not all(self._is_done(step) for step in plan.steps.values() if step.kind == stage.name):
+                say(f"recipe: {hours:.3g} h are expected, {wanted:.3g} are to be taken: without {stage.name}")
+                kept = kept.without([stage.name])
         return kept
 
     def _sort_out(self) -> None:
@@ -171,10 +170,6 @@ class _Session:
                 move(out / back, step.out)
                 known[name] = known.pop(back)
                 say(f"recipe: {step.title} is again what it was once, which was kept")
-        kept = {self._name(step) for step in self._plan.steps.values()}
-        self._steps = {
-            name: one for name, one in known.items() if name in kept or name.startswith(f"{EARLIER}/")
-        }
 
     def _next(self) -> Step | None:
         """A step that can begin: what it needs is there, and so are a device or processors for it."""
@@ -210,8 +205,9 @@ class _Session:
         }
         if lanes and lanes[0] != "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(_number, lanes))
+        begun = self._now()
         child = Child(command, environment, self._news, max(1, len(lanes)))
-        self._running[child] = _Running(step, lanes, cores, self._now())
+        self._running[child] = _Running(step, lanes, cores, begun)
         self._record(step, 0.0, finished=False)
         self._write()
 
@@ -258,7 +254,7 @@ class _Session:
 
     def _end(self, child: Child, status: int, stopped: bool) -> None:
         run = self._running.pop(child)
-        self._free += run.lanes
+        self._free = sorted([*self._free, *run.lanes], key=self._lanes.index)
         step, took = run.step, self._now() - run.since
         finished = status == 0 and step.out.exists() and _is_whole(step)
         self._record(step, took, finished)

@@ -136,7 +136,7 @@ def read_recipe(name: str | Path) -> Recipe:
         raise InputError(f"recipe: {path} has no stages; expected names, each with a command and its options")
     if not isinstance(inputs, dict):
         raise InputError(f"recipe: {path}: inputs: expected names and what they are, found {inputs!r}")
-    folds = _whole(content.get("folds", "5"), f"{path}: folds", 2)
+    folds = _whole(content.get("folds", "5"), f"recipe: {path}: folds", 2)
     found: dict[str, Stage] = {}
     for key, value in stages.items():
         known = {*_OWN, *inputs, *found}
