@@ -16,8 +16,8 @@ def _pairs(value: Any) -> Any:
     pairs = [part.partition("=") for part in value.split(",") if part]
     wrong = next(("".join(pair) for pair in pairs if not (pair[0] and pair[2])), None)
     if wrong is not None:
-        raise ValueError(f"expected NAME=PATH, several with commas between them, not {wrong!r}")
-    return {name.strip(): path for name, _, path in pairs}
+        raise ValueError(f"expected NAME=VALUE, several with commas between them, not {wrong!r}")
+    return {name.strip(): given for name, _, given in pairs}
 
 
 class RecipeSettings(Settings):
@@ -28,6 +28,9 @@ class RecipeSettings(Settings):
     out: Path = Field(Path("recipe"), description="folder to write; a job that was cut off goes on there")
     inputs: Annotated[Mapping[str, Path], BeforeValidator(_pairs)] = Field(
         {}, description="what the recipe takes beside data: NAME=PATH,NAME=PATH; --plan lists the names"
+    )
+    networks: Annotated[Mapping[str, Any], BeforeValidator(_pairs)] = Field(
+        {}, description="options of train that all networks get: NAME=VALUE,NAME=VALUE, such as epochs=2"
     )
     resume_from: Path | None = Field(
         None, description="out of an earlier session, only read: what is done there is taken over"

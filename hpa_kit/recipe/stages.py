@@ -183,10 +183,9 @@ class _Planner:
     def add(self, stage: Stage, fold: int | None) -> None:
         out = stage.out(self.settings.out, fold)
         title = stage.name if fold is None else f"{stage.name} fold {fold}"
+        given = stage.options | (dict(self.settings.networks) if stage.command == "train" else {})
         options = {
-            name: found
-            for name, value in stage.options.items()
-            if (found := self._resolved(value, fold)) is not None
+            name: found for name, value in given.items() if (found := self._resolved(value, fold)) is not None
         }
         if stage.command == ENSEMBLE:
             members = [

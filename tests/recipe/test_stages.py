@@ -103,8 +103,19 @@ def test_inputs_are_those_of_the_recipe_and_are_there(settings, inputs, words):
 
 
 def test_a_pair_of_an_input_is_a_name_and_a_path(settings):
-    with pytest.raises(ValueError, match="expected NAME=PATH"):
+    with pytest.raises(ValueError, match="expected NAME=VALUE"):
         settings(inputs="weights")
+
+
+def test_all_networks_get_the_options_that_are_given_for_them(settings):
+    plan = planned(settings(networks="epochs=2,backbone=test_convnext,stride=32"))
+    for name in ("cam_fold0", "crops_fold1"):
+        words = words_of(plan, name)
+        assert words[words.index("--epochs") + 1] == "2" and words.count("--epochs") == 1
+        assert words[words.index("--stride") + 1] == "32"
+    assert "--epochs" not in words_of(plan, "soft")
+    with pytest.raises(InputError, match="stage cam: .*unknown setting 'epoch'; did you mean 'epochs'"):
+        planned(settings(networks="epoch=2"))
 
 
 @pytest.mark.parametrize("name", shipped())
