@@ -119,8 +119,7 @@ class _Session:
 
     def run(self) -> State:
         self._sort_out()
-        for path, ensemble in self._plan.ensembles.items():
-            write_ensemble(ensemble, path)
+        self._write_ensembles()
         self._write(sessions=self._before.sessions + 1)
         try:
             while True:
@@ -259,6 +258,7 @@ class _Session:
         finished = status == 0 and step.out.exists() and _is_whole(step)
         self._record(step, took, finished)
         if finished:
+            self._write_ensembles()
             print(f"[{step.title}] took {duration(took)}", flush=True)
         elif status not in (0, INTERRUPTED) and not stopped:
             self._failed.add(step)
@@ -288,6 +288,13 @@ class _Session:
                     self._take(self._news.get(timeout=left), stopped=True)
                 except queue.Empty:
                     break
+
+    def _write_ensembles(self) -> None:
+        """Write the YAML of each ensemble whose members are all there; nobody is to take one that is not."""
+        done = {step.out for step in self._plan.steps.values() if self._is_done(step)}
+        for path, ensemble in self._plan.ensembles.items():
+            if {member.checkpoint for member in ensemble.members} <= done:
+                write_ensemble(ensemble, path)
 
     def _record(self, step: Step, took: float, finished: bool) -> None:
         before = self._steps.get(self._name(step))
