@@ -218,8 +218,14 @@ class _Session:
         if name == "train":
             # Beside the process itself; where there is one core, it reads the fields too.
             yield from ("--workers", str(max(0, cores // max(1, len(lanes)) - 1)))
-            if self._limit < math.inf:
-                yield from ("--time-limit", f"{max(0.001, (self._limit - self._spent()) / 3600):.4f}")
+            own = (
+                step.command[step.command.index("--time-limit") + 1]
+                if "--time-limit" in step.command
+                else "inf"
+            )
+            hours = min(float(own), max(0.001, (self._limit - self._spent()) / 3600))
+            if hours < math.inf:
+                yield from ("--time-limit", f"{hours:.4g}")
         elif name in ON_DEVICE or name in ("segment", "store"):
             yield from ("--workers", str(max(1, cores)))
 

@@ -54,6 +54,7 @@ def test_side_by_side_processes_share_processors_and_memory(settings, children, 
         ("weight: 3", "weight: 1", ["ensemble", "members"]),
         ("{split: train}", "{split: train, segmenter: classical}", ALL),
         ("about: two", "about: more", []),
+        ("epochs: 3", "epochs: 3, workers: 1, store: $scratch/store, time_limit: 3", []),
     ],
 )  # fmt: skip
 def test_a_changed_stage_is_done_again_with_what_depends_on_it(settings, children, old, new, again):
