@@ -130,9 +130,8 @@ def _train(stage: _Stage, plan: Plan, say: Callable[[str], None]) -> Path:
     _expect(state is not None and not state.finished and (job / "cam_fold0" / "last.safetensors").is_file(),
             "training: the time limit did not stop it with a checkpoint", first)  # fmt: skip
     assert state is not None
-    say(
-        f"training, first session: {', '.join(state.done)} done, then stopped by a time limit, with a checkpoint"
-    )
+    done = ", ".join(state.done)
+    say(f"training, first session: {done} done, then stopped by a time limit, with a checkpoint")
     tree.attach(tree.working, "hpa-kit-train")
     second = _play(stage, "train", "deeper", PUBLIC, **common, settings=networks, goes_on=True)
     _expect(f"goes on from: {tree.inputs / 'hpa-kit-train' / 'recipe'}" in second.printed,
