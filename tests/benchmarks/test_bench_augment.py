@@ -16,15 +16,15 @@ def _milliseconds(function):
     return 1e3 * (time.perf_counter() - started) / ROUNDS, results
 
 
-def test_every_recipe_costs_about_what_albumentations_itself_costs():
+def test_every_policy_costs_about_what_albumentations_itself_costs():
     rng = np.random.default_rng(0)
     field = rng.integers(0, 256, (SIDE, SIDE, 4), dtype=np.uint8)
     cells = rng.integers(0, 400, (SIDE, SIDE)).astype(np.int32)
     print(f"\n{SIDE}², one core: ms per field, bare albumentations, ratio; with a label map")
-    for number, recipe in POLICIES.items():
+    for number, policy in POLICIES.items():
         augmentation = Augmentation(number)
         augmentation(field, (0,), cells)
-        bare = build(recipe, SIDE, SIDE, "recipe")
+        bare = build(policy, SIDE, SIDE, "policy")
 
         def usual(seed, bare=bare):
             generator = np.random.default_rng((seed,))
@@ -34,5 +34,5 @@ def test_every_recipe_costs_about_what_albumentations_itself_costs():
         theirs, expected = _milliseconds(usual)
         ours, found = _milliseconds(lambda seed, change=augmentation: change(field, (seed,)))
         both, _ = _milliseconds(lambda seed, change=augmentation: change(field, (seed,), cells))
-        print(f"recipe {number}: {ours:6.2f}  {theirs:6.2f}  {ours / theirs:4.2f}   {both:6.2f}")
+        print(f"policy {number}: {ours:6.2f}  {theirs:6.2f}  {ours / theirs:4.2f}   {both:6.2f}")
         assert all(map(np.array_equal, found, expected))

@@ -1,4 +1,4 @@
-"""Recipes of augmentation: what they do to fields and label maps, and what they refuse."""
+"""Augmentation policies: what they do to fields and label maps, and what they refuse."""
 
 import pickle
 import subprocess
