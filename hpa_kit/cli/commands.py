@@ -9,6 +9,7 @@ from hpa_kit.cli.streams import tell
 if TYPE_CHECKING:
     from hpa_kit.config import (
         AblationSettings,
+        BudgetSettings,
         DemoSettings,
         FeaturesSettings,
         InferSettings,
@@ -109,6 +110,13 @@ def _ablation(settings: "AblationSettings") -> None:
     print(f"table: {ablation(settings, run=run)}")
 
 
+def _budget(settings: "BudgetSettings") -> None:
+    from hpa_kit.budget import budget
+
+    print(budget(settings))
+    tell("page", settings.out)
+
+
 class Command(NamedTuple):
     """A command whose options are the settings of one class, which is imported when it is asked for."""
 
@@ -193,6 +201,13 @@ COMMANDS = (
         "AblationSettings",
         ("data",),
         _ablation,
+    ),
+    Command(
+        "budget",
+        "hours and bytes of the whole job, measured here on a few fields",
+        "BudgetSettings",
+        ("data",),
+        _budget,
     ),
     Command("demo", "the whole job on simulated fields", "DemoSettings", (), _demo),
 )
