@@ -49,13 +49,13 @@ def budget(settings: BudgetSettings) -> str:
     device = pick_device(settings.device)
     if device == "cpu" and settings.device == "auto":
         log.info("budget: no GPU here; rows of networks stay as they were, or unknown")
-    here = processor_name()
+    here = f"{processor_name()}; {settings.size}²"
     with TemporaryDirectory(prefix="hpa_kit_") as name, progress_bar("measure", None, "part") as bar:
         scratch = Path(name)
         parts = chain(
             measure_fields(settings, images, some, scratch), measure_loader(settings, images, some, scratch)
         )
-        for what, measured in chain(_at(parts, here), _of_networks(settings, device, scratch, here)):
+        for what, measured in chain(_at(parts, here), _of_networks(settings, device, scratch)):
             found[what] = measured
             atomic_text(settings.out, above + tables(found, settings.cores))
             bar.update()
@@ -79,15 +79,14 @@ def processor_name() -> str:
     return f"{name.replace('|', ' ')}, {1e3 * min(seconds):.0f} ms"
 
 
-def _of_networks(
-    settings: BudgetSettings, device: str, scratch: Path, here: str
-) -> Iterator[tuple[str, Measured]]:
+def _of_networks(settings: BudgetSettings, device: str, scratch: Path) -> Iterator[tuple[str, Measured]]:
     """What networks take, on a GPU, or on a processor that was asked for by name."""
     if device == "cpu" and settings.device == "auto":
         return
     from hpa_kit.budget.networks import gpu_name, measure_networks
 
-    where = here if device == "cpu" else gpu_name(device)
+    machine = processor_name() if device == "cpu" else gpu_name(device)
+    where = f"{machine}; {settings.backbone}, stride {settings.stride}, {settings.size}²"
     yield from _at(measure_networks(settings, device, scratch), where)
 
 

@@ -47,7 +47,7 @@ def test_all_that_processors_do_is_measured_and_what_a_gpu_measured_stays(data, 
     above, found = read_page(page)
     assert above == "# Mine\n\nAbove the tables.\n\n" and found.keys() == BY_PROCESSORS | GPU.keys()
     assert all(found[name] == GPU[name] for name in GPU)
-    assert all(found[name].seconds > 0 and found[name].where.endswith(" ms") for name in BY_PROCESSORS)
+    assert all(found[name].seconds > 0 and found[name].where.endswith(" ms; 64²") for name in BY_PROCESSORS)
     kept = {stage.measure for stage in ON_PROCESSORS if stage.kept}
     assert all(found[name].bytes > 0 for name in kept)
     said = capsys.readouterr()
