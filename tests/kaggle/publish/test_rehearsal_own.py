@@ -29,8 +29,8 @@ PUBLIC, SCORED = "Batch", "1"
 
 @pytest.fixture(scope="module")
 def competition(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A competition of 7 training and 6 test fields; tests leave it as it is."""
-    sizes = {"train": 7, "test": 6, "size": 64, "classes": (0, 7)}
+    """A competition of 8 training and 6 test fields; tests leave it as it is."""
+    sizes = {"train": 8, "test": 6, "size": 64, "classes": (0, 7)}
     return simulate(SimulateSettings(out=tmp_path_factory.mktemp("own") / "data", **sizes, workers=1))
 
 
@@ -200,7 +200,7 @@ def test_fewer_labelled_fields_than_a_run_needs_are_refused(competition, tmp_pat
     shutil.copytree(competition, tmp_path / "data")
     table = (tmp_path / "data" / "train.csv").read_text().splitlines()
     (tmp_path / "data" / "train.csv").write_text("\n".join(table[:3]) + "\n")
-    with pytest.raises(InputError, match="labels 2 fields .*expected 3 or more, or --members-dataset"):
+    with pytest.raises(InputError, match="labels 2 fields .*expected 8 or more, or --members-dataset"):
         own_competition(tmp_path / "data", tmp_path / "own", train=3, test=2)
     own_competition(tmp_path / "data", tmp_path / "own", train=0, test=2)
 
