@@ -13,11 +13,12 @@ Where the results lie, and in which format, is their owner's to say.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpa_kit import __version__
+from hpa_kit.archives import ENDING, Packed, is_archive, packed_files
 from hpa_kit.config.base import Settings
 from hpa_kit.errors import InputError
 
@@ -50,27 +51,48 @@ def field_stamps(
     Args:
         ids: the fields.
         images: folder of their images, ``ID_red.png`` and the like.
-        others: further folders, such as that of their label maps.
+        others: further folders, such as that of their label maps. Files in archives there count as if they
+            lay loose, and have the same fingerprint once they are packed by this kit.
         extra: {ID: what else the field's result depends on}.
 
     Returns:
         {ID: a few letters}.
+
+    Raises:
+        InputError: an archive is damaged.
     """
     files: dict[str, list[object]] = {id: [] for id in ids}
     folders: list[FieldFolder] = [(images, lambda name: [name.rpartition("_")[0]]), *others]
     for place, (folder, ids_of) in enumerate(folders):
-        if folder is None or not folder.is_dir():
+        if folder is None:
             continue
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                for found in (files[id] for id in ids_of(entry.name) if id in files):
-                    if entry.is_file():
-                        stat = entry.stat()
-                        found.append([place == 0, entry.name, stat.st_size, stat.st_mtime_ns])
+        for file in _files(folder, place > 0):
+            for found in (files[id] for id in ids_of(file.name) if id in files):
+                found.append([place == 0, file.name, *_size_and_time(file)])
     return {
         id: _short(json.dumps([sorted(found, key=str), extra.get(id)]).encode())
         for id, found in files.items()
     }
+
+
+def _files(folder: Path, archives: bool) -> Iterator["os.DirEntry[str] | Path | Packed"]:
+    """The files of a folder; those that lie loose count before any of their names in its archives."""
+    loose = set()
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_file() and not (archives and entry.name.lower().endswith(ENDING)):
+                    loose.add(entry.name)
+                    yield entry
+    if archives and (folder.is_dir() or is_archive(folder)):
+        yield from (file for name, file in packed_files(folder).items() if name not in loose)
+
+
+def _size_and_time(file: "os.DirEntry[str] | Path | Packed") -> tuple[int, int | str]:
+    if isinstance(file, Packed):
+        return file.size, file.stamp
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def stamps_of_folders(folders: Mapping[str, Path], others: Sequence[FieldFolder] = ()) -> dict[str, str]:
