@@ -25,6 +25,7 @@ _WHOLE = "expected a whole zip archive; copy or make it again"
 _WRITTEN = re.compile(rb"st_mtime_ns=(\d+)")
 _HEADER = struct.Struct("<4s22xHH")  # before a file's bytes: a mark, and bytes of its name and of extras
 _FIRST = (1980, 1, 1, 0, 0, 0)  # when time begins for zip
+_END = 22  # bytes of an archive without any file
 _ENCRYPTED = 1  # a bit of a file's flags
 
 
@@ -123,6 +124,9 @@ def read_archive(path: Path) -> list[Packed]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+        # An npz file is an archive itself: where the outer one breaks off, the last whole one in it is found.
+        if min((member.header_offset for member in members), default=path.stat().st_size - _END) != 0:
+            raise ValueError("it breaks off")
     except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
         size = path.stat().st_size if path.exists() else 0
         raise InputError(

@@ -5,6 +5,7 @@ import pickle
 import shutil
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,12 @@ def write(path, files=None, method=zipfile.ZIP_STORED, below=""):
     return path
 
 
+def open_files():
+    """Of this process, by number; nothing where the system does not say that."""
+    folder = Path("/proc/self/fd")
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize("below", ["", "masks/of mine/"])
 def test_files_stored_or_deflated_are_read_whatever_folder_they_were_packed_from(tmp_path, method, below):
@@ -33,21 +40,14 @@ def test_files_stored_or_deflated_are_read_whatever_folder_they_were_packed_from
     assert packed_files(tmp_path / "x.ZIP") == found
 
 
-def test_an_archive_behind_other_bytes_is_read(tmp_path):
-    content = write(tmp_path / "a.zip").read_bytes()
-    (tmp_path / "a.zip").write_bytes(b"what unpacks itself" + content)
-    assert packed_files(tmp_path)["b.png"].read() == FILES["b.png"]
-
-
 def test_threads_share_what_was_found_and_no_file_stays_open(tmp_path):
     files = {f"{number}.npz": bytes([number]) * 5000 for number in range(64)}
     found = packed_files(write(tmp_path / "x.zip", files).parent)
-    before = set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else set()
+    before = open_files()
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(lambda name: found[name].read(), 4 * list(files)))
     assert read == 4 * list(files.values())
-    if before:
-        assert set(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
     assert pickle.loads(pickle.dumps(found)) == found
 
 
@@ -75,7 +75,11 @@ def test_a_stamp_is_the_time_of_the_file_that_was_packed_or_else_of_its_bytes(tm
         for time in (0, 1_700_000_000_123_456_789):
             archive.writestr(entry_of(f"{time}", time), b"x")
         archive.writestr("other", b"x")
-    assert [file.stamp for file in read_archive(tmp_path / "x.zip")] == [0, 1_700_000_000_123_456_789, "8cdc1683"]
+    assert [file.stamp for file in read_archive(tmp_path / "x.zip")] == [
+        0,
+        1_700_000_000_123_456_789,
+        "8cdc1683",
+    ]
     shutil.copy(tmp_path / "x.zip", tmp_path / "y.zip")
     stamps = [[file.stamp for file in read_archive(tmp_path / name)] for name in ("x.zip", "y.zip")]
     assert stamps[0] == stamps[1]
@@ -85,9 +89,30 @@ def test_a_stamp_is_the_time_of_the_file_that_was_packed_or_else_of_its_bytes(tm
 def test_an_archive_that_breaks_off_is_one_line_that_names_it(tmp_path, left):
     path = write(tmp_path / "x.zip")
     path.write_bytes(path.read_bytes()[:left])
-    with pytest.raises(InputError, match=r"^archive: .*x\.zip cannot be read: .*; expected a whole zip") as why:
+    with pytest.raises(
+        InputError, match=r"^archive: .*x\.zip cannot be read: .*; expected a whole zip"
+    ) as why:
         packed_files(tmp_path)
     assert f"({path.stat().st_size} bytes)" in str(why.value) and "\n" not in str(why.value)
+
+
+@pytest.mark.parametrize("keeps_end", [False, True])
+def test_an_archive_of_archives_that_breaks_off_is_not_taken_for_the_last_whole_one_in_it(
+    tmp_path, keeps_end
+):
+    """Each npz file is a zip archive of arrays, and says so at its end."""
+    inner = write(tmp_path / "inner").read_bytes()
+    path = write(tmp_path / "x.zip", {"a.npz": inner, "b.npz": inner})
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(inner) + len(inner) + (0 if keeps_end else 20)])
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == list(FILES)  # as Python has it
+    with pytest.raises(InputError, match="it breaks off"):
+        packed_files(tmp_path)
+
+
+def test_an_archive_without_any_file_is_one(tmp_path):
+    assert packed_files(write(tmp_path / "x.zip", {}).parent) == {}
 
 
 def damaged(path):

@@ -67,6 +67,14 @@ class MaskFolder:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
 
+    def look(self) -> None:
+        """List the folder, before threads do it each for themselves.
+
+        Raises:
+            InputError: it cannot be read, or an archive in it is damaged.
+        """
+        _ = self._listing
+
     def check(self) -> None:
         """Look through the folder before its files are read; says where a field has several.
 

@@ -88,6 +88,7 @@ def _kept(
 ) -> dict[str, _Kept]:
     """What is there of each field; warns where it is not good."""
     found, folder = {}, MaskFolder(settings.out)
+    folder.look()
     with ThreadPoolExecutor(settings.workers, "check") as pool:
         check = partial(_check, images, settings, made_with, folder)
         checked = run_ahead(pool, check, ids, 4 * settings.workers)

@@ -1,4 +1,4 @@
-"""Label maps in few archives: nothing is lost at any moment, and whatever reads label maps reads them there."""
+"""Label maps in few archives: nothing is lost at any moment, and what reads label maps reads them there."""
 
 import os
 import subprocess
@@ -119,7 +119,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def killed_before(monkeypatch):
-    """A context in which the N-th operation on files, and none after it, is done; other processes' locks aside."""
+    """A context in which the N-th operation on files, and all after it, are not done; the lock's aside."""
     monkeypatch.setattr("hpa_kit.files._YOUNG_SECONDS", -1.0)
 
     @contextmanager
@@ -138,7 +138,12 @@ def killed_before(monkeypatch):
             return call
 
         with monkeypatch.context() as patch:
-            for home, name in ((Path, "replace"), (Path, "unlink"), (os, "fsync"), (zipfile.ZipFile, "writestr")):
+            for home, name in (
+                (Path, "replace"),
+                (Path, "unlink"),
+                (os, "fsync"),
+                (zipfile.ZipFile, "writestr"),
+            ):
                 patch.setattr(home, name, counted(getattr(home, name)))
             yield
 
@@ -201,11 +206,12 @@ def test_a_disk_that_takes_no_archive_is_one_line_and_nothing_is_lost(tmp_path, 
     assert loose(tmp_path) == ["a.npz", "b.npz", "c.npz"] and packed(tmp_path) == []
 
 
-def test_a_damaged_archive_is_refused_by_its_name_and_nothing_is_removed(tmp_path):
+@pytest.mark.parametrize("lost", [10, 30, 200])
+def test_a_damaged_archive_is_refused_by_its_name_and_nothing_is_removed(tmp_path, lost):
     write(tmp_path, "abcd")
     pack_label_maps(tmp_path, 2)
     (first, second) = own_archives(tmp_path)
-    first.write_bytes(first.read_bytes()[:-10])
+    first.write_bytes(first.read_bytes()[:-lost])
     write(tmp_path, "abcd", cells=2)
     before = sorted(tmp_path.iterdir())
     for call in (pack_label_maps, lambda folder: MaskFolder(folder).check()):
