@@ -21,7 +21,7 @@ OWN = re.compile(r"[a-z_]+_(\d{4,})_[0-9a-f]{8}")
 
 MAX_BYTES = 2**29  # of a file; no image or label map that can be used has more
 
-_WHOLE = "expected a whole zip archive; copy or make it again"
+_WHOLE = "expected a whole zip archive of stored or deflated files; copy or make it again"
 _WRITTEN = re.compile(rb"st_mtime_ns=(\d+)")
 _HEADER = struct.Struct("<4s22xHH")  # before a file's bytes: a mark, and bytes of its name and of extras
 _FIRST = (1980, 1, 1, 0, 0, 0)  # when time begins for zip
@@ -65,10 +65,8 @@ class Packed(NamedTuple):
         try:
             return self._read()
         except (OSError, ValueError, zlib.error) as error:
-            raise InputError(
-                f"archive: {self} cannot be read: {one_line(error)}; expected a file that is stored, or "
-                f"deflated, in a whole zip archive; copy or make {self.archive.name} again"
-            ) from None
+            reason = getattr(error, "strerror", None) or one_line(error)
+            raise InputError(f"archive: {self} cannot be read: {reason}; {_WHOLE}") from None
 
     def _read(self) -> bytes:
         if self.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
