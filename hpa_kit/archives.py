@@ -92,6 +92,18 @@ class Packed(NamedTuple):
 Place = Path | Packed
 
 
+def size_and_stamp(place: Place) -> tuple[int, int | str]:
+    """Tell bytes and time of a file without reading it; the same whether it lies loose or this kit packed it.
+
+    Raises:
+        OSError: a loose one is gone.
+    """
+    if isinstance(place, Packed):
+        return place.size, place.stamp
+    stat = place.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
 def packed_files(folder: Path) -> dict[str, Place]:
     """Find the files in the archives of a folder, without any that lies loose.
 

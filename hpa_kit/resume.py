@@ -14,11 +14,11 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hpa_kit import __version__
-from hpa_kit.archives import ENDING, Packed, is_archive, packed_files
 from hpa_kit.config.base import Settings
 from hpa_kit.errors import InputError
 
@@ -66,32 +66,37 @@ def field_stamps(
     for place, (folder, ids_of) in enumerate(folders):
         if folder is None:
             continue
-        for file in _files(folder, place > 0):
-            for found in (files[id] for id in ids_of(file.name) if id in files):
-                found.append([place == 0, file.name, *_size_and_time(file)])
+        for name, size_and_time in _files(folder, place > 0):
+            for found in (files[id] for id in ids_of(name) if id in files):
+                found.append([place == 0, name, *size_and_time()])
     return {
         id: _short(json.dumps([sorted(found, key=str), extra.get(id)]).encode())
         for id, found in files.items()
     }
 
 
-def _files(folder: Path, archives: bool) -> Iterator["os.DirEntry[str] | Path | Packed"]:
-    """The files of a folder; those that lie loose count before any of their names in its archives."""
+def _files(folder: Path, archives: bool) -> Iterator[tuple[str, Callable[[], tuple[int, int | str]]]]:
+    """The files of a folder by name, and what gives size and time of each; then those in its archives.
+
+    Of a name in both the loose file counts, so that nothing changes where a kill has left both.
+    """
     loose = set()
     if folder.is_dir():
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_file() and not (archives and entry.name.lower().endswith(ENDING)):
+                if entry.is_file() and not (archives and entry.name.lower().endswith(".zip")):
                     loose.add(entry.name)
-                    yield entry
-    if archives and (folder.is_dir() or is_archive(folder)):
-        yield from (file for name, file in packed_files(folder).items() if name not in loose)
+                    yield entry.name, partial(_size_and_time, entry)
+    if archives and folder.exists():
+        from hpa_kit.archives import packed_files, size_and_stamp
+
+        for name, place in packed_files(folder).items():
+            if name not in loose:
+                yield name, partial(size_and_stamp, place)
 
 
-def _size_and_time(file: "os.DirEntry[str] | Path | Packed") -> tuple[int, int | str]:
-    if isinstance(file, Packed):
-        return file.size, file.stamp
-    stat = file.stat()
+def _size_and_time(entry: "os.DirEntry[str]") -> tuple[int, int]:
+    stat = entry.stat()
     return stat.st_size, stat.st_mtime_ns
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hpa_kit.archives import is_archive
 from hpa_kit.classes import CLASSES
 from hpa_kit.config import read_yaml
 from hpa_kit.errors import InputError, shown
@@ -161,6 +160,8 @@ def _mask_folders(folder: Path, settings: Mapping[str, Any], masks: str | Path |
     named = masks if masks is not None else settings.get("masks")
     found = [own] if own.is_dir() else []
     if named is not None:
+        from hpa_kit.archives import is_archive
+
         if not (Path(named).is_dir() or is_archive(Path(named))):
             raise InputError(
                 f"pseudo labels: {folder} counts the cells of {named}, which is no folder; give masks"

@@ -17,6 +17,7 @@ TRAINING_FIELDS = 21_806
 LOOKS, ROUNDS = 100, 6
 
 
+@pytest.mark.timeout(3600)
 def test_files_of_all_training_fields(tmp_path):
     one, most, packing = np.ones((4, 4), np.int32), 0, 0.0
     begun = time.process_time()
