@@ -112,14 +112,14 @@ def packed_files(folder: Path) -> dict[str, Place]:
             is one that was unpacked, as Kaggle does it, and its files count too.
 
     Returns:
-        {name: file}, hidden ones left out. Of several of a name one in an archive of this kit counts, of
-        these the one with the largest number.
+        {name: file}, hidden ones left out; nothing where there is no folder. Of several of a name one in an
+        archive of this kit counts, of these the one with the largest number.
 
     Raises:
         InputError: an archive is damaged.
     """
     found: dict[str, Place] = {}
-    for source in [folder] if is_archive(folder) else _sources(folder):
+    for source in [folder] if is_archive(folder) else _sources(folder) if folder.is_dir() else []:
         places = _below(source) if source.is_dir() else read_archive(source)
         found |= {place.name: place for place in places if place.name[:1] not in (".", "")}
     return found

@@ -87,7 +87,7 @@ def _files(folder: Path, archives: bool) -> Iterator[tuple[str, Callable[[], tup
                 if entry.is_file() and not (archives and entry.name.lower().endswith(".zip")):
                     loose.add(entry.name)
                     yield entry.name, partial(_size_and_time, entry)
-    if archives and folder.exists():
+    if archives:
         from hpa_kit.archives import packed_files, size_and_stamp
 
         for name, place in packed_files(folder).items():
