@@ -120,14 +120,14 @@ def remove_packed(folder: Path, ids: Collection[str]) -> None:
 def _put_right(folder: Path) -> tuple[list[Path], dict[Path, list[Packed]]]:
     """Remove what is in two places from one; what lies loose then, and what counts of each archive."""
     packed, loose = packed_files(folder), list[Path]()
+    archives: dict[Path, list[Packed]] = {archive: [] for archive in own_archives(folder)}
     for path in sorted(folder.glob("[!.]*.npz")):
         twin = packed.get(path.name)
-        if isinstance(twin, Packed) and _holds(path, twin):
+        if isinstance(twin, Packed) and twin.archive in archives and _holds(path, twin):
             path.unlink(missing_ok=True)
         elif is_label_maps(path):
             loose.append(path)
     there = {path.name for path in loose}
-    archives: dict[Path, list[Packed]] = {archive: [] for archive in own_archives(folder)}
     for file in packed.values():
         if isinstance(file, Packed) and file.archive in archives and file.name not in there:
             archives[file.archive].append(file)

@@ -100,6 +100,19 @@ def test_a_label_map_that_was_made_again_counts_loose_and_packed_and_archives_of
     assert cells(tmp_path, "abcd") == dict.fromkeys("abcd", 7)
 
 
+def test_archives_of_others_stay_and_nothing_is_left_to_them(tmp_path):
+    write(tmp_path, "abc")
+    with zipfile.ZipFile(tmp_path / "zz backup.zip", "w") as archive:
+        for id in "abc":
+            archive.write(tmp_path / f"{id}.npz", f"{id}.npz")
+    before = (tmp_path / "zz backup.zip").read_bytes()
+    write(tmp_path, "a", cells=4)
+    pack_label_maps(tmp_path, 2)
+    assert loose(tmp_path) == [] and packed(tmp_path) == ["ab", "c"]
+    assert cells(tmp_path, "abc") == {"a": 4, "b": 1, "c": 1}
+    assert (tmp_path / "zz backup.zip").read_bytes() == before
+
+
 def test_fields_are_taken_out_of_archives(tmp_path):
     write(tmp_path, "abcdef")
     pack_label_maps(tmp_path, 3)
