@@ -1,5 +1,6 @@
 """Arrays in and out of numpy's files, without pickles and without more memory than the reader expects."""
 
+import io
 import math
 import zipfile
 import zlib
@@ -36,13 +37,13 @@ def write_npz(path: str | Path, arrays: Mapping[str, NDArray[Any]], level: int =
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def read_npz(path: str | Path, names: Collection[str], most: int) -> dict[str, NDArray[Any]]:
+def read_npz(path: str | Path | io.BytesIO, names: Collection[str], most: int) -> dict[str, NDArray[Any]]:
     """Read some arrays of an npz file.
 
     ``numpy.load`` unpacks whatever a file claims to hold: 10 MB can become 10 GB.
 
     Args:
-        path: the file.
+        path: the file, or its bytes.
         names: the arrays wanted; those that the file lacks are left out.
         most: bytes of one array.
 
@@ -50,8 +51,8 @@ def read_npz(path: str | Path, names: Collection[str], most: int) -> dict[str, N
         ValueError: the file is missing, damaged, no npz, or an array is larger or of pickled objects.
     """
     if not zipfile.is_zipfile(path):
-        there = Path(path).exists()
-        raise ValueError(f"no npz file ({Path(path).stat().st_size} bytes)" if there else "is missing")
+        size = _size(path)
+        raise ValueError("is missing" if size is None else f"no npz file ({size} bytes)")
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename: info for info in archive.infolist()}
@@ -68,8 +69,8 @@ def read_npz(path: str | Path, names: Collection[str], most: int) -> dict[str, N
         raise ValueError(str(error)) from None
 
 
-def npz_names(path: str | Path) -> list[str]:
-    """List the names of the arrays in an npz file.
+def npz_names(path: str | Path | io.BytesIO) -> list[str]:
+    """List the names of the arrays in an npz file, or in its bytes.
 
     Raises:
         ValueError: the file is missing, damaged, or no npz.
@@ -93,21 +94,29 @@ def foreign_arrays(path: str | Path, own: str) -> list[str]:
     return [] if own in names else names or ["nothing"]
 
 
-def read_npy(path: str | Path, most: int) -> NDArray[Any]:
+def read_npy(path: str | Path | io.BytesIO, most: int) -> NDArray[Any]:
     """Read the array of an npy file.
 
     Args:
-        path: the file.
+        path: the file, or its bytes.
         most: bytes of the array.
 
     Raises:
         ValueError: the file is missing, damaged, no npy, larger, or of pickled objects.
     """
     try:
-        with Path(path).open("rb") as file:
-            return _read(file, Path(path).name, Path(path).stat().st_size, most)
+        with path if isinstance(path, io.BytesIO) else Path(path).open("rb") as file:
+            name = "the array" if isinstance(path, io.BytesIO) else Path(path).name
+            return _read(file, name, _size(path) or 0, most)
     except (OSError, EOFError, RuntimeError, MemoryError) as error:
         raise ValueError(str(error) or type(error).__name__) from None
+
+
+def _size(path: str | Path | io.BytesIO) -> int | None:
+    """Bytes of a file, or None where it is missing."""
+    if isinstance(path, io.BytesIO):
+        return path.getbuffer().nbytes
+    return Path(path).stat().st_size if Path(path).exists() else None
 
 
 def _read(file: IO[bytes], name: str, size: int, most: int) -> NDArray[Any]:

@@ -13,7 +13,8 @@ Where the results lie, and in which format, is their owner's to say.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,27 +51,53 @@ def field_stamps(
     Args:
         ids: the fields.
         images: folder of their images, ``ID_red.png`` and the like.
-        others: further folders, such as that of their label maps.
+        others: further folders, such as that of their label maps. Files in archives there count as if they
+            lay loose, and have the same fingerprint once they are packed by this kit.
         extra: {ID: what else the field's result depends on}.
 
     Returns:
         {ID: a few letters}.
+
+    Raises:
+        InputError: an archive is damaged.
     """
     files: dict[str, list[object]] = {id: [] for id in ids}
     folders: list[FieldFolder] = [(images, lambda name: [name.rpartition("_")[0]]), *others]
     for place, (folder, ids_of) in enumerate(folders):
-        if folder is None or not folder.is_dir():
+        if folder is None:
             continue
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                for found in (files[id] for id in ids_of(entry.name) if id in files):
-                    if entry.is_file():
-                        stat = entry.stat()
-                        found.append([place == 0, entry.name, stat.st_size, stat.st_mtime_ns])
+        for name, size_and_time in _files(folder, place > 0):
+            for found in (files[id] for id in ids_of(name) if id in files):
+                found.append([place == 0, name, *size_and_time()])
     return {
         id: _short(json.dumps([sorted(found, key=str), extra.get(id)]).encode())
         for id, found in files.items()
     }
+
+
+def _files(folder: Path, archives: bool) -> Iterator[tuple[str, Callable[[], tuple[int, int | str]]]]:
+    """The files of a folder by name, and what gives size and time of each; then those in its archives.
+
+    Of a name in both the loose file counts, so that nothing changes where a kill has left both.
+    """
+    loose = set()
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_file() and not (archives and entry.name.lower().endswith(".zip")):
+                    loose.add(entry.name)
+                    yield entry.name, partial(_size_and_time, entry)
+    if archives:
+        from hpa_kit.archives import packed_files, size_and_stamp
+
+        for name, place in packed_files(folder).items():
+            if name not in loose:
+                yield name, partial(size_and_stamp, place)
+
+
+def _size_and_time(entry: "os.DirEntry[str]") -> tuple[int, int]:
+    stat = entry.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def stamps_of_folders(folders: Mapping[str, Path], others: Sequence[FieldFolder] = ()) -> dict[str, str]:

@@ -11,6 +11,7 @@ from hpa_kit.ablation.classifiers import AblationPlan, plan_classifiers
 from hpa_kit.ablation.scores import Results
 from hpa_kit.ablation.stages import plan_stages
 from hpa_kit.ablation.table import markdown
+from hpa_kit.archives import is_archive
 from hpa_kit.cells import label_map_ids
 from hpa_kit.config import AblationSettings, make_settings, read_yaml, write_ensemble, write_yaml
 from hpa_kit.data import DataFolder, find_fields
@@ -99,7 +100,7 @@ def _truth(settings: AblationSettings) -> Path:
             "--tune-by images"
         )
     masks = settings.masks or settings.data / "masks"
-    if not masks.is_dir():
+    if not (masks.is_dir() or is_archive(masks)):
         raise InputError(
             f"ablation: {masks} is missing; give --masks, a folder of the true cells' label maps"
         )

@@ -1,10 +1,11 @@
 """Label maps as the files that this kit writes, ``ID.npz``."""
 
+import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from hpa_kit.cells.regions import LabelMap
 from hpa_kit.errors import InputError, one_line
 from hpa_kit.files import atomic_path
 from hpa_kit.npz import foreign_arrays, read_npz, write_npz
+
+if TYPE_CHECKING:
+    from hpa_kit.archives import Packed
 
 FORMAT = "hpa_kit label maps"
 VERSION = 1
@@ -86,14 +90,24 @@ def write_label_maps(
         write_npz(temporary, arrays, _PACKING)
 
 
-def label_map_info(path: str | Path) -> LabelMapInfo:
+def content_of(path: "str | Path | Packed") -> str | Path | io.BytesIO:
+    """What numpy's files are read from: a path, or of a file in an archive its bytes.
+
+    Raises:
+        InputError: the archive is damaged.
+    """
+    return path if isinstance(path, str | Path) else io.BytesIO(path.read())
+
+
+def label_map_info(path: "str | Path | Packed") -> LabelMapInfo:
     """Read what a file of :func:`write_label_maps` says of itself, without its maps.
 
     Raises:
         InputError: the file is missing, damaged, or not of this kit.
     """
+    content = content_of(path)
     try:
-        info = json.loads(str(read_npz(path, ("info",), _MAX_INFO)["info"][()]))
+        info = json.loads(str(read_npz(content, ("info",), _MAX_INFO)["info"][()]))
         if info["format"] != FORMAT:
             raise ValueError(f"format {info['format']!r}")
         height, width = info["shape"]
@@ -105,7 +119,7 @@ def label_map_info(path: str | Path) -> LabelMapInfo:
         ) from None
 
 
-def is_label_maps(path: str | Path) -> bool:
+def is_label_maps(path: "str | Path | Packed") -> bool:
     """Whether :func:`write_label_maps` wrote a file, whole or not behind what it says of itself."""
     try:
         label_map_info(path)

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.cells.label_maps import is_label_maps
+from hpa_kit.archives import Packed, Place
+from hpa_kit.cells.label_maps import content_of, is_label_maps
 from hpa_kit.cells.regions import LabelMap, components, relabel
 from hpa_kit.data.images import (
     CHANNEL_VALUES,
@@ -53,13 +54,13 @@ class MaskFile(NamedTuple):
     pieces: int
 
 
-def read_mask_file(path: Path, shape: tuple[int, int] | None = None) -> MaskFile:
+def read_mask_file(path: Place, shape: tuple[int, int] | None = None) -> MaskFile:
     """Read the cells of a field.
 
     Args:
         path: an npz file with ``cells`` and, if it has them, ``nuclei``, or with one unnamed array
             (``arr_0``); an npy file; a png or tif. Any dtype that holds whole numbers, axes of length 1, and
-            equal colour planes are fine.
+            equal colour planes are fine. A file in an archive is read there.
         shape: (H, W) of the field, where it is known.
 
     Raises:
@@ -68,12 +69,12 @@ def read_mask_file(path: Path, shape: tuple[int, int] | None = None) -> MaskFile
     """
     where = f"label maps: {path}"
     most = 8 * (MAX_PIXELS if shape is None else shape[0] * shape[1]) + _HEADER  # 64 bits per pixel
-    nuclei = None
-    if path.suffix.lower() == ".npz":
+    nuclei, ending = None, Path(path.name).suffix.lower()
+    if ending == ".npz":
         arrays = _read_npz(path, most)
         cells = _numbers(arrays["cells"], f"{where}: cells")
         nuclei = _numbers(arrays["nuclei"], f"{where}: nuclei") if "nuclei" in arrays else None
-    elif path.suffix.lower() == ".npy":
+    elif ending == ".npy":
         cells = _numbers(_read_npy(path, most), where)
     else:
         cells = _numbers(_read_image(path, where, shape), where)
@@ -90,15 +91,16 @@ def read_mask_file(path: Path, shape: tuple[int, int] | None = None) -> MaskFile
     return MaskFile(numbered, nuclei, 0)
 
 
-def _read_npz(path: Path, most: int) -> dict[str, NDArray[Any]]:
+def _read_npz(path: Place, most: int) -> dict[str, NDArray[Any]]:
     """``cells`` and, where they are there, ``nuclei``."""
+    content = content_of(path)
     try:
-        arrays = read_npz(path, ("cells", "nuclei"), most)
+        arrays = read_npz(content, ("cells", "nuclei"), most)
         if "cells" in arrays:
             return arrays
-        names = npz_names(path)
+        names = npz_names(content)
         if names == ["arr_0"]:
-            return {"cells": read_npz(path, names, most)["arr_0"]}
+            return {"cells": read_npz(content, names, most)["arr_0"]}
     except ValueError as error:
         raise InputError(f"label maps: {path} cannot be read: {one_line(error)}; make it again") from None
     raise InputError(
@@ -107,18 +109,19 @@ def _read_npz(path: Path, most: int) -> dict[str, NDArray[Any]]:
     )
 
 
-def _read_npy(path: Path, most: int) -> NDArray[Any]:
+def _read_npy(path: Place, most: int) -> NDArray[Any]:
+    content = content_of(path)
     try:
-        return read_npy(path, most)
+        return read_npy(content, most)
     except ValueError as error:
         raise InputError(
             f"label maps: {path} cannot be read: {one_line(error)}; save the masks alone, as numbers (H, W)"
         ) from None
 
 
-def _read_image(path: Path, where: str, shape: tuple[int, int] | None) -> NDArray[Any]:
+def _read_image(path: Place, where: str, shape: tuple[int, int] | None) -> NDArray[Any]:
     """The numbers in a png or tif, as they are stored, without alpha."""
-    content = read_image(path, where)
+    content = path.read() if isinstance(path, Packed) else read_image(path, where)
     header = read_header(io.BytesIO(content), where, NUMBERS)
     if header.kind == "jpg":
         raise InputError(f"{where} is a jpg, which changes the numbers of cells; save it as png or tif")

@@ -6,12 +6,15 @@ import os
 import re
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hpa_kit.archives import ENDING, Packed, Place, is_archive, packed_files
 from hpa_kit.cells.classical import ClassicalSegmenter
 from hpa_kit.cells.label_maps import ENDINGS, EXPECTED_NAMES, NAMES, LabelMaps, label_map_ids
 from hpa_kit.cells.mask_files import EXPECTED, MaskFile, read_mask_file
@@ -20,18 +23,32 @@ from hpa_kit.errors import InputError
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _NONE = (len(NAMES), len(ENDINGS))
 _PICKLED = "_seg.npy"  # cellpose's arrays beside its settings; reading them would run what they hold
 # What else looks as if it were of a field: any ending, or a name that speaks of cells.
 _OTHER = re.compile(r"\.\w+|[_.-]\w*(seg|mask|label|cell|nucle|outline)\w*\.\w+", re.IGNORECASE)
 
 
+class _Listing(NamedTuple):
+    """What a folder holds: all names, sorted; those of loose files; and where archives hold which."""
+
+    names: list[str]
+    loose: frozenset[str]
+    packed: dict[str, Place]
+
+
 class MaskFolder:
-    """A folder that holds the label maps of fields.
+    """A folder that holds the label maps of fields, each as a file of its own or in zip archives.
 
     Args:
         folder: where the files are: the ID, one of :data:`NAMES`, and one of :data:`ENDINGS` in any letter
-            case. ``ID.npz`` and then ``ID.png`` are looked for first.
+            case. ``ID.npz`` and then ``ID.png`` are looked for first. In archives, see
+            :func:`~hpa_kit.archives.packed_files`, files have the same names; of a field those that lie
+            loose count before these. An archive itself is taken for a folder that holds it alone.
+
+    Threads may share it, and processes that are forked or started anew; no file stays open.
 
     Raises:
         InputError: it is no folder.
@@ -39,42 +56,66 @@ class MaskFolder:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        if not self.folder.is_dir():
+        if not (self.folder.is_dir() or is_archive(self.folder)):
             raise InputError(f"masks: {self.folder} is no folder; {EXPECTED_NAMES}")
         self._lock = threading.Lock()
         self._masks = self._pieces = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    def look(self) -> None:
+        """List the folder, before threads do it each for themselves.
+
+        Raises:
+            InputError: it cannot be read, or an archive in it is damaged.
+        """
+        _ = self._listing
 
     def check(self) -> None:
         """Look through the folder before its files are read; says where a field has several.
 
         Raises:
-            InputError: it holds files, but not one label map.
+            InputError: it holds files, but not one label map; an archive is damaged.
         """
         of_field = defaultdict(list)
-        for name in self._names:
+        names = self._listing.names
+        for name in names:
             if name.lower().endswith(ENDINGS) and not name.endswith(_PICKLED):
                 of_field[min(label_map_ids(name), key=len)].append(name)
-        if self._names and not of_field:
+        if names and not of_field:
             raise InputError(
-                f"masks: {self.folder} holds no label map, but {_listed(self._names)}; {EXPECTED_NAMES}"
+                f"masks: {self.folder} holds no label map, but {_listed(names)}; {EXPECTED_NAMES}"
             )
-        several = {id: names for id, names in of_field.items() if len(names) > 1}
+        several = {id: found for id, found in of_field.items() if len(found) > 1}
         if several:
-            id, names = next(iter(several.items()))
+            id, found = next(iter(several.items()))
             log.warning(
                 f"masks: {self.folder} holds several label maps of {len(several)} fields, such as "
-                f"{_listed(names)}, of which {min(names, key=partial(_rank, id))} counts"
+                f"{_listed(found)}, of which {min(found, key=partial(self._order, id))} counts"
             )
 
     def has(self, id: str) -> bool:
         """Whether there is a file of a field, whole or not."""
         return self._file(id) is not None
 
-    def find(self, id: str) -> Path | None:
+    def named(self, name: str) -> Place | None:
+        """Find the file of a name, loose or in an archive, or None where there is none."""
+        if os.path.isfile(self.folder / name):  # noqa: PTH113 - False, not an error, where it is too long
+            return self.folder / name
+        if name in self._listing.loose:  # it was packed since
+            self.__dict__.pop("_listing", None)
+        return self._listing.packed.get(name)
+
+    def find(self, id: str) -> Place | None:
         """Find the file of a field, or None where there is none.
 
         Raises:
-            InputError: there is none that can be read, but another that seems to be of the field.
+            InputError: there is none that can be read, but another that seems to be of the field; an archive
+                is damaged.
         """
         path = self._file(id)
         if path is None:
@@ -127,39 +168,68 @@ class MaskFolder:
             )
 
     def _read(self, id: str, shape: tuple[int, int] | None) -> MaskFile:
-        path = self.find(id)
-        if path is None:
+        found = self.reading(lambda: self.find(id), lambda path: read_mask_file(path, shape))
+        if found is None:
             raise InputError(
                 f"label maps: {self.folder / id}.npz is missing, and so is .png; run hpa-kit segment"
             )
-        found = read_mask_file(path, shape)
         with self._lock:
             self._masks += found.pieces > 0
             self._pieces += found.pieces
         return found
 
-    def _file(self, id: str) -> Path | None:
+    def reading(self, find: Callable[[], Place | None], read: Callable[[Place], T]) -> T | None:
+        """Find a file and read it; both again where it was packed meanwhile, or its archive was.
+
+        Args:
+            find: gives a file of this folder, or None.
+            read: raises InputError where that cannot be read.
+        """
+        place = find()
+        try:
+            return None if place is None else read(place)
+        except InputError:
+            if place is None or (place.archive if isinstance(place, Packed) else place).exists():
+                raise
+        self.__dict__.pop("_listing", None)
+        place = find()
+        return None if place is None else read(place)
+
+    def _file(self, id: str) -> Place | None:
         for ending in ENDINGS[:2]:  # the folder is only listed where these are not there
             path = self.folder / f"{id}{ending}"
             if os.path.isfile(path):  # noqa: PTH113 - False, not an error, where the name is too long
                 return path
-        name = min(self._of(id), key=partial(_rank, id), default="")
-        return None if _rank(id, name) == _NONE else self.folder / name
+        name = min(self._of(id), key=partial(self._order, id), default="")
+        if _rank(id, name) == _NONE:
+            return None
+        return self.folder / name if name in self._listing.loose else self._listing.packed[name]
+
+    def _order(self, id: str, name: str) -> tuple[bool, bool, tuple[int, int]]:
+        """Which of several files counts, the least first."""
+        rank = _rank(id, name)
+        return rank == _NONE, name not in self._listing.loose, rank
 
     def _of(self, id: str) -> list[str]:
         """The names that begin with an ID."""
-        first = bisect.bisect_left(self._names, id)
-        last = bisect.bisect_left(self._names, f"{id}\U0010ffff")
-        return self._names[first:last]
+        names = self._listing.names
+        first = bisect.bisect_left(names, id)
+        last = bisect.bisect_left(names, f"{id}\U0010ffff")
+        return names[first:last]
 
     @cached_property
-    def _names(self) -> list[str]:
-        """Of all files but hidden ones, sorted."""
+    def _listing(self) -> _Listing:
+        """All files but hidden ones."""
+        loose = frozenset[str]()
         try:
-            with os.scandir(self.folder) as entries:
-                return sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_file())
+            if self.folder.is_dir():
+                with os.scandir(self.folder) as entries:
+                    loose = frozenset(e.name for e in entries if e.name[0] != "." and e.is_file())
         except OSError as error:
             raise InputError(f"masks: {self.folder} cannot be read: {error.strerror}") from None
+        packed = packed_files(self.folder)
+        names = (name for name in loose | packed.keys() if not name.lower().endswith(ENDING))
+        return _Listing(sorted(names), loose, packed)
 
 
 def read_label_maps(folder: str | Path, id: str, field: NDArray[np.uint8]) -> LabelMaps:

@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from hpa_kit.archives import Place
 from hpa_kit.cells.label_maps import VERSION, label_map_info, refuse_foreign, write_label_maps
-from hpa_kit.cells.mask_folder import read_label_maps
+from hpa_kit.cells.mask_files import read_mask_file
+from hpa_kit.cells.mask_folder import MaskFolder
+from hpa_kit.cells.packing import Packer
 from hpa_kit.cells.segmenters import FieldCells, Segmenter, load_or_segment, segmenter
 from hpa_kit.config import SegmentSettings
 from hpa_kit.data import CHANNELS, DataFolder, field_size
@@ -33,16 +34,18 @@ def segment(settings: SegmentSettings) -> Path:
             IDs; several processes, each with its own shard, may write to one folder.
 
     Returns:
-        The folder, with ``ID.npz`` for each field, see :func:`~hpa_kit.cells.write_label_maps`.
+        The folder, with ``ID.npz`` for each field, see :func:`~hpa_kit.cells.write_label_maps`; with
+        ``settings.pack`` in archives, which are made while fields are segmented, see
+        :func:`~hpa_kit.cells.pack_label_maps`.
 
     Goes on where it was stopped: whole files made by the same segmenter with the same weights from the same
-    images stay; damaged and outdated ones are made again, with a warning; npz files that others wrote are
-    refused. What is begun and not written yet, of the classical segmenter three fields per worker at most, is
-    lost with a kill. A field that cannot be read or segmented stops no other.
+    images stay, packed or not; damaged and outdated ones are made again, with a warning; npz files that
+    others wrote are refused. What is begun and not written yet, of the classical segmenter three fields per
+    worker at most, is lost with a kill. A field that cannot be read or segmented stops no other.
 
     Raises:
-        InputError: data or settings cannot be used, the folder holds npz files of others, or some fields
-            cannot be used; the others are written then.
+        InputError: data or settings cannot be used, the folder holds npz files of others or a damaged
+            archive, or some fields cannot be used; the others are written then.
     """
     folder = DataFolder(settings.data)
     images = folder.images(settings.split)
@@ -56,7 +59,10 @@ def segment(settings: SegmentSettings) -> Path:
     kept = _kept(ids, images, settings, segment_fields.settings)
     todo = [id for id, found in kept.items() if found.fault is not None]
     log.info("segment: %d fields to do, %d kept from before", len(todo), len(ids) - len(todo))
-    cells, failed = _make(todo, images, settings, segment_fields)
+    packer = Packer(settings.out, settings.pack)
+    packer.begin()
+    cells, failed = _make(todo, images, settings, segment_fields, packer)
+    packer.end()
     cells |= {id: found.n_cells for id, found in kept.items() if found.fault is None}
     if 0 in cells.values():
         log.warning("segment: %d of %d fields have no cell", list(cells.values()).count(0), len(ids))
@@ -81,9 +87,10 @@ def _kept(
     ids: list[str], images: Path, settings: SegmentSettings, made_with: dict[str, Any]
 ) -> dict[str, _Kept]:
     """What is there of each field; warns where it is not good."""
-    found = {}
+    found, folder = {}, MaskFolder(settings.out)
+    folder.look()
     with ThreadPoolExecutor(settings.workers, "check") as pool:
-        check = partial(_check, images, settings, made_with)
+        check = partial(_check, images, settings, made_with, folder)
         checked = run_ahead(pool, check, ids, 4 * settings.workers)
         for id, kept in track(zip(ids, checked, strict=True), "check", len(ids), leave=False):
             found[id] = kept
@@ -92,11 +99,10 @@ def _kept(
     return found
 
 
-def _check(images: Path, settings: SegmentSettings, made_with: dict[str, Any], id: str) -> _Kept:
-    path = settings.out / f"{id}.npz"
-    if not path.is_file():
-        return _Kept("")
-    try:
+def _check(
+    images: Path, settings: SegmentSettings, made_with: dict[str, Any], folder: MaskFolder, id: str
+) -> _Kept:
+    def read(path: Place) -> _Kept:
         info = label_map_info(path)
         before, now = {"version": info.version, **info.settings}, {"version": VERSION, **made_with}
         if differing := differences(before, now):
@@ -104,12 +110,14 @@ def _check(images: Path, settings: SegmentSettings, made_with: dict[str, Any], i
         if info.images not in (None, _made_from(images, id, settings.in_channels)):
             return _Kept(f"label maps: {path} was made from other images of ID {id}")
         # A damaged array shows only when it is read; the size is all of the field that reading needs here.
-        height, width = field_size(images, id)
-        read_label_maps(settings.out, id, np.broadcast_to(np.uint8(0), (4, height, width)))
+        read_mask_file(path, field_size(images, id))
+        return _Kept(None, info.n_cells)
+
+    try:
+        return folder.reading(lambda: folder.named(f"{id}.npz"), read) or _Kept("")
     except InputError as error:
         refuse_foreign("segment", settings.out, [id])
         return _Kept(str(error))
-    return _Kept(None, info.n_cells)
 
 
 def _made_from(images: Path, id: str, needed: int) -> list[list[Any]]:
@@ -126,7 +134,7 @@ def _made_from(images: Path, id: str, needed: int) -> list[list[Any]]:
 
 
 def _make(
-    ids: list[str], images: Path, settings: SegmentSettings, segment_fields: Segmenter
+    ids: list[str], images: Path, settings: SegmentSettings, segment_fields: Segmenter, packer: Packer
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Segment fields and write their files; {ID: number of cells}, and {ID: reason} of those that failed."""
     out, workers = settings.out, settings.workers
@@ -156,6 +164,7 @@ def _make(
         found = load_or_segment(ids, images, segment_fields, workers=workers, needed=settings.in_channels)
         for id, result in run_ahead(writing, write, found, workers):
             results[id] = result
+            packer.add()
             forecast.add(1)
             bar.update()
     cells = {id: result for id, result in results.items() if isinstance(result, int)}

@@ -73,7 +73,9 @@ class EnsembleSettings(Settings):
     map_size: int = Field(
         default=DEFAULT_MAP_SIZE, ge=16, le=4096, description="side of the maps on which cells are scored"
     )
-    masks: Path | None = Field(default=None, description="folder of label maps: ID.npz, .png, .npy or .tif")
+    masks: Path | None = Field(
+        default=None, description="folder of label maps, packed or not: ID.npz, .png, .npy or .tif"
+    )
     segmenter: SegmenterName = Field(
         default=DEFAULT_SEGMENTER, description="who finds cells that masks lacks"
     )

@@ -12,6 +12,7 @@ from hpa_kit.config.kinds import (
     DEFAULT_RULE,
     DEFAULT_SEGMENTER,
     DEFAULT_VIEWS,
+    PACK,
     Paths,
     Rule,
     SegmenterName,
@@ -42,7 +43,9 @@ class StreamSettings(Settings):
     ensemble: Path | None = Field(
         None, description="ensemble YAML, in place of members; options given here win over what it says"
     )
-    masks: Path | None = Field(None, description="folder of label maps: ID.npz, .png, .npy or .tif")
+    masks: Path | None = Field(
+        None, description="folder of label maps, packed or not: ID.npz, .png, .npy or .tif"
+    )
     segmenter: SegmenterName | None = Field(
         None, description=f"who finds cells that masks lacks{_else(DEFAULT_SEGMENTER)}"
     )
@@ -140,3 +143,4 @@ class PredictSettings(ScoreSettings):
         None,
         description="folder for ID.npz label maps; by default beside out, named as it is, _label_maps behind",
     )
+    pack: bool = Field(False, description=PACK)

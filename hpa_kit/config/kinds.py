@@ -81,3 +81,8 @@ DEFAULT_FORM: Form = "mean_share"
 DEFAULT_VIEWS: Views = "flips"
 DEFAULT_MAP_SIZE = 512
 DEFAULT_SEGMENTER: SegmenterName = "auto"
+
+# What commands that write label maps say of their option.
+PACK = (
+    "keep label maps in zip archives of 1100, which --masks takes as they are, in place of a file per field"
+)

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from hpa_kit.config.ensemble import EnsembleSettings, LabelledEnsembleSettings
 from hpa_kit.config.infer import StreamSettings
-from hpa_kit.config.kinds import ExternalMode, InChannels, shard_exists
+from hpa_kit.config.kinds import PACK, ExternalMode, InChannels, shard_exists
 
 
 class PseudoLabelSettings(StreamSettings):
@@ -47,6 +47,7 @@ class PseudoLabelSettings(StreamSettings):
     in_channels: InChannels = Field(
         4, description="4 needs red, green, blue, yellow; 3, for members of three, no yellow"
     )
+    pack: bool = Field(False, description=PACK)
     shard: int = Field(0, ge=0, description="which share of the fields to do, counted from 0")
     shards: int = Field(1, ge=1, description="shares that the sorted fields are cut into")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from hpa_kit.config.base import Settings
-from hpa_kit.config.kinds import DEFAULT_SEGMENTER, InChannels, SegmenterName, Split, shard_exists
+from hpa_kit.config.kinds import DEFAULT_SEGMENTER, PACK, InChannels, SegmenterName, Split, shard_exists
 
 
 class SegmentSettings(Settings):
@@ -19,6 +19,7 @@ class SegmentSettings(Settings):
     in_channels: InChannels = Field(
         4, description="4 needs red, green, blue, yellow; 3 takes fields without yellow too"
     )
+    pack: bool = Field(False, description=PACK)
     shard: int = Field(0, ge=0, description="which share of the fields to do, counted from 0")
     shards: int = Field(1, ge=1, description="shares that the sorted fields are cut into")
     batch: int = Field(4, ge=1, le=4096, description="fields of one size per step of the networks")

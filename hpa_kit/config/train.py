@@ -258,8 +258,8 @@ class TrainSettings(GroupedSettings):
     )
     masks: Path | None = Field(
         None,
-        description="folder of label maps, ID.npz, .png, .npy or .tif, with which a cam learns from cells; "
-        "by default those that pseudo labels count",
+        description="folder of label maps, packed or not: ID.npz, .png, .npy or .tif, with which a cam "
+        "learns from cells; by default those that pseudo labels count",
     )
     threshold: float = Field(
         0.225, gt=0, lt=1, description="confidence from which a cell's mask is drawn in a class"

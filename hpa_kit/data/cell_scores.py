@@ -160,7 +160,9 @@ def _mask_folders(folder: Path, settings: Mapping[str, Any], masks: str | Path |
     named = masks if masks is not None else settings.get("masks")
     found = [own] if own.is_dir() else []
     if named is not None:
-        if not Path(named).is_dir():
+        from hpa_kit.archives import is_archive
+
+        if not (Path(named).is_dir() or is_archive(Path(named))):
             raise InputError(
                 f"pseudo labels: {folder} counts the cells of {named}, which is no folder; give masks"
             )

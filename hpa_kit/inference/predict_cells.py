@@ -9,7 +9,7 @@ from time import monotonic
 import numpy as np
 import pandas as pd
 
-from hpa_kit.cells import FieldCells, write_label_maps
+from hpa_kit.cells import FieldCells, MaskFolder, Packer, write_label_maps
 from hpa_kit.cells.label_maps import refuse_foreign
 from hpa_kit.cells.regions import CellGeometry, cell_geometry
 from hpa_kit.config import PredictSettings
@@ -31,7 +31,8 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
     """Score every cell of every field of a folder, and write a table of them.
 
     The same work as :func:`~hpa_kit.inference.infer`, without table, sample, time limit or mask strings:
-    label maps of full size are written as ``ID.npz`` instead, see :func:`~hpa_kit.cells.write_label_maps`. A
+    label maps of full size are written as ``ID.npz`` instead, see :func:`~hpa_kit.cells.write_label_maps`;
+    with ``settings.pack`` they are packed meanwhile, see :func:`~hpa_kit.cells.pack_label_maps`. A
     field that cannot be used has no rows, is counted and said. Killed at any moment, the same call goes on.
     Where the time went is kept as :func:`~hpa_kit.inference.infer` keeps it. A pipe or a device gets the
     table once, when all is done; only label maps whose folder is named are kept then.
@@ -61,7 +62,9 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
         folder = make_folder(settings.label_maps or out.with_name(f"{out.stem}_label_maps"))
         remove_stale(folder)
         results = Results("predict", ids, images, table.journal, settings, ensemble)
-        results.forget(id for id in results.done if not (folder / f"{id}.npz").is_file())
+        kept, packer = MaskFolder(folder), Packer(folder, settings.pack)
+        results.forget(id for id in results.done if kept.named(f"{id}.npz") is None)
+        packer.begin()
         batches = results.still_to_do(settings.batch)
         if ensemble.masks is None or ensemble.masks.resolve() != folder.resolve():
             refuse_foreign("predict", folder, chain.from_iterable(batches))
@@ -71,7 +74,7 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
             images,
             settings,
             ensemble,
-            details=partial(_keep, folder, ensemble.masks),
+            details=partial(_keep, kept, ensemble.masks),
             scoring=scoring,
             budget=Budget(now=now),
             done=len(results.done),
@@ -81,7 +84,9 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
                 begun = now()
                 lines = prediction.result(_lines, scoring)
                 results.add(prediction, lines, now() - begun)
+                packer.add()
                 table.write_if_due()
+        packer.end()
         outcome = results.outcome()
         if not outcome.late:
             table.journal.finish()
@@ -90,13 +95,13 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
     return settings.out
 
 
-def _keep(folder: Path, masks: Path | None, id: str, found: FieldCells) -> CellGeometry:
+def _keep(kept: MaskFolder, masks: Path | None, id: str, found: FieldCells) -> CellGeometry:
     """Write a field's label maps where they are not there already, and measure its cells."""
+    folder, name = kept.folder, f"{id}.npz"
     kept_here = not found.made and masks is not None and masks.resolve() == folder.resolve()
-    path = folder / f"{id}.npz"
-    if not (kept_here and path.is_file()):
+    if not (kept_here and kept.named(name)):
         refuse_foreign("predict", folder, [id])
-        write_label_maps(path, found.maps)
+        write_label_maps(folder / name, found.maps)
     return cell_geometry(found.maps.cells)
 
 

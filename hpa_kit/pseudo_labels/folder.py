@@ -36,7 +36,9 @@ COLUMNS = ("ID", "Label", "cells", "members", "unseen")
 
 # Settings that may change between two starts, and between shards: where things lie, what computes, and what
 # is refused.
-_FREE = frozenset({"data", "out", "external_images", "batch", "workers", "device", "shard", "shards", "seen"})
+_FREE = frozenset(
+    {"data", "out", "external_images", "batch", "workers", "device", "shard", "shards", "seen", "pack"}
+)
 # Files that may lie elsewhere another time, but must have the same name.
 _MOVABLE = frozenset({"members", "ensemble", "masks", "weights", "external"})
 # Where these come from a YAML or from beside it, what they are together is compared.

@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.cells import FieldCells, label_map_ids, write_label_maps
+from hpa_kit.cells import FieldCells, MaskFolder, Packer, label_map_ids, write_label_maps
+from hpa_kit.cells.packing import remove_packed
 from hpa_kit.classes import NEGATIVE, multi_hot, parse_label
 from hpa_kit.config import EnsembleSettings, PseudoLabelSettings
 from hpa_kit.config.scoring import CalibrateStep, NegativeCheckStep
@@ -23,7 +24,7 @@ from hpa_kit.errors import InputError
 from hpa_kit.flow import share
 from hpa_kit.inference.deadline import Budget, Now
 from hpa_kit.inference.prediction import Prediction
-from hpa_kit.inference.results import Outcome, Results
+from hpa_kit.inference.results import Journal, Outcome, Results
 from hpa_kit.inference.stream import predict_fields
 from hpa_kit.pseudo_labels.folder import DoneField, PseudoLabelFolder
 from hpa_kit.resume import depends_on, stamps_of_folders
@@ -94,7 +95,8 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
         The folder: ``cell_scores.csv`` (ID, cell, a column per class; fields by rising ID), ``fields.csv``
         (every field that is done, with its number of cells and of members that predicted it),
         ``settings.yaml``, ``label_round.txt`` with the round of the runs that will learn from it, and
-        ``masks/`` with the label maps that ``settings.masks`` lacked.
+        ``masks/`` with the label maps that ``settings.masks`` lacked, with ``settings.pack`` in archives,
+        see :func:`~hpa_kit.cells.pack_label_maps`.
 
     Raises:
         InputError: data, members or settings cannot be used, every member has learnt from some fields of soft
@@ -123,6 +125,8 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
     begun, forecast = now(), Forecast(WHAT, len(ids), settings.batch, now)
     outcome, done, taken = Outcome([], {}, [], 0, {}, 0), list[DoneField](), list[dict[str, float]]()
     said: set[str] = set()
+    own, packer = MaskFolder(folder.root / MASKS), Packer(folder.root / MASKS, settings.pack)
+    packer.begin()
     for group in _groups(ids, fields, members):
         asked = tuple(chosen.members[place] for place in group.members.places)
         ensemble = chosen.model_copy(update={"members": asked})
@@ -133,16 +137,14 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
         form = _Form(settings.labels == "soft", settings.floor, negative)
         with folder.journal(group.name) as journal:
             results = Results(WHAT, group.ids, group.images, journal, settings, ensemble)
-            results.forget(
-                id for id in results.done if not _counts(journal.facts(id), labels[id], folder.root)
-            )
+            results.forget(id for id in results.done if not _counts(journal.facts(id), labels[id], own))
             predictions = predict_fields(
                 WHAT,
                 results.still_to_do(settings.batch),
                 group.images,
                 settings,
                 ensemble,
-                details=partial(_keep_found, folder.root / MASKS, ensemble.masks),
+                details=partial(_keep_found, own.folder, ensemble.masks),
                 scoring=scoring,
                 budget=Budget(now=now),
                 forecast=forecast,
@@ -155,14 +157,17 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
                     lines = prediction.result(_lines, label, scoring, form)
                     took = now() - since
                     results.add(prediction, lines, took, label=label)
+                    packer.add()
                     if prediction.failure is None:
                         taken.append({**prediction.seconds, "scoring": took})
             outcome += results.outcome()
+            remove_packed(own.folder, _of_masks(results.done, journal, own.folder, chosen.masks))
             done += [
                 DoneField(id, labels[id], len(asked), group.members.unseen, journal.read(id).decode())
                 for id in results.done
                 if "failed" not in journal.facts(id)
             ]
+    packer.end()
     _report(settings, outcome, taken, now() - begun)
     folder.write_part(done)
     folder.merge()
@@ -264,9 +269,17 @@ def _keep_found(own: Path, masks: Path | None, id: str, found: FieldCells) -> No
         (own / f"{id}.npz").unlink(missing_ok=True)  # of an earlier start, which had to find them
 
 
-def _counts(facts: dict[str, Any], label: str, root: Path) -> bool:
+def _of_masks(ids: Iterable[str], journal: Journal, own: Path, masks: Path | None) -> list[str]:
+    """The fields whose label maps are those of ``masks``, so that none may be kept beside the labels."""
+    if masks is None or masks.resolve() == own.resolve():
+        return []
+    facts = {id: journal.facts(id) for id in ids}
+    return [id for id, known in facts.items() if "failed" not in known and not known.get("made")]
+
+
+def _counts(facts: dict[str, Any], label: str, own: MaskFolder) -> bool:
     """Whether a result still counts: label maps that were found are there, and the label is the same."""
-    kept = not facts.get("made") or (root / MASKS / f"{facts['id']}.npz").is_file()
+    kept = not facts.get("made") or own.named(f"{facts['id']}.npz") is not None
     return kept and ("failed" in facts or facts.get("label") == label)
 
 

@@ -65,8 +65,9 @@ def with_label_maps(
 ) -> TrainSettings:
     """The settings of a run whose label maps are there: those in ``label_maps`` beside it are found now.
 
-    Whole ones stay. What it takes is taken off the run's time limit. Settings that name other label maps, or
-    none, stay as they are.
+    They lie in archives, as an output of Kaggle takes no file per field of a competition. Whole ones stay.
+    What it takes is taken off the run's time limit. Settings that name other label maps, or none, stay as
+    they are.
 
     Args:
         settings: of the run.
@@ -81,7 +82,7 @@ def with_label_maps(
         return settings
     for data in filter(None, (settings.data, settings.external_images)):
         found = {"data": data, "out": out, "split": "train", "weights": weights, "workers": max(2, cpus())}
-        found |= {"in_channels": settings.in_channels, "device": settings.device}
+        found |= {"in_channels": settings.in_channels, "device": settings.device, "pack": True}
         segment(make_settings(SegmentSettings, found))
     left = None if limit is None else max(MIN_HOURS, limit - (now() - begun) / 3600)
     return settings.model_copy(update={"time_limit": left})

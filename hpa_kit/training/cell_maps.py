@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hpa_kit.archives import Place, size_and_stamp
 from hpa_kit.cells import MaskFolder, resized
 from hpa_kit.config import TrainSettings
 from hpa_kit.data import PseudoLabels, labelled_fields, read_pseudo_labels
@@ -199,12 +200,14 @@ def warn_of_seen(pseudo: PseudoLabels, ids: Sequence[str], folder: Path) -> None
         )
 
 
-def _stamp(path: Path | None) -> str:
+def _stamp(path: Place | None) -> str:
+    """Of a file that was packed the same as when it lay loose; a packed one is not opened for it."""
     if path is None:
         return ""
-    stat = path.stat()
+    size, stamp = size_and_stamp(path)
+    lies = path.resolve() if isinstance(path, Path) else path.archive.parent.resolve() / path.name
     # With its folder: two tools' maps of a field may be of one size and, unpacked of archives, of one time.
-    return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    return f"{lies} {size} {stamp}"
 
 
 def _kept(path: Path, stamp: str) -> _Small | None:

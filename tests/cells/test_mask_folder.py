@@ -3,7 +3,9 @@
 import logging
 import pickle
 import warnings
+import zipfile
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -83,6 +85,70 @@ def test_every_name_and_format_is_read(tmp_path, ending, name):
         np.testing.assert_array_equal(folder.read_cells(id), EXPECTED)
         np.testing.assert_array_equal(folder.read(id, FIELD).cells, EXPECTED)
     assert not folder.has("b")
+
+
+def packed(folder, name="some.zip", method=zipfile.ZIP_STORED):
+    """Put all files of a folder into an archive there."""
+    with zipfile.ZipFile(folder / name, "w", method) as archive:
+        for path in sorted(path for path in folder.iterdir() if path.suffix != ".zip"):
+            archive.write(path, path.name)
+            path.unlink()
+    return folder / name
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("ending", WRITERS)
+def test_every_name_and_format_is_read_in_an_archive_too(tmp_path, ending, method):
+    for name in NAMES:
+        with (tmp_path / f"é{len(name)}{name}{ending}").open("wb") as file:
+            WRITERS[ending](
+                Path(file.name) if ending.lower() in (".png", ".tif", ".tiff") else file,
+                np.uint8(three_cells()),
+            )
+    archive = packed(tmp_path, method=method)
+    for folder in (
+        MaskFolder(tmp_path),
+        MaskFolder(archive),
+        pickle.loads(pickle.dumps(MaskFolder(archive))),
+    ):
+        folder.check()
+        for name in NAMES:
+            np.testing.assert_array_equal(folder.read(f"é{len(name)}", FIELD).cells, EXPECTED)
+        assert not folder.has("é") and folder.find("é") is None
+
+
+def test_a_loose_label_map_counts_before_any_of_its_field_in_an_archive(tmp_path, caplog):
+    for name in ("a.npz", "b.npz"):
+        np.savez(tmp_path / name, cells=EXPECTED)
+    packed(tmp_path)
+    folder = MaskFolder(tmp_path)
+    folder.check()
+    assert not caplog.messages
+    png(tmp_path / "a_mask.PNG", np.uint8(EXPECTED == 1))
+    np.savez(tmp_path / "b.npz", cells=EXPECTED * 0)
+    folder = MaskFolder(tmp_path)
+    folder.check()
+    assert [int(folder.read_cells(id).max()) for id in "ab"] == [1, 0]
+    assert caplog.messages[0].endswith("such as a.npz, a_mask.PNG, of which a_mask.PNG counts")
+
+
+def test_a_label_map_that_is_packed_between_finding_and_reading_is_read(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", cells=EXPECTED)
+    folder, find = MaskFolder(tmp_path), MaskFolder.find
+    folder.check()
+    changes = [lambda: packed(tmp_path), lambda: (tmp_path / "some.zip").rename(tmp_path / "other.zip")]
+    for change in changes:  # packed, and then into another archive
+        todo = [change]
+
+        def then_changed(self, id):
+            found = find(self, id)
+            if todo:  # noqa: B023 - called in this turn
+                todo.pop()()  # noqa: B023
+            return found
+
+        monkeypatch.setattr(MaskFolder, "find", then_changed)
+        np.testing.assert_array_equal(folder.read_cells("a"), EXPECTED)
+        assert not todo
 
 
 DTYPES = [np.uint8, np.uint16, np.int16, np.int32, np.uint32, np.int64, np.uint64, np.float32, np.float64]
@@ -243,6 +309,26 @@ def test_what_is_no_label_map_is_one_line_that_says_what_it_is(tmp_path, name):
     with pytest.raises(InputError, match=why) as caught:
         read_label_maps(tmp_path, "a", FIELD)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["another size", "a cut npy", "objects", "two unnamed", "a palette", "a bomb"]
+)
+def test_what_is_no_label_map_in_an_archive_is_said_with_both_names(tmp_path, name):
+    file, write, why = REFUSED[name]
+    write(tmp_path / file)
+    packed(tmp_path)
+    with pytest.raises(InputError, match=why) as caught:
+        read_label_maps(tmp_path, "a", FIELD)
+    assert f"{tmp_path / 'some.zip'}/{file}" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_archives_that_hold_no_label_map_are_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "a_red.jpg").write_text("")
+    packed(tmp_path)
+    with pytest.raises(InputError, match=r"holds no label map, but a_red\.jpg, notes\.txt; expected ID\.npz"):
+        MaskFolder(tmp_path).check()
 
 
 def test_files_of_other_fields_are_not_taken_for_ones_own(tmp_path):

@@ -1,11 +1,13 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from itertools import chain
 
 import cv2
 import numpy as np
 import pytest
 
+from hpa_kit.archives import own_archives, read_archive
 from hpa_kit.cells import ClassicalSegmenter, LabelMaps, read_label_maps, write_label_maps
 from hpa_kit.cells.label_maps import label_map_info
 from hpa_kit.cells.segment import segment
@@ -210,6 +212,96 @@ def test_what_was_done_before_a_stop_is_kept(tmp_path, images, monkeypatch):
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     assert len(after) == 3
     assert kept.items() <= after.items()
+
+
+@pytest.fixture
+def archives_of_two(monkeypatch):
+    monkeypatch.setattr("hpa_kit.cells.packing.PER_ARCHIVE", 2)
+
+
+def times(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def archived(folder):
+    """The names in each archive; nothing else may lie there."""
+    assert all(path.suffix == ".zip" for path in folder.iterdir())
+    return [sorted(file.name for file in read_archive(path)) for path in own_archives(folder)]
+
+
+@pytest.mark.usefixtures("archives_of_two")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_packed_label_maps_are_the_same_and_a_second_start_does_nothing(
+    tmp_path, images, monkeypatch, workers
+):
+    out = segment(settings(tmp_path, workers=workers, pack=True))
+    assert sorted(chain(*archived(out))) == ["00123.npz", "empty.npz", "one.npz"]
+    assert len(archived(out)) == 2
+    for id, field in images.items():
+        np.testing.assert_array_equal(read_label_maps(out, id, field).cells, ClassicalSegmenter()(field)[1])
+    before = times(out)
+    monkeypatch.setattr(ClassicalSegmenter, "_segment", lambda *_: pytest.fail("segmented again"))
+    for pack in (True, False):
+        segment(settings(tmp_path, pack=pack))
+    assert times(out) == before
+
+
+@pytest.mark.usefixtures("archives_of_two")
+def test_of_packed_label_maps_those_that_are_outdated_are_made_again_alone(tmp_path, images, draw_field):
+    out = segment(settings(tmp_path, pack=True))
+    other = draw_field((128, 128), [(0.5, 0.5)])
+    for name, channel in zip(CHANNELS, other, strict=True):
+        cv2.imwrite(str(tmp_path / "images" / f"one_{name}.png"), channel)
+    with pytest.warns(UserWarning, match=r"\.zip/one\.npz was made from other images of ID one") as said:
+        segment(settings(tmp_path))
+    assert len(said) == 1
+    assert [path.name for path in out.iterdir() if path.suffix != ".zip"] == ["one.npz"]
+    segment(settings(tmp_path, pack=True))
+    assert read_label_maps(out, "one", other).cells.max() == 1
+    assert len(archived(out)) == 2
+
+
+@pytest.mark.usefixtures("archives_of_two")
+def test_packed_label_maps_that_were_done_before_a_stop_are_kept(tmp_path, images, monkeypatch):
+    def stopped(*arguments):
+        if arguments[0].name == "one.npz":
+            raise KeyboardInterrupt
+        write_label_maps(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(segment_module, "write_label_maps", stopped)
+        segment(settings(tmp_path, pack=True, workers=1))
+    find, made = ClassicalSegmenter._segment, []
+    monkeypatch.setattr(
+        ClassicalSegmenter, "_segment", lambda self, field: made.append(1) or find(self, field)
+    )
+    out = segment(settings(tmp_path, pack=True))
+    assert len(made) == 1 and len(archived(out)) == 2
+
+
+@pytest.mark.usefixtures("archives_of_two")
+def test_shards_that_pack_one_folder_do_not_harm_each_other(tmp_path, images):
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda k: segment(settings(tmp_path, shard=k, shards=3, pack=True)), range(3)))
+    assert sorted(chain(*archived(tmp_path / "cells"))) == ["00123.npz", "empty.npz", "one.npz"]
+    assert len(archived(tmp_path / "cells")) == 2
+
+
+@pytest.mark.usefixtures("archives_of_two")
+def test_a_field_that_fails_does_not_keep_the_others_from_being_packed(tmp_path, images):
+    (tmp_path / "images" / "one_yellow.png").unlink()
+    with pytest.raises(InputError, match="1 of 3 fields"):
+        segment(settings(tmp_path, pack=True))
+    assert archived(tmp_path / "cells") == [["00123.npz", "empty.npz"]]
+
+
+def test_a_damaged_archive_is_named_and_stays(tmp_path, images):
+    out = segment(settings(tmp_path, pack=True))
+    (path,) = out.iterdir()
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(InputError, match=f"^archive: .*{path.name} cannot be read: .*expected a whole zip"):
+        segment(settings(tmp_path))
+    assert list(out.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

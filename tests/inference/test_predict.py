@@ -210,6 +210,23 @@ def test_an_empty_folder_is_refused(tmp_path, member) -> None:
         predict(settings(tmp_path / "empty", member))
 
 
+def test_label_maps_are_packed_where_that_is_asked_for_and_count_as_kept(folder, member, monkeypatch) -> None:
+    monkeypatch.setattr("hpa_kit.cells.packing.PER_ARCHIVE", 1)
+    maps = folder.parent / "maps"
+    chosen = settings(folder, member, label_maps=maps, pack=True)
+    with monkeypatch.context() as patch:
+        calls = stop_at_the_second_batch(patch)
+        with pytest.raises(KeyboardInterrupt):
+            predict(chosen)
+        whole = predict(chosen).read_bytes()
+        assert calls == [1, 2, 2, 1]
+    before = {path.name: path.stat().st_mtime_ns for path in maps.iterdir()}
+    assert [name.endswith(".zip") for name in before] == [True] * 4
+    again = settings(folder, member, label_maps=maps, masks=maps, out=folder.parent / "again.csv")
+    assert predict(again).read_bytes() == whole
+    assert {path.name: path.stat().st_mtime_ns for path in maps.iterdir()} == before
+
+
 def test_a_label_map_folder_that_is_a_file_is_refused(folder, member) -> None:
     (folder.parent / "file").touch()
     with pytest.raises(InputError, match="cannot be made"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hpa_kit.cells import pack_label_maps
 from hpa_kit.config import InferSettings
 from hpa_kit.errors import InputError
 from hpa_kit.inference import Ensemble, infer
@@ -137,6 +138,18 @@ def test_results_of_something_else_are_not_taken(
     fresh = fields.root / "fresh.csv"
     infer(settings(fields, member, **{**changes, "out": fresh}))
     assert fresh.read_bytes() == settings(fields, member).out.read_bytes()
+
+
+def test_label_maps_that_are_packed_meanwhile_are_the_same(fields, member, monkeypatch, looked) -> None:
+    whole = infer(settings(fields, member)).read_bytes()
+    settings(fields, member).out.unlink()
+    interrupted(settings(fields, member), monkeypatch, 4)
+    looked.clear()
+    pack_label_maps(fields.masks, 3)
+    assert infer(settings(fields, member)).read_bytes() == whole
+    assert 0 < sum(looked) < N_FIELDS
+    fresh = fields.root / "fresh.csv"
+    assert infer(settings(fields, member, out=fresh)).read_bytes() == whole
 
 
 def test_how_fast_it_goes_does_not_matter_to_what_is_taken_up(fields, member, monkeypatch, looked) -> None:

@@ -17,7 +17,7 @@ class Command(NamedTuple):
     """A long command.
 
     Attributes:
-        name: of the command.
+        name: of the command, with options by which one is told from another of this name.
         words: its command line after the name; ``data``, ``run`` and ``masks`` lie beside ``out``.
         unit: a piece of work: a call of ``module:Class.function``, or with ``[]`` an entry of its first list.
         what: a piece of work, in words.
@@ -64,7 +64,7 @@ class Place:
                 ends.
             count: have :attr:`counts` afterwards.
         """
-        words = [self.command.name, *self.command.words.split()]
+        words = [*self.command.name.split(), *self.command.words.split()]
         return self.zygote.ask(
             start=words, folder=str(self.work), log=str(self.log), unit=self.command.unit,
             units=str(self._units), counts=count and str(self._counts), kill=kill, meet=meet and str(meet),
@@ -161,6 +161,7 @@ def make_place(zygote, inputs, tmp_path_factory):
 # With one thread, one field in a batch and one device little is under way, so that lost work shows.
 WORKERS = BATCH = DEVICES = 1
 UPDATES = 2  # per epoch: of eight fields one of two folds is held out, two fields are in a batch
+ARCHIVE = 3  # label maps are packed by so many, of eight fields
 PART = 1  # features are written by so many fields
 
 TRAIN = (
@@ -183,6 +184,13 @@ COMMANDS = (
         "segment", f"data --split train --out out --segmenter classical --workers {WORKERS} --device cpu",
         "hpa_kit.cells.classical:ClassicalSegmenter._segment", "field",
         3 * WORKERS, "three fields per worker: one is written while two are segmented ahead of it", BOTH,
+    ),
+    Command(
+        "segment --pack",
+        f"data --split train --out out --segmenter classical --workers {WORKERS} --device cpu",
+        "hpa_kit.cells.classical:ClassicalSegmenter._segment", "field",
+        3 * WORKERS, "three fields per worker, as without packing", BOTH,
+        {"hpa_kit.cells.packing:PER_ARCHIVE": ARCHIVE},
     ),
     Command(
         "store", f"data --out out --size 32 --workers {WORKERS}",

@@ -24,15 +24,15 @@ from safetensors import safe_open
 
 SIGKILLED = -9
 NAMES = (
-    "simulate", "segment", "store", "features", "train", "pseudo-labels", "infer", "predict", "tune",
-    "report", "ablation",
+    "simulate", "segment", "segment --pack", "store", "features", "train", "pseudo-labels", "infer",
+    "predict", "tune", "report", "ablation",
 )  # fmt: skip
 # Those that another stands for in `make test`: with a file per field (store), with results that are kept
 # while members look at further fields (infer), with one file that is written whole (features), with a file
 # that is written anew after each part of the work (train).
 LIKE_ANOTHER = {
-    "segment": "store", "pseudo-labels": "infer", "predict": "infer", "tune": "infer", "report": "features",
-    "ablation": "train",
+    "segment": "store", "segment --pack": "store", "pseudo-labels": "infer", "predict": "infer",
+    "tune": "infer", "report": "features", "ablation": "train",
 }  # fmt: skip
 ROWS = [pytest.param(name, marks=pytest.mark.whole_table) if name in LIKE_ANOTHER else name for name in NAMES]
 KINDS = ("file", "work", "call")
@@ -100,12 +100,17 @@ def write_table(path: Path, rows: dict[str, dict[str, str]]) -> None:
 
 
 def contents(place) -> dict[str, bytes]:
-    """What two runs have in common, by file."""
-    return {
-        name: tensors(path) if path.suffix == ".safetensors" else SECONDS.sub(b"", path.read_bytes())
-        for name, path in place.files().items()
-        if not any(part in name for part in TIMED)
-    }
+    """What two runs have in common, by file; archives hold the same files, though not each the same ones."""
+    found = {}
+    for name, path in place.files().items():
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                for one in archive.namelist():
+                    found[f"{Path(name).parent}/{one}"] = archive.read(one)
+        elif not any(part in name for part in TIMED):
+            whole = path.suffix == ".safetensors"
+            found[name] = tensors(path) if whole else SECONDS.sub(b"", path.read_bytes())
+    return found
 
 
 def tensors(path: Path) -> bytes:
@@ -120,7 +125,7 @@ def read_whole(path: Path) -> None:
     if path.suffix == ".safetensors":
         with safe_open(path, "np") as file:
             assert all(file.get_tensor(name) is not None for name in file.keys())  # noqa: SIM118
-    elif path.suffix == ".npz":
+    elif path.suffix in (".npz", ".zip"):
         with zipfile.ZipFile(path) as file:
             assert file.testzip() is None
     elif path.suffix == ".csv":

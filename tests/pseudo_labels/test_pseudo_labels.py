@@ -9,7 +9,14 @@ import pandas as pd
 import pytest
 from written_fields import write_field
 
-from hpa_kit.cells import ClassicalSegmenter, LabelMaps, read_label_maps, resized, write_label_maps
+from hpa_kit.cells import (
+    ClassicalSegmenter,
+    LabelMaps,
+    MaskFolder,
+    read_label_maps,
+    resized,
+    write_label_maps,
+)
 from hpa_kit.classes import multi_hot, parse_label
 from hpa_kit.config import MemberSettings, PseudoLabelSettings
 from hpa_kit.config.ensemble import EnsembleSettings, write_ensemble
@@ -268,6 +275,37 @@ def test_label_maps_found_by_an_earlier_start_go_where_masks_has_them_now(make, 
     scores = make()
     assert not (tmp_path / "pseudo" / "masks" / "a.npz").exists()
     assert len(scores["a"]) == np.load(data / "maps" / "a.npz")["cells"].max()
+
+
+def test_label_maps_that_were_found_are_packed_by_all_shards_and_say_the_same(
+    make, tmp_path, looks, monkeypatch
+):
+    monkeypatch.setattr("hpa_kit.cells.packing.PER_ARCHIVE", 2)
+    loose = make(masks=None, out=tmp_path / "loose")
+    for shard in range(3):
+        make(masks=None, shard=shard, shards=3, pack=True)
+    own = tmp_path / "pseudo" / "masks"
+    assert [path.suffix for path in own.iterdir()] == [".zip"] * 3
+    looks.clear()
+    packed = make(masks=None)
+    assert looks["fields"] == 0
+    assert all(np.array_equal(packed[id], loose[id]) for id in LABELS)
+    for id in LABELS:
+        cells = [MaskFolder(folder).read_cells(id) for folder in (own, tmp_path / "loose" / "masks")]
+        assert np.array_equal(*cells) and len(packed[id]) == cells[0].max()
+
+
+def test_packed_label_maps_of_an_earlier_start_go_where_masks_has_them_now(make, data, tmp_path):
+    whole = {id: (data / "maps" / f"{id}.npz").read_bytes() for id in "ab"}
+    for id in whole:
+        (data / "maps" / f"{id}.npz").unlink()
+    make(pack=True)
+    own = tmp_path / "pseudo" / "masks"
+    assert [path.suffix for path in own.iterdir()] == [".zip"]
+    (data / "maps" / "a.npz").write_bytes(whole["a"])
+    scores = make()
+    assert [MaskFolder(own).has(id) for id in "ab"] == [False, True]
+    assert len(scores["a"]) == MaskFolder(data / "maps").read_cells("a").max()
 
 
 def test_label_maps_that_are_lacking_are_found_and_kept_with_the_pseudo_labels(make, data, tmp_path):

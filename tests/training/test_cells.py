@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from hpa_kit.cells import LabelMaps, write_label_maps
+from hpa_kit.cells import LabelMaps, pack_label_maps, write_label_maps
 from hpa_kit.classes import N_CLASSES, NEGATIVE
 from hpa_kit.config import PuzzleCamSettings, TrainSettings, make_settings
 from hpa_kit.data import FieldStore
@@ -255,6 +255,36 @@ def test_label_maps_are_read_once_where_a_store_keeps_them(masks, tmp_path, monk
     again = CellMaps(IDS, 32, [masks], store=tmp_path)
     assert again.checksum == first.checksum and (~again.has_cell).sum() == 1
     assert all(np.array_equal(again[number], first[number]) for number in range(13))
+
+
+def test_packed_label_maps_teach_the_same_and_are_those_that_a_store_keeps(masks, tmp_path, monkeypatch):
+    own = shutil.copytree(masks, tmp_path / "masks")
+    first = CellMaps(IDS, 32, [own], store=tmp_path / "store")
+    pack_label_maps(own, 5)
+    packed = CellMaps(IDS, 32, [own])
+    assert packed.checksum == first.checksum and (packed.has_cell == first.has_cell).all()
+    assert all(np.array_equal(packed[number], first[number]) for number in range(13))
+    monkeypatch.setattr("hpa_kit.cells.mask_folder.read_mask_file", lambda *_: pytest.fail("read again"))
+    assert CellMaps(IDS, 32, [own], store=tmp_path / "store").checksum == first.checksum
+
+
+def test_a_run_goes_on_with_the_label_maps_that_it_began_with_once_these_are_packed(
+    settings, masks, tmp_path
+):
+    own = shutil.copytree(masks, tmp_path / masks.name)
+    run = settings(masks=own, loss="bce", epochs=2)
+    whole = train(run.model_copy(update={"out": tmp_path / "whole"}))
+
+    def stop(epoch, _):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run, after_epoch=stop)
+    pack_label_maps(own, 5)
+    losses = [(path / "metrics.csv").read_text() for path in (train(run), whole)]
+    figures = [[line.split(",")[1:4] for line in text.splitlines()] for text in losses]
+    assert figures[0] == figures[1] and len(figures[0]) == 3
 
 
 def test_a_damaged_or_outdated_small_label_map_is_made_again(masks, tmp_path):

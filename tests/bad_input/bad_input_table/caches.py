@@ -15,6 +15,7 @@ from bad_input_table.world import SIDE, World, cells
 GROUP = "Caches, stores and label maps"
 UNREADABLE = "label maps: …t0.npz cannot be read: "
 FOUND = "; its cells are found again"
+WHOLE = "expected a whole zip archive of stored or deflated files; copy or make it again"
 AGAIN = "; make it again" + FOUND
 NAMES = "expected ID.npz, .png, .npy or .tif, or cellpose's ID_cp_masks.png"
 NUMBERS = "expected whole numbers (H, W), that of its cell in each pixel, 0 where there is none"
@@ -57,6 +58,26 @@ def _bomb(world: World) -> None:
 def _cut_maps(world: World) -> None:
     path = world["masks"] / "t0.npz"
     path.write_bytes(path.read_bytes()[:-40])
+
+
+def _packed(damage):
+    """The label maps of all fields in an archive whose bytes are damaged."""
+
+    def make(world: World) -> None:
+        path = world["masks"] / "all.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in sorted(world["masks"].glob("*.npz")):
+                archive.write(file, file.name)
+                file.unlink()
+        path.write_bytes(damage(path.read_bytes()))
+
+    return make
+
+
+def _other_letter(content: bytes) -> bytes:
+    """Another letter in the label map of t0."""
+    at = content.rindex(b"cells.npy", 0, content.index(b"t1.npz"))
+    return content[:at] + b"calls" + content[at + 5 :]
 
 
 def _saved(**arrays: np.ndarray) -> bytes:
@@ -278,6 +299,21 @@ CASES = (
         lambda w: (w["masks"] / "t0.png").write_bytes(b""),
         INFER,
         "masks: …masks holds several label maps of 1 fields, such as t0.npz, t0.png, of which t0.npz counts",
+        0,
+    ),
+    Case(
+        GROUP,
+        "an archive of label maps that breaks off",
+        _packed(lambda content: content[:-50]),
+        INFER,
+        "archive: …all.zip cannot be read: it breaks off (… bytes); " + WHOLE,
+    ),
+    Case(
+        GROUP,
+        "a damaged label map in an archive",
+        _packed(_other_letter),
+        INFER,
+        "archive: …all.zip/t0.npz cannot be read: its bytes are not those that were packed; " + WHOLE + FOUND,
         0,
     ),
     Case(

@@ -137,10 +137,10 @@ def test_own_members_are_rehearsed_on_simulated_fields_where_no_data_are_given(r
 def test_some_fields_of_a_competition_are_one_of_links_to_their_images(competition, tmp_path):
     (tmp_path / "own" / "public").mkdir(parents=True)
     (tmp_path / "own" / "public" / "stale.csv").touch()
-    public, hidden = own_competition(competition, tmp_path / "own", train=3, test=2)
+    public, hidden = own_competition(competition, tmp_path / "own", train=4, test=2)
     labels = read_labels(competition / "train.csv")
     some = read_labels(public / "train.csv")
-    assert some["ID"].tolist() == labels["ID"].iloc[[0, 2, 4]].tolist()
+    assert some["ID"].tolist() == labels["ID"].iloc[[0, 2, 4, 6]].tolist()
     assert set(some["Label"]) <= set(labels["Label"])
     assert DataFolder(public).fields("train").ids == sorted(some["ID"])
     for folder in (public, hidden):
