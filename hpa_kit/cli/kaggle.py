@@ -132,6 +132,7 @@ def _data(arguments: argparse.Namespace) -> int:
     from hpa_kit.kaggle.publish.data import DataPlan, data_commands, fetch_data
 
     plan = DataPlan(arguments.dir, tuple(arguments.images))
+    plan.wanted()  # said before a client is looked for
     return _drive(arguments, lambda: data_commands(plan), lambda client: fetch_data(plan, client))
 
 

@@ -141,8 +141,7 @@ def refusal(answer: Answer, **names: str) -> Fault:
     found = recognise(answer.text, (*REFUSALS, denied), **names)
     if found is not None:
         return found
-    lines = [line for line in answer.text.splitlines() if line.strip()]
-    said = " ".join(lines[-1].split())[:300] if lines else "nothing"
+    said = " ".join(answer.text.split())[:300] or "nothing"
     return Fault(f"kaggle: `{answer.command}` says {said!r}", f"docs/kaggle.md; then {AGAIN}")
 
 

@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -73,7 +74,8 @@ def fetch_data(plan: DataPlan, client: Client) -> None:
                 client.say(f"{plan.folder / name}: {_size((plan.folder / name).stat().st_size)}")
         if splits or first:
             _fetch_images(client, plan.folder, _images(client, plan.folder, splits, first))
-        shutil.rmtree(plan.folder / ARRIVING, ignore_errors=True)
+        with suppress(OSError):  # what Kaggle lists stays, for the next call
+            (plan.folder / ARRIVING).rmdir()
     client.say(f"{plan.folder}: all there")
 
 
