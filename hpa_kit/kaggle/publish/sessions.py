@@ -29,7 +29,7 @@ from hpa_kit.kaggle.publish.answers import (
     recognise,
     refusal,
 )
-from hpa_kit.kaggle.publish.dataset import Fault, slugify
+from hpa_kit.kaggle.publish.dataset import Fault
 from hpa_kit.kaggle.publish.job import Job
 from hpa_kit.kaggle.publish.metadata import (
     METADATA,
@@ -61,8 +61,9 @@ class Copy(NamedTuple):
 
     folder: Path
     parameters: Mapping[str, Any] = {}  # that are changed in it
-    title: str | None = None  # under another name
+    id: str | None = None  # owner/slug in place of the notebook's own
     past: tuple[str, ...] = ()  # notebooks whose output it needs
+    datasets: tuple[str, ...] = ()  # that it needs
 
 
 def write_copy(source: Path, notebook: Notebook, copy: Copy, mark: str) -> None:
@@ -81,12 +82,11 @@ def write_copy(source: Path, notebook: Notebook, copy: Copy, mark: str) -> None:
     whole = json.loads((source / notebook.folder / metadata["code_file"]).read_text(encoding="utf-8"))
     _change_parameters(whole, copy.parameters, mark, notebook)
     metadata["code_file"] = f"{notebook.name}.ipynb"
-    if copy.title is not None:
-        owner = metadata["id"].partition("/")[0]
-        metadata |= {"id": f"{owner}/{slugify(copy.title)}", "title": copy.title}
+    if copy.id is not None:
+        metadata |= {"id": copy.id, "title": copy.id.partition("/")[2].replace("-", " ")}
         metadata.pop("id_no", None)  # of the notebook that this is a copy of
-    others = [one for one in metadata.get("kernel_sources", []) if one not in copy.past]
-    metadata["kernel_sources"] = [*copy.past, *others]
+    for key, needed in (("kernel_sources", copy.past), ("dataset_sources", copy.datasets)):
+        metadata[key] = list(dict.fromkeys([*needed, *metadata.get(key, [])]))
     atomic_text(copy.folder / metadata["code_file"], json.dumps(whole, indent=1) + "\n")
     atomic_text(copy.folder / METADATA, json.dumps(metadata, indent=2) + "\n")
     for fault in check_metadata(copy.folder):
@@ -234,8 +234,8 @@ def output_words(id: str, folder: Path, pattern: str) -> tuple[str, ...]:
 
 
 def versioned(id: str, session: Mapping[str, Any]) -> str:
-    """Name the session's version, as far as it is known: ``owner/slug/3``."""
-    return f"{id}/{session['version']}" if session.get("version") else id
+    """Name the session's version, as far as Kaggle knows it: ``owner/slug/3``."""
+    return f"{id}/{session['version']}" if session.get("version") and not session.get("latest") else id
 
 
 def follow(client: Client, job: Job, session: dict[str, Any], id: str, folder: Path) -> Ended:
@@ -248,26 +248,23 @@ def follow(client: Client, job: Job, session: dict[str, Any], id: str, folder: P
     Raises:
         Fault: Kaggle does not know it.
     """
-    name, said, failure = versioned(id, session), "", ""
-    log = _Log(client, name, folder / f"{session['slug']}-{session['mark']}.txt", session.get("lines", 0))
+    log = _Log(client, folder / f"{session['slug']}-{session['mark']}.txt", session.get("lines", 0))
+    said, failure = "", ""
     try:
         while True:
-            answer = client.ask(*status_words(name))
-            found = notebook_status(answer)
-            if found is None:
-                raise refusal(answer)
-            status, failure = found
+            status, failure = _status(client, job, session, id)
+            name = versioned(id, session)
             if status != said:
                 client.say(f"{name}: {status.lower().replace('_', ' ')}")
             said = status
             if status in ENDED:
                 break
             if status == "RUNNING":
-                log.begin()
+                log.begin(name)
             for _ in range(client.pace.looks):
                 client.pace.sleep(client.pace.lines)
                 log.show()
-        log.show_rest()
+        log.show_rest(name)
     finally:
         log.close()
         session["lines"] = log.shown
@@ -276,25 +273,43 @@ def follow(client: Client, job: Job, session: dict[str, Any], id: str, folder: P
     return Ended(status, failure, recognise(f"{failure}\n{text}", IN_LOGS), text)
 
 
+def _status(client: Client, job: Job, session: dict[str, Any], id: str) -> tuple[str, str]:
+    """The status of a session and why it failed; one that was just pushed may not be known at once.
+
+    Where Kaggle does not know its version at all, the notebook's latest session, which it is, is asked for.
+    """
+    for _ in range(2):
+        for _ in range(client.pace.settle):
+            answer = client.ask(*status_words(versioned(id, session)))
+            found = notebook_status(answer)
+            if found is not None:
+                return found
+            if not is_missing(answer):
+                raise refusal(answer)
+            client.pace.sleep(client.pace.lines)
+        session["latest"] = True
+        job.write()
+    raise refusal(answer)
+
+
 class _Log:
     """What a session prints, as it comes, each line once: from a file that a client beside us fills.
 
     Args:
         client: starts it.
-        name: of the session.
         path: the file.
         shown: lines that were shown before; the client begins again at the first.
     """
 
-    def __init__(self, client: Client, name: str, path: Path, shown: int) -> None:
-        self.client, self.name, self.path, self.shown = client, name, path, shown
+    def __init__(self, client: Client, path: Path, shown: int) -> None:
+        self.client, self.path, self.shown = client, path, shown
         self._running: Running | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
 
-    def begin(self) -> None:
-        """Start the client where none is at it."""
+    def begin(self, name: str) -> None:
+        """Start the client at the log of a session where none is at it."""
         if self._running is None or self._running.poll() is not None:
-            self._running = self.client.begin(self.path, *log_words(self.name))
+            self._running = self.client.begin(self.path, *log_words(name))
 
     def show(self, whole: bool = False) -> None:
         """Print what is new; the last line may still grow, unless the file is whole."""
@@ -307,10 +322,10 @@ class _Log:
                 self.client.say(f"to do {fault} -> {fault.fix}")
         self.shown = max(self.shown, len(lines))
 
-    def show_rest(self) -> None:
+    def show_rest(self, name: str) -> None:
         """Print what is left after the session's end."""
         self.close()
-        running = self._running = self.client.begin(self.path, *log_words(self.name))
+        running = self._running = self.client.begin(self.path, *log_words(name))
         with suppress(subprocess.TimeoutExpired):
             running.wait(REST_SECONDS)
         self.show(whole=True)

@@ -115,7 +115,7 @@ def _run(client: Client, job: Job, session: dict[str, Any], id: str) -> None:
             f"kaggle: {versioned(id, session)} ended as {ended.status}: {ended.failure or 'it says nothing'}",
             f"read its log in {job.folder / 'logs'}; then {REHEARSE}",
         )
-    if not session["version"]:
+    if not session["version"]:  # as a submission names one
         session["ended"] = ended.status
         job.write()
         raise Fault(f"kaggle: nobody knows which version of {id} that was", "the same command pushes another")

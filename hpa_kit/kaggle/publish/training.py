@@ -157,8 +157,8 @@ def _next(
     if past is not None:
         parameters["goes_on"] = True
     sources = () if past is None else (f"{owner}/{past['slug']}",)
-    title = session["slug"].replace("-", " ")
-    copy = Copy(job.folder / session["slug"], parameters, title, sources)
+    id, kit = (f"{owner}/{slug}" for slug in (session["slug"], KIT_SLUG))
+    copy = Copy(job.folder / session["slug"], parameters, id, sources, (kit,))
     write_copy(source, NOTEBOOKS["train"], copy, f"{plan.recipe}, session {number}, {session['mark']}")
     return session
 

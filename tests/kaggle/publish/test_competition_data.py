@@ -50,12 +50,9 @@ def call(site: Site, tmp_path: Path) -> Callable[..., SiteClient]:
 
 def there(folder: Path) -> dict[str, bytes]:
     """What lies there in its place."""
-    files = {
-        path.relative_to(folder / "data"): path for path in (folder / "data").rglob("*") if path.is_file()
-    }
-    return {
-        name.as_posix(): path.read_bytes() for name, path in files.items() if name.parts[0] != data.ARRIVING
-    }
+    root = folder / "data"
+    files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not name.startswith(data.ARRIVING)}
 
 
 def test_tables_come_by_themselves(call, tmp_path):

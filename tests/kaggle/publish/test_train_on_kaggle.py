@@ -263,6 +263,17 @@ def test_a_version_that_runs_without_a_source_is_given_up(tmp_path):
     assert [len(place.versions(id)) for id in (A, B)] == [2, 1]
 
 
+NOT_YET = (1, "", "404 Client Error: Not Found for url: x\n\nThe resource was not found.\n")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_version_that_kaggle_does_not_know_yet_is_waited_for_then_its_notebooks_latest(tmp_path, times):
+    place = Place(tmp_path, FIRST, LAST)
+    client = place.call(lambda client: client.instead.update({f"kernels status {A}/1": [NOT_YET] * times}))
+    assert [len(place.versions(id)) for id in (A, B)] == [1, 1]
+    assert any(command.endswith(f"kernels status {A}") for command in client.asked) == (times == 2)
+
+
 def test_a_network_that_comes_back_is_waited_for(tmp_path):
     place = Place(tmp_path, FIRST, LAST)
     gone = {
