@@ -1,4 +1,4 @@
-"""The five steps on Kaggle by hand, walked as they stand in docs/kaggle.md; what the inference notebook uses."""
+"""The five steps by hand, walked as they stand in docs/kaggle.md; what the inference notebook uses."""
 
 import json
 import re
