@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from hpa_kit.errors import InputError
 
+MEMORY_SHARES = "HPA_KIT_MEMORY_SHARES"  # the variable that tells how many jobs share the machine
 _MEMORY_SIGNS = ("DefaultCPUAllocator", "can't allocate memory", "CUDA error: out of memory")
 _PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
@@ -102,13 +103,14 @@ def available_bytes() -> int:
     asks; so the kernel has it for the machine (``MemAvailable``), and here it is so for a container too.
 
     Processes that train together on one machine share it in equal parts. The first reads its fields before
-    the others, so these share what it has left.
+    the others, so these share what it has left. So do jobs that run side by side, by :data:`MEMORY_SHARES`.
     """
     left = (_left(folder, files) for files in _VERSIONS for folder in _own_groups(files))
     limits = [_machine_bytes(), *(one for one in left if one is not None)]
     processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
     first = int(os.environ.get("LOCAL_RANK") or 0) == 0
-    return max(0, min(limits)) // max(1, processes if first else processes - 1)
+    jobs = int(os.environ.get(MEMORY_SHARES) or 1)
+    return max(0, min(limits)) // max(1, processes if first else processes - 1) // max(1, jobs)
 
 
 def _machine_bytes() -> int:

@@ -182,21 +182,27 @@ class _Voice:
                 self.say(rank, "\n")
 
 
-def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
-    """The variables of a process: this one's, torchrun's, and where to import from.
+def imports_from_here() -> dict[str, str]:
+    """Make the variables of a process that imports from where this one does, in the same order.
 
-    That is where this process imports from, in the same order: the kit, wheels that were put on its path.
+    That is the kit, which may be installed nowhere, and wheels that were put on this one's path.
     """
     folders = [str(Path(entry).absolute()) for entry in sys.path]
     if kit_folder() not in folders:
         folders.insert(0, kit_folder())
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cpus() // processes))
     return {
         "OMP_WAIT_POLICY": "PASSIVE",
         **os.environ,
-        "OMP_NUM_THREADS": threads,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(folders)),
         "PYTHONIOENCODING": "utf-8:backslashreplace",
+    }
+
+
+def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
+    """The variables of a process: this one's, and torchrun's."""
+    return {
+        **imports_from_here(),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, cpus() // processes)),
         "RANK": str(rank),
         "WORLD_SIZE": str(processes),
         "LOCAL_RANK": str(rank),
@@ -252,7 +258,7 @@ def _raise_first_failure(processes: Sequence[_Process], folder: Path) -> None:
 
 def _main(folder: Path, function: str, kind: str) -> None:
     """One of the processes."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     rank = int(os.environ["RANK"])
     # As the command line has it; what all would say is said by the first.
     warnings.showwarning = lambda message, *_: print(f"hpa-kit: {message}", flush=True)
@@ -288,7 +294,7 @@ def _leave_word(path: Path, error: BaseException) -> None:
     sys.stderr.flush()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Wait until nobody holds this process's input any more, then end it and what it has started."""
     while os.read(0, 1):
         pass

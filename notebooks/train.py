@@ -17,7 +17,9 @@
 inputs = "/kaggle/input"  # where attached data lies
 working = "/kaggle/working"  # where results go
 data = None  # competition folder; None looks for it under inputs
-out = None  # run folder; None is working/run
+recipe = None  # quick, best, fifteenth, demo or a YAML: all stages of a job in place of one network
+goes_on = None  # of a recipe: True refuses to begin where no earlier session is attached, False begins anew
+out = None  # run folder; None is working/run, of a recipe working/recipe
 resume_from = None  # run folder of an earlier session; None looks for one under inputs, False starts anew
 masks = None  # label maps of the training fields; None finds their cells, False learns from whole fields
 time_limit = None  # hours; None is 11.5 on Kaggle, which stops at 12, and no limit elsewhere
@@ -139,27 +141,35 @@ import pandas as pd
 
 from hpa_kit.classes import CLASSES, multi_hot, parse_label
 from hpa_kit.config import TrainSettings
+from hpa_kit.recipe.notebook import first_network, notebook_recipe, train_by_recipe
 from hpa_kit.report.learnt_cells import cells_to_learn_from
 from hpa_kit.training import find_start, run_folds
 
-attached_for_more = [pretrained, *settings.values()]  # such as folds_of: no run to go on from
-folder, earlier = kaggle.output_path("run", out, working), None
-if resume_from is not False:
-    earlier = kaggle.find_run(resume_from, [inputs], attached_for_more)
-chosen = kaggle.notebook_settings(
-    TrainSettings,
-    globals(),
-    data=kaggle.find_competition(data, [inputs]),
-    out=folder,
-    resume_from=earlier,
-    **({"masks": None} | cells_to_learn_from(masks, folder, earlier, settings)),
-    time_limit=time_limit or kaggle.session_hours(time.time() - started),
-    device=environment.device(device, several=False),
-)
+data_folder = kaggle.find_competition(data, [inputs])
+hours = time_limit or kaggle.session_hours(time.time() - started)
+job = None
+if recipe is not None:
+    job = notebook_recipe(globals(), data_folder, [inputs], hours, environment.device(device))
+    chosen = first_network(job)
+else:
+    attached_for_more = [pretrained, *settings.values()]  # such as folds_of: no run to go on from
+    folder, earlier = kaggle.output_path("run", out, working), None
+    if resume_from is not False:
+        earlier = kaggle.find_run(resume_from, [inputs], attached_for_more)
+    chosen = kaggle.notebook_settings(
+        TrainSettings,
+        globals(),
+        data=data_folder,
+        out=folder,
+        resume_from=earlier,
+        **({"masks": None} | cells_to_learn_from(masks, folder, earlier, settings)),
+        time_limit=hours,
+        device=environment.device(device, several=False),
+    )
 divided = run_folds(chosen)
 print(f"{len(divided)} fields of {chosen.data}, {chosen.folds} folds; fold {chosen.fold} is validated on")
-limit = f"{chosen.limits.hours:.3g} hours" if chosen.limits.hours else "none"
-print(f"goes on from: {find_start(chosen)}; time limit: {limit}")
+earlier = job.resume_from or "nothing" if job else find_start(chosen)
+print(f"goes on from: {earlier}; time limit: {f'{hours:.3g} hours' if hours else 'none'}")
 names = [f"{place.index} {place.name}" for place in CLASSES]
 hot = pd.DataFrame(multi_hot(map(parse_label, divided["Label"])), columns=names).astype(int)
 hot.groupby(divided["fold"]).sum().T
@@ -167,13 +177,15 @@ hot.groupby(divided["fold"]).sum().T
 # %% [markdown]
 # The cells that the network learns from: a field shows a class where one of its cells does. Label maps that
 # are not given are made here and kept beside the run, which counts in the time limit; run again, it goes on.
+# A recipe makes its own, later.
 
 # %%
 from PIL import Image
 
 from hpa_kit.report.learnt_cells import cells_learnt_from, with_label_maps
 
-chosen = with_label_maps(chosen, kaggle.find_cell_weights(None, [inputs]))
+if not job:
+    chosen = with_label_maps(chosen, kaggle.find_cell_weights(None, [inputs]))
 Image.fromarray(cells_learnt_from(chosen))
 
 # %% [markdown]
@@ -192,7 +204,8 @@ Image.fromarray(augmented_batch(chosen))
 # %%
 from hpa_kit.report.notebook import train_on_all
 
-run = train_on_all(chosen)
+chosen = train_by_recipe(job) if job else chosen.model_copy(update={"out": train_on_all(chosen)})
+run = chosen.out
 
 # %% [markdown]
 # Class maps that grow: a field of each of a few classes, and where the network sees that class after some
@@ -210,7 +223,7 @@ Image.open(growing) if growing.is_file() else print("no epoch was finished, or t
 metrics = pd.read_csv(run / "metrics.csv") if (run / "metrics.csv").is_file() else pd.DataFrame()
 if len(metrics):
     metrics.plot(x="epoch", subplots=True, figsize=(8, 2 * len(metrics.columns)), marker=".")
-print(f"The run lies in {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
+print(f"The run lies in {run}:", *sorted(path.name for path in run.glob("*")))
 metrics.tail(3)
 
 # %% [markdown]
@@ -220,4 +233,4 @@ metrics.tail(3)
 # %%
 from hpa_kit.report.notebook import run_report
 
-run_report(chosen)
+run_report(chosen) if (run / "settings.yaml").is_file() else print("no network was trained yet")

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from hpa_kit.ablation.plan import ROUND_0, Plan, Score
+from hpa_kit.ablation.classifiers import ROUND_0, AblationPlan, Score
 from hpa_kit.ablation.stages import MASKS
 from hpa_kit.config import EnsembleSettings, MemberSettings, make_settings
 from hpa_kit.config.ablation import CELL_VARIANTS
 
 
-def plan_cells(plan: Plan) -> None:
+def plan_cells(plan: AblationPlan) -> None:
     """Every variant that learns from cells, with the true cells and with those of the classical segmenter.
 
     What a network learns from is what it is scored with: classical label maps of training fields and of test
@@ -29,7 +29,7 @@ def plan_cells(plan: Plan) -> None:
 class _CellRuns:
     """One seed's runs with one kind of cells."""
 
-    def __init__(self, plan: Plan, seed: int, masks: str) -> None:
+    def __init__(self, plan: AblationPlan, seed: int, masks: str) -> None:
         self.plan, self.seed, self.masks = plan, seed, masks
         self.folder = plan.folder(seed) / "cells" / masks
         self.label_maps = plan.true_masks if masks == "true" else plan.classical_masks()

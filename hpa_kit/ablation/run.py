@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hpa_kit.ablation.cells import plan_cells
-from hpa_kit.ablation.plan import Plan, Step, plan_classifiers
+from hpa_kit.ablation.classifiers import AblationPlan, plan_classifiers
 from hpa_kit.ablation.scores import Results
 from hpa_kit.ablation.stages import plan_stages
 from hpa_kit.ablation.table import markdown
@@ -17,6 +17,7 @@ from hpa_kit.data import DataFolder, find_fields
 from hpa_kit.data.layout import SPLITS
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text
+from hpa_kit.plan import Step
 from hpa_kit.resume import depends_on, field_stamps, refuse_other_settings
 from hpa_kit.script import Run, Script
 from hpa_kit.tables import text_table
@@ -48,7 +49,7 @@ def ablation(settings: AblationSettings, run: Run) -> Path:
             failed; what was done so far is kept and the next ablation goes on from there.
     """
     truth = _truth(settings)
-    plan = Plan(settings)
+    plan = AblationPlan(settings)
     plan_classifiers(plan)
     plan_stages(plan)
     plan_cells(plan)
@@ -69,9 +70,10 @@ def ablation(settings: AblationSettings, run: Run) -> Path:
             spent = duration(time.monotonic() - begun)
             print(f"\n[{number}/{len(steps)}] {step.title}; {spent} so far{_left(script, steps)}")
             print(f"took {duration(script(*step.command))}", flush=True)
-        if step.score is not None and (fresh or not results.has(step.score)):
-            what = f"{step.score.variant}, seed {step.score.seed}, {step.score.masks} cells"
-            for measure, value in results.measure(step.score, truth, step.out).items():
+        score = plan.scores.get(step.out)
+        if score is not None and (fresh or not results.has(score)):
+            what = f"{score.variant}, seed {score.seed}, {score.masks} cells"
+            for measure, value in results.measure(score, truth, step.out).items():
                 print(f"{what}: {measure} {value:.4f}")
     table = markdown(results.table(), settings)
     atomic_text(settings.out / TABLE, table)

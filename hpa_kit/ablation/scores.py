@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hpa_kit.ablation.plan import Score
+from hpa_kit.ablation.classifiers import Score
 from hpa_kit.classes import N_CLASSES, NEGATIVE
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from hpa_kit.ablation.plan import ROUND_0, Plan, Score
+from hpa_kit.ablation.classifiers import ROUND_0, AblationPlan, Score
 from hpa_kit.config import EnsembleSettings, MemberSettings, make_settings
 from hpa_kit.config.ablation import STAGE_VARIANTS
 
@@ -11,7 +11,7 @@ MASKS = ("true", "classical")
 STAGE_2_BATCH = 8  # fields: many small steps, as there are few fields and minutes
 
 
-def plan_stages(plan: Plan) -> None:
+def plan_stages(plan: AblationPlan) -> None:
     """Plan every stage variant, with the true cells and with those that the classical segmenter finds.
 
     All networks are trained once, whatever the cells: stage 2 learns from pseudo labels of those that the
@@ -29,7 +29,7 @@ def plan_stages(plan: Plan) -> None:
 class _Stages:
     """One seed's variants with one kind of cells."""
 
-    def __init__(self, plan: Plan, seed: int, masks: str) -> None:
+    def __init__(self, plan: AblationPlan, seed: int, masks: str) -> None:
         self.plan, self.seed, self.masks = plan, seed, masks
         self.settings = plan.settings
         self.folder = plan.folder(seed) / masks

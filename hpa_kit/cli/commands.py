@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         InferSettings,
         PredictSettings,
         PseudoLabelSettings,
+        RecipeSettings,
         ReportSettings,
         SegmentSettings,
         Settings,
@@ -109,6 +110,12 @@ def _ablation(settings: "AblationSettings") -> None:
     print(f"table: {ablation(settings, run=run)}")
 
 
+def _recipe(settings: "RecipeSettings") -> None:
+    from hpa_kit.recipe import carry_out
+
+    carry_out(settings)
+
+
 class Command(NamedTuple):
     """A command whose options are the settings of one class, which is imported when it is asked for."""
 
@@ -193,6 +200,13 @@ COMMANDS = (
         "AblationSettings",
         ("data",),
         _ablation,
+    ),
+    Command(
+        "recipe",
+        "a whole job, stage by stage, in as many sessions as it takes",
+        "RecipeSettings",
+        ("recipe", "data"),
+        _recipe,
     ),
     Command("demo", "the whole job on simulated fields", "DemoSettings", (), _demo),
 )

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Views,
     )
     from hpa_kit.config.pseudo_labels import PseudoLabelSettings
+    from hpa_kit.config.recipe import RecipeSettings
     from hpa_kit.config.report import ReportSettings
     from hpa_kit.config.segment import SegmentSettings
     from hpa_kit.config.subcategories import FeaturesSettings, SubcategoriesSettings

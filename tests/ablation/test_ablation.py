@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from hpa_kit.ablation import ablation
-from hpa_kit.ablation.plan import Plan, plan_classifiers
+from hpa_kit.ablation.classifiers import AblationPlan, plan_classifiers
 from hpa_kit.ablation.scores import image_map, mean_average_precision
 from hpa_kit.ablation.table import mean_and_spread
 from hpa_kit.cli import main
@@ -18,7 +18,7 @@ from hpa_kit.submission import write_submission
 
 
 def planned(settings):
-    plan = Plan(settings)
+    plan = AblationPlan(settings)
     plan_classifiers(plan)
     return list(plan.steps.values())
 

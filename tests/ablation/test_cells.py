@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from hpa_kit.ablation.cells import plan_cells
-from hpa_kit.ablation.plan import Plan
+from hpa_kit.ablation.classifiers import AblationPlan
 from hpa_kit.ablation.scores import COLUMNS
 from hpa_kit.ablation.table import markdown
 from hpa_kit.cli.main import make_parser, settings_of
@@ -17,7 +17,7 @@ def chosen(settings):
 
 @pytest.fixture
 def plan(chosen):
-    plan = Plan(chosen)
+    plan = AblationPlan(chosen)
     plan_cells(plan)
     return plan
 

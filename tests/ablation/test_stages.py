@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from hpa_kit.ablation import ablation
-from hpa_kit.ablation.plan import Plan
+from hpa_kit.ablation.classifiers import AblationPlan
 from hpa_kit.ablation.scores import COLUMNS
 from hpa_kit.ablation.stages import plan_stages
 from hpa_kit.ablation.table import markdown
@@ -21,7 +21,7 @@ def stages(settings):
 
 
 def planned(settings):
-    plan = Plan(settings)
+    plan = AblationPlan(settings)
     plan_stages(plan)
     return plan
 
@@ -57,23 +57,18 @@ def test_stage_2_starts_with_the_classifier_of_its_fold_and_is_validated_on_few_
 def test_every_stage_comes_after_what_it_is_made_of(stages):
     plan = planned(stages(seeds="0,1"))
     steps = list(plan.steps.values())
-    places: dict[str, int] = {}
     for number, step in enumerate(steps):
-        places.setdefault(str(step.out), number)
-    for number, step in enumerate(steps):
-        needed = [word for word in step.command[:-1] if word in places and word != str(step.out)]
-        for word in step.command[:-1]:
-            if (ensemble := plan.ensembles.get(type(step.out)(word))) is not None:
-                needed += [str(member.checkpoint) for member in ensemble.members]
-        assert all(places[word] < number for word in needed), step.title
+        before = {other.out for other in steps[:number]}
+        assert {other.out for other in plan.needs(step)} <= before, step.title
+    assert sum(len(plan.needs(step)) for step in steps) > len(steps)
 
 
 def test_each_kind_of_cells_is_scored_by_its_own_label_maps_and_stage_2_learns_from_found_ones(
     stages, data, tmp_path
 ):
-    steps = list(planned(stages()).steps.values())
-    for step in steps:
-        if step.score is not None or step.command[0] in ("pseudo-labels", "tune"):
+    plan = planned(stages())
+    for step in plan.steps.values():
+        if step.out in plan.scores or step.command[0] in ("pseudo-labels", "tune"):
             folder = step.command[step.command.index("--masks") + 1]
             true = "true cells" in step.title
             assert not (true and step.command[0] == "pseudo-labels")

@@ -24,7 +24,7 @@ QUICK = (
     "vision_transformer", "vovnet",
 )  # fmt: skip
 # Rounding up, rounding down, of one side for life, of tokens, attention among convolutions; without maps.
-ONE_OF_A_KIND = {"resnet", "convnext", "levit", "vision_transformer", "efficientvit_mit", "convmixer"}
+ONE_OF_A_KIND = {"resnet", "convnext", "levit", "vision_transformer", "efficientvit_mit", "pit"}
 WITHOUT_MAPS = {
     "coat", "convit", "convmixer", "crossvit", "csatv2", "inception_resnet_v2", "inception_v3",
     "inception_v4", "mlp_mixer", "naflexvit", "pit", "sequencer",
@@ -69,7 +69,7 @@ def test_a_family_learns_from_fields_of_any_side_by_maps_at_their_places(kind):
         maps.square().mean().backward()
 
 
-@pytest.mark.parametrize("kind", rows(sorted(WITHOUT_MAPS) if EVERY else ["crossvit", "convmixer"]))
+@pytest.mark.parametrize("kind", rows(sorted(WITHOUT_MAPS) if EVERY else ["crossvit", "convmixer", "pit"]))
 def test_a_family_without_maps_is_refused_in_one_line_that_says_why(kind, recwarn):
     with pytest.raises(InputError, match=rf"^backbone: {MEMBERS[kind]} (gives|has no stage) .+\w") as caught:
         with_maps(MEMBERS[kind])

@@ -15,7 +15,7 @@ def fields(n=2, side=64, channels=4):
 
 
 @pytest.mark.parametrize("stride_by", ["cut", "dilate"])
-@pytest.mark.parametrize("stride", [32, 16, 8])
+@pytest.mark.parametrize("stride", [32, pytest.param(16, marks=pytest.mark.whole_table), 8])
 @pytest.mark.parametrize("backbone", [TINY, "efficientnet_lite0", "regnetx_002", "convnext_atto"])
 def test_logits_are_the_mean_of_the_maps_at_every_stride(backbone, stride, stride_by):
     model = CamClassifier(backbone, stride=stride, stride_by=stride_by).eval()
@@ -197,6 +197,7 @@ def test_every_family_learns_from_maps_of_its_stride(backbone, stride):
     assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
 
 
+@pytest.mark.whole_table  # levit's kind in test_backbones.py
 def test_a_transformer_of_another_size_says_that_fields_do_not_fit():
     model = CamClassifier("maxvit_rmlp_pico_rw_256")
     assert model.forward_maps(torch.zeros(1, 4, 256, 256)).shape == (1, 19, 8, 8)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from families import MEMBERS
-from test_backbones import QUICK
+from test_backbones import QUICK, rows
 
 from hpa_kit.classes import NEGATIVE
 from hpa_kit.errors import InputError
@@ -69,7 +69,7 @@ def test_fixed_normalisation_takes_no_statistics(crops) -> None:
     torch.testing.assert_close(network(pixels, masks, statistics), network(pixels, masks))
 
 
-@pytest.mark.parametrize("kind", QUICK)
+@pytest.mark.parametrize("kind", rows(QUICK))
 def test_backbones_of_maps_look_at_crops(kind) -> None:
     name = MEMBERS[kind]
     for stride in (32, 16, 8):

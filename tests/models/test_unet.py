@@ -146,6 +146,7 @@ def test_untrained_every_class_is_unlikely_and_no_cell_is_open():
     assert 0.3 < float(seen[19]) < 0.7
 
 
+@pytest.mark.whole_table  # levit's kind in test_backbones.py
 def test_an_encoder_of_one_side_is_made_for_the_size_and_refuses_others():
     network = SegmentationNet("efficientformerv2_s0", size=100).eval()
     with torch.no_grad():

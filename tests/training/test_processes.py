@@ -4,17 +4,15 @@ import json
 import logging
 import os
 import subprocess
-import sys
 
-import failing_run
 import pytest
+import sharing_runs
 import timm
 import torch
 from copied_kit import copy_kit
 from safetensors.torch import load_file
 
 import hpa_kit
-from hpa_kit.config import to_yaml
 from hpa_kit.errors import InputError
 from hpa_kit.together import run_together
 from hpa_kit.training import read_checkpoint, train
@@ -24,43 +22,10 @@ from hpa_kit.training.processes import Processes, processes_for, say_idle_gpus
 # Each layer norm sees one field, so that it does not matter how a batch is divided.
 CHANGES = {"backbone": "test_convnext", "stride": 32, "epochs": 2, "ema": 0.9, "accumulate": 2}
 
-KEEPS_WEIGHTS = """
-import json
-import sys
-from pathlib import Path
-from safetensors.torch import save_file
-from hpa_kit.config import TrainSettings, make_settings, read_yaml
-from hpa_kit.training import Trainer
 
-made = make_settings(TrainSettings, read_yaml(sys.argv[1]))
-folder = Path(sys.argv[1]).parent
-trainer = Trainer(made)
-trainer.fit()
-sessions = made.model_copy(update={"out": folder / "sessions", "time_limit": 1e-9})
-ended = []
-while (session := Trainer(sessions)).fit() and session.state.epoch < made.epochs:
-    ended.append([session.state.step_number, session.state.epoch])
-(folder / f"sessions{trainer.processes.rank}.json").write_text(json.dumps(ended))
-Trainer(sessions.model_copy(update={"out": folder / "begun"})).fit()
-weights = {name: value.clone() for name, value in trainer.state.model.state_dict().items()}
-save_file(weights, folder / f"process{trainer.processes.rank}.safetensors")
-"""
-
-
-def torchrun(folder, made, script):
-    """Run a script in two processes on the CPU, with settings in a file beside it."""
-    (folder / "made.yaml").write_text(to_yaml(made))
-    (folder / "script.py").write_text(script)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.run(
-        [*command, folder / "script.py", folder / "made.yaml"],
-        capture_output=True, text=True, check=False, timeout=280, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-
-
-def test_two_processes_train_what_one_trains(settings, tmp_path):
-    done = torchrun(tmp_path, settings(out=tmp_path / "two", **CHANGES), KEEPS_WEIGHTS)
-    assert done.returncode == 0, done.stderr
+def test_two_processes_train_what_one_trains(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run_together(sharing_runs.train_and_keep, settings(out=tmp_path / "two", **CHANGES), 2)
     weights = [load_file(tmp_path / f"process{rank}.safetensors") for rank in (0, 1)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
@@ -89,10 +54,11 @@ def test_two_processes_train_what_one_trains(settings, tmp_path):
     assert (tmp_path / "one" / "folds.csv").read_bytes() == (tmp_path / "two" / "folds.csv").read_bytes()
 
 
+@pytest.mark.whole_table  # as in tests/test_together.py, in the midst of what processes say to each other
 def test_a_process_that_fails_ends_the_others_and_its_error_is_raised(settings, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with pytest.raises(InputError, match=r"^fields: the second process cannot read on$"):
-        run_together(failing_run.fail, settings(**CHANGES), 2)
+        run_together(sharing_runs.fail, settings(**CHANGES), 2)
     assert not (tmp_path / "run" / "metrics.csv").exists()
 
 

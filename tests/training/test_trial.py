@@ -20,10 +20,11 @@ CPU = torch.device("cpu")
             "size: .*dla46x_c cannot look at fields of 250 x 250; .* 224 and 256",
         ),
         ({"backbone": "test_vit", "stride": 16, "size": 100}, "cannot look at .*: 96 and 112"),
-        (
+        pytest.param(
             {"backbone": "crossvit_tiny_240", "size": 240},
             # The second by newer versions of timm.
             "crossvit_tiny_240 (gives .1, 288. .*expected 8² maps for|has no stage of) stride 32",
+            marks=pytest.mark.whole_table,  # test_vit's kind
         ),
         ({"backbone": "test_vit"}, "no stage of stride 32; it has .16."),
         ({"backbone": "resnet5O"}, "no model 'resnet5O'"),

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from hpa_kit.config import AblationSettings, EnsembleSettings
+from hpa_kit.config import AblationSettings
 from hpa_kit.config.ablation import CLASSIFIER_VARIANTS
+from hpa_kit.plan import Plan
 
 ROUND_0 = "round0"
 
@@ -18,47 +19,22 @@ class Score(NamedTuple):
     rule: str
 
 
-class Step(NamedTuple):
-    """One command.
-
-    Attributes:
-        title: what it does, to be read.
-        kind: steps of one kind take about the same time.
-        command: its words.
-        out: what it writes; a command that was done but whose output is gone is done again.
-        score: what to measure in the submission that it writes.
-    """
-
-    title: str
-    kind: str
-    command: tuple[str, ...]
-    out: Path
-    score: Score | None = None
-
-
-class Plan:
-    """Collects the steps that variants need; what several of them need is there once.
+class AblationPlan(Plan):
+    """The steps that variants need.
 
     Args:
         settings: of the ablation.
 
     Attributes:
-        steps: by command, in the order in which they have to run.
-        ensembles: YAML files that have to be there before.
+        scores: what submissions are scores of, by their path.
         true_masks: folder of the label maps of the true cells.
     """
 
     def __init__(self, settings: AblationSettings) -> None:
+        super().__init__()
         self.settings = settings
-        self.steps: dict[tuple[str, ...], Step] = {}
-        self.ensembles: dict[Path, EnsembleSettings] = {}
+        self.scores: dict[Path, Score] = {}
         self.true_masks = settings.masks or settings.data / "masks"
-
-    def add(self, title: str, kind: str, *words: object, out: Path, score: Score | None = None) -> Path:
-        """Plan a command, unless it is planned already; return what it writes."""
-        command = (*map(str, words), "--out", str(out))
-        self.steps.setdefault(command, Step(title, kind, command, out, score))
-        return out
 
     def folder(self, seed: int) -> Path:
         """Name the folder in which all of a seed lies."""
@@ -123,15 +99,16 @@ class Plan:
             options: that name the members, and the rule where their YAML does not.
         """
         name = f"{score.variant}_{score.masks}_{score.rule}"
+        out = self.folder(score.seed) / "submissions" / f"{name}.csv"
+        self.scores[out] = score
         return self.add(
             f"infer {score.variant} by {score.rule}, {score.masks} cells, seed {score.seed}",
             f"infer {score.variant}", "infer", self.settings.data, *options, "--masks", label_maps,
-            "--map-size", self.settings.size, "--device", self.settings.device,
-            out=self.folder(score.seed) / "submissions" / f"{name}.csv", score=score,
+            "--map-size", self.settings.size, "--device", self.settings.device, out=out,
         )  # fmt: skip
 
 
-def plan_classifiers(plan: Plan) -> None:
+def plan_classifiers(plan: AblationPlan) -> None:
     """Plan every classifier: trained, and inferred with the true cells, so that only classes can be wrong."""
     settings = plan.settings
     for seed in settings.seeds:

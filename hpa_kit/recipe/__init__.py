@@ -1,0 +1,12 @@
+"""A whole job as a YAML of stages: checked at once, done in sessions, side by side where it can be."""
+
+from typing import TYPE_CHECKING
+
+from hpa_kit.lazy import lazy
+
+if TYPE_CHECKING:
+    from hpa_kit.recipe.run import carry_out
+    from hpa_kit.recipe.stages import Recipe, Stage, plan_recipe, read_recipe
+    from hpa_kit.recipe.state import STATE, State, read_state
+
+__getattr__ = lazy(__name__)

@@ -1,0 +1,94 @@
+"""What a recipe will take: its stages with the hours and bytes that are known of them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from hpa_kit.config import RecipeSettings
+from hpa_kit.plan import Plan, Step
+from hpa_kit.recipe.stages import ENSEMBLE, Recipe, plan_recipe
+from hpa_kit.recipe.state import Done, bytes_of, read_state
+from hpa_kit.tables import text_table
+from hpa_kit.timing import duration
+
+
+def hours_of(plan: Plan, steps: Mapping[str, Done], out: Path) -> tuple[float, list[str]]:
+    """Expect the hours of a whole plan, done or not, by the steps of each kind that are done.
+
+    Returns:
+        the hours of the kinds that were measured, and the kinds that were not.
+    """
+    taken = _seconds_by_kind(plan, steps, out)
+    unknown = dict.fromkeys(step.kind for step in plan.steps.values() if step.kind not in taken)
+    return sum(taken.get(step.kind, 0.0) for step in plan.steps.values()) / 3600, list(unknown)
+
+
+def seconds_left(plan: Plan, steps: Mapping[str, Done], out: Path) -> float | None:
+    """Expect the seconds of the steps that are left; None where one is of a kind that was never measured."""
+    taken = _seconds_by_kind(plan, steps, out)
+    left = [step for step in plan.steps.values() if not _finished(step, steps, out)]
+    if any(step.kind not in taken for step in left):
+        return None
+    return sum(max(0.0, taken[step.kind] - _spent(step, steps, out)) for step in left)
+
+
+def plan_text(recipe: Recipe, settings: RecipeSettings) -> str:
+    """Describe a recipe: its inputs, and each stage with what it needs, the hours and bytes expected.
+
+    Hours and bytes are those of steps of the same stage that are done in ``out``; else they are unknown.
+    """
+    lines = [f"{recipe.name}: {recipe.about}"]
+    lines += [
+        f"input {name}: {settings.inputs.get(name) or 'not given'} ({what})"
+        for name, what in recipe.inputs.items()
+    ]
+    plan = plan_recipe(recipe, settings) if settings.data is not None else Plan()
+    state = read_state(settings.out)
+    steps = {} if state is None else state.steps
+    taken, sizes = _seconds_by_kind(plan, steps, settings.out), _bytes_by_kind(plan, steps, settings.out)
+    rows = []
+    for stage in recipe.stages.values():
+        number = 1 if stage.folds is None else len(stage.folds)
+        needs = sorted(stage.needs() & recipe.stages.keys())
+        known = stage.name in taken
+        own = [step for step in plan.steps.values() if step.kind == stage.name]
+        done = sum(_finished(step, steps, settings.out) for step in own)
+        shown = "–" if stage.command == ENSEMBLE else "unknown"
+        rows.append([
+            f"{stage.name} (optional {stage.optional})" if stage.optional else stage.name, stage.command,
+            f"{done} of {number}", ", ".join(needs) or "–",
+            duration(taken[stage.name] * number) if known else shown,
+            f"{sizes[stage.name] * number / 1e6:.1f} MB" if known else shown,
+        ])  # fmt: skip
+    lines += ["", text_table(["stage", "command", "done", "needs", "time", "bytes"], rows)]
+    hours, unknown = hours_of(plan, steps, settings.out)
+    lines.append("in all: " + ("unknown" if unknown or not plan.steps else duration(hours * 3600)))
+    return "\n".join(lines)
+
+
+def _seconds_by_kind(plan: Plan, steps: Mapping[str, Done], out: Path) -> dict[str, float]:
+    """What steps of a kind took that are done, on average."""
+    found: dict[str, list[float]] = {}
+    for step in plan.steps.values():
+        if _finished(step, steps, out):
+            found.setdefault(step.kind, []).append(_spent(step, steps, out))
+    return {kind: float(np.mean(each)) for kind, each in found.items()}
+
+
+def _bytes_by_kind(plan: Plan, steps: Mapping[str, Done], out: Path) -> dict[str, float]:
+    found: dict[str, list[int]] = {}
+    for step in plan.steps.values():
+        if _finished(step, steps, out):
+            found.setdefault(step.kind, []).append(bytes_of(step.out))
+    return {kind: float(np.mean(each)) for kind, each in found.items()}
+
+
+def _finished(step: Step, steps: Mapping[str, Done], out: Path) -> bool:
+    done = steps.get(str(step.out.relative_to(out)))
+    return done is not None and done.finished and step.out.exists()
+
+
+def _spent(step: Step, steps: Mapping[str, Done], out: Path) -> float:
+    done = steps.get(str(step.out.relative_to(out)))
+    return 0.0 if done is None else done.seconds

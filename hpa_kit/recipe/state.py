@@ -1,0 +1,199 @@
+"""What of a recipe is done: its state file, what results were made from, taking over an earlier session.
+
+``recipe_state.json`` in the recipe's folder says it, to the next session and to whoever follows from outside:
+``recipe``, ``finished``, ``done`` and ``left`` (titles of steps), ``hours_left`` (null where unknown),
+``hours_spent``, ``sessions``, ``kit`` (its version), ``problem`` (one line, or null), and ``steps``.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from hpa_kit import __version__
+from hpa_kit.config import RecipeSettings
+from hpa_kit.errors import InputError
+from hpa_kit.files import atomic_path, atomic_text, remove_stale
+from hpa_kit.plan import Plan, Step
+
+STATE, LOCK = "recipe_state.json", "recipe.lock"
+EARLIER = "earlier"  # results of stages that have changed since, in the recipe's folder
+_LETTERS = 16
+
+
+class Done(NamedTuple):
+    """A step that was begun, or done: what its result depends on, and the seconds that it took so far."""
+
+    key: str
+    seconds: float
+    finished: bool
+
+
+class State(NamedTuple):
+    """What the state file says.
+
+    Attributes:
+        recipe: name.
+        finished: whether nothing is left to do.
+        done, left: titles of steps.
+        hours_left: what is left will take about as many; None where some of it was never measured.
+        hours_spent: of all sessions.
+        sessions: how many there were.
+        problem: one line where a step failed in the last session.
+        steps: {what a step writes, from the recipe's folder on: what is known of it}.
+    """
+
+    recipe: str
+    finished: bool = False
+    done: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    hours_left: float | None = None
+    hours_spent: float = 0.0
+    sessions: int = 0
+    problem: str | None = None
+    steps: Mapping[str, Done] = {}
+
+    @classmethod
+    def of(cls, content: Any) -> Self:
+        """Make a state of what JSON held.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is none.
+        """
+        steps = {
+            name: Done(str(one[0]), float(one[1]), bool(one[2])) for name, one in content["steps"].items()
+        }
+        return cls(
+            str(content["recipe"]), bool(content["finished"]), tuple(content["done"]), tuple(content["left"]),
+            content["hours_left"], float(content["hours_spent"]), int(content["sessions"]),
+            content["problem"], steps,
+        )  # fmt: skip
+
+
+def read_state(folder: Path) -> State | None:
+    """Read the state of a recipe's folder; None where there is none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    try:
+        return State.of(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OSError) as error:
+        raise InputError(
+            f"recipe: {path} is damaged ({type(error).__name__}: {error}); delete it to do all stages again"
+        ) from None
+
+
+def write_state(folder: Path, state: State) -> None:
+    """Write the state file.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    atomic_text(folder / STATE, json.dumps(state._asdict() | {"kit": __version__}, indent=1) + "\n")
+
+
+def keys_of(plan: Plan, settings: RecipeSettings) -> dict[Step, str]:
+    """Fingerprint what each step's result depends on: its words, what it reads of others, tables, inputs.
+
+    Where data and inputs lie does not matter, and neither does what computes. Images are known by the tables
+    beside them, as a mount's times are other ones in every session.
+    """
+    names: dict[Path, str] = {settings.scratch_folder: "$scratch"}
+    assert settings.data is not None
+    tables = [settings.data / name for name in ("train.csv", "sample_submission.csv")]
+    names[settings.data] = f"$data {_hash([_contents(path) for path in tables])}"
+    names |= {path: f"${name} {_contents(path)}" for name, path in settings.inputs.items()}
+    keys: dict[Step, str] = {}
+    for step in plan.steps.values():
+        words = [_named(word, names, plan) for word in step.command if word != str(step.out)]
+        keys[step] = _hash([step.kind, *words])
+        names[step.out] = f"$step {keys[step]}"
+    return keys
+
+
+def take_over(earlier: Path, out: Path, say: Callable[[str], object]) -> None:
+    """Copy what an earlier session left into the recipe's folder, but for what lies there already.
+
+    The state file comes last: without it a copy that was cut off goes on.
+
+    Raises:
+        InputError: nothing of the kind is there, or it is of another recipe's folder.
+    """
+    if read_state(earlier) is None:
+        raise InputError(f"recipe: {earlier} holds no {STATE}; expected out of an earlier hpa-kit recipe")
+    remove_stale(out)
+    files = [
+        path
+        for path in sorted(earlier.rglob("*"))
+        if path.is_file() and not _stays(path.relative_to(earlier))
+    ]
+    wanted = [path for path in files if not _same_size(path, out / path.relative_to(earlier))]
+    size = sum(path.stat().st_size for path in wanted)
+    say(f"recipe: takes over {len(wanted)} files, {size / 1e6:.1f} MB, of {earlier}")
+    for path in [*wanted, earlier / STATE]:
+        with atomic_path(out / path.relative_to(earlier)) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+def move(path: Path, place: Path) -> None:
+    """Move a result, where there is one; what lies at its new place goes."""
+    if not path.exists():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_dir():
+        shutil.rmtree(place)
+    path.replace(place)
+
+
+def bytes_of(path: Path) -> int:
+    """Count the bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _named(word: str, names: Mapping[Path, str], plan: Plan) -> Any:
+    """A word, with what it stands for in place of a path."""
+    path = Path(word)
+    if path in plan.ensembles:
+        ensemble = plan.ensembles[path].model_dump(mode="json")
+        members = [
+            one | {"checkpoint": _named(one["checkpoint"], names, plan)} for one in ensemble["members"]
+        ]
+        return (
+            ensemble
+            | {"members": members}
+            | {name: _named(ensemble[name], names, plan) for name in ("masks", "weights") if ensemble[name]}
+        )
+    for place in (path, *(path.parents if len(path.parts) > 1 else ())):
+        if place in names:
+            return f"{names[place]}/{path.relative_to(place)}"
+    return word
+
+
+def _contents(path: Path) -> str:
+    """What a file holds, of a folder its files' names and sizes."""
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        return _hash([[str(file.relative_to(path)), file.stat().st_size] for file in files])
+    if not path.is_file():
+        return "missing"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:_LETTERS]
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:_LETTERS]
+
+
+def _stays(path: Path) -> bool:
+    return path.parts[0] in (STATE, LOCK, EARLIER, "scratch")
+
+
+def _same_size(one: Path, other: Path) -> bool:
+    return other.is_file() and one.stat().st_size == other.stat().st_size

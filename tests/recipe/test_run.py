@@ -1,0 +1,229 @@
+"""A recipe goes on where it was, does again what has changed and nothing else, and stops in time."""
+
+import json
+import shutil
+
+import pytest
+from fake_children import ALL, RECIPE
+
+from hpa_kit.errors import InputError
+from hpa_kit.recipe import STATE, carry_out, read_state
+from hpa_kit.recipe.forecast import plan_text
+from hpa_kit.recipe.stages import read_recipe
+
+
+def test_every_step_is_done_once_and_the_state_says_so(settings, children, capsys):
+    state = carry_out(settings())
+    assert children.names == ALL
+    assert state.finished and state.left == () and state.sessions == 1 and state.problem is None
+    told = json.loads((settings().out / STATE).read_text())
+    assert told["finished"] and told["recipe"] == "two" and len(told["done"]) == 8 and told["hours_left"] == 0
+    said = capsys.readouterr().out
+    assert "$ hpa-kit segment" in said and "[cam fold 1] makes cam_fold1" in said
+    carry_out(settings())
+    assert children.names == ALL and read_state(settings().out).sessions == 2
+
+
+def test_networks_train_side_by_side_one_per_device_and_on_all_where_one_is_left(settings, children):
+    one_fold = RECIPE.replace("epochs: 1}\n    folds: all", "epochs: 1}\n    folds: [1]")
+    carry_out(settings(one_fold, device="cuda:0,cuda:1"))
+    shown = {name: (environment.get("CUDA_VISIBLE_DEVICES"), processes)
+             for name, _, environment, processes in children.started}  # fmt: skip
+    assert shown["cam_fold0"] == ("0", 1) and shown["cam_fold1"] == ("1", 1)
+    assert shown["crops_fold1"] == ("0,1", 2)
+    assert shown["label_maps"] == (None, 1)
+    words = children.words("cam_fold0")
+    assert words[words.index("--device") + 1] == "auto"
+
+
+def test_side_by_side_processes_share_processors_and_memory(settings, children, monkeypatch):
+    monkeypatch.setattr("hpa_kit.recipe.run.cpus", lambda: 4)
+    carry_out(settings(parallel=2))
+    for name in ("cam_fold0", "cam_fold1"):
+        _, words, environment, _ = next(one for one in children.started if one[0] == name)
+        assert words[words.index("--workers") + 1] == "1"
+        assert environment["OMP_NUM_THREADS"] == "2" and environment["HPA_KIT_MEMORY_SHARES"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "again"),
+    [
+        ("epochs: 1}", "epochs: 2}", ["crops_fold0", "crops_fold1", "ensemble", "members"]),
+        ("labels: soft}", "labels: soft, floor: 0.25}", ALL[3:]),
+        ("weight: 3", "weight: 1", ["ensemble", "members"]),
+        ("{split: train}", "{split: train, segmenter: classical}", ALL),
+        ("about: two", "about: more", []),
+    ],
+)  # fmt: skip
+def test_a_changed_stage_is_done_again_with_what_depends_on_it(settings, children, old, new, again):
+    carry_out(settings())
+    children.started.clear()
+    carry_out(settings(RECIPE.replace(old, new)))
+    assert children.names == again
+    children.started.clear()
+    carry_out(settings())  # what it was before was kept
+    assert children.names == []
+
+
+def test_other_tables_do_all_again_and_another_place_of_the_same_none(settings, children, data, tmp_path):
+    carry_out(settings())
+    children.started.clear()
+    moved = shutil.copytree(data, tmp_path / "moved")
+    carry_out(settings(data=moved))
+    assert children.names == []
+    (moved / "train.csv").write_text("ID,Label\nx,1\n")
+    carry_out(settings(data=moved))
+    assert children.names == ALL
+
+
+def test_a_result_that_is_gone_is_made_again(settings, children):
+    carry_out(settings())
+    (settings().out / "ensemble.yaml").unlink()
+    children.started.clear()
+    carry_out(settings())
+    assert children.names == ["ensemble"]
+
+
+def test_where_a_step_fails_what_does_not_need_it_is_done(settings, children):
+    children.how = {"crops_fold0": "fails"}
+    with pytest.raises(
+        InputError, match=r"recipe: crops fold 0 failed \(status 1\); what it said stands above"
+    ):
+        carry_out(settings())
+    assert children.names == ALL[:6]
+    state = read_state(settings().out)
+    assert state.problem.startswith("crops fold 0 failed") and state.left == (
+        "crops fold 0",
+        "ensemble",
+        "members",
+    )
+    children.how, children.started = {}, []
+    assert carry_out(settings()).finished
+    assert (
+        children.names == ["crops_fold0", "ensemble", "members"]
+        and read_state(settings().out).problem is None
+    )
+
+
+class Clock:
+    """Stands still, but for what children take."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def test_a_session_ends_in_time_and_the_next_goes_on(settings, children, capsys):
+    clock = Clock()
+
+    def half_an_hour(name):
+        clock.seconds += 1800
+
+    children.while_running = half_an_hour
+    children.how = {"cam_fold1": 2}  # it stops by itself, of three epochs two are done
+    state = carry_out(settings(time_limit=2), clock)
+    assert children.names == ["label_maps", "cam_fold0", "cam_fold1"] and not state.finished
+    assert state.left[0] == "cam fold 1" and state.hours_spent == pytest.approx(1.5)
+    assert "it goes on in the next session" in capsys.readouterr().out
+    limits = [float(words[words.index("--time-limit") + 1]) for _, words, *_ in children.started[1:]]
+    assert limits == [pytest.approx(1.45), pytest.approx(0.95)]  # three minutes stay for the end
+    children.how, children.started = {}, []
+    state = carry_out(settings(time_limit=9), clock)
+    assert children.names == ALL[2:] and state.finished and state.sessions == 2
+
+
+def test_what_knows_no_time_limit_is_interrupted_and_goes_on(settings, children):
+    clock = Clock()
+
+    def hours(name):
+        clock.seconds += 3 * 3600 if name == "soft" else 1
+
+    children.while_running, children.how = hours, {"soft": "stays"}
+    state = carry_out(settings(time_limit=2), clock)
+    assert state.left[0] == "soft" and state.problem is None
+    children.how, children.started = {}, []
+    assert carry_out(settings(time_limit=4), clock).finished
+    assert children.names == ALL[3:]
+
+
+def test_an_earlier_session_is_taken_over_wherever_it_lies_and_only_read(settings, children, tmp_path):
+    children.how = {"soft": "fails"}
+    with pytest.raises(InputError):
+        carry_out(settings())
+    earlier = tmp_path / "input" / "some-notebook"
+    shutil.move(settings().out, earlier)
+    (earlier / "scratch").mkdir()
+    (earlier / "scratch" / "large").write_text("of no use")
+    before = sorted((path, path.stat().st_mtime_ns) for path in earlier.rglob("*"))
+    children.how, children.started = {}, []
+    state = carry_out(settings(resume_from=earlier, past_expected=True))
+    assert children.names == ALL[3:] and state.finished and state.sessions == 2
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in earlier.rglob("*"))
+    assert not (settings().out / "scratch").exists()
+    children.started.clear()
+    assert carry_out(settings(resume_from=earlier)).finished and not children.started
+
+
+def test_where_an_earlier_session_was_expected_nothing_begins_anew(settings, children, tmp_path):
+    with pytest.raises(
+        InputError, match="an earlier session was expected, and no recipe_state.json was found"
+    ):
+        carry_out(settings(past_expected=True))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty holds no recipe_state.json"):
+        carry_out(settings(resume_from=tmp_path / "empty"))
+    assert not children.started
+
+
+def test_a_damaged_state_is_told_and_nothing_is_lost(settings, children):
+    carry_out(settings())
+    (settings().out / STATE).write_text('{"recipe": "two"')
+    with pytest.raises(InputError, match=r"recipe_state.json is damaged .*delete it to do all stages again"):
+        carry_out(settings())
+    assert (settings().out / "cam_fold0").is_dir()
+
+
+def test_stages_are_left_out_to_fit_the_hours_as_far_as_these_are_known(settings, children, capsys):
+    clock = Clock()
+
+    def an_hour(name):
+        clock.seconds += 3600
+
+    children.while_running, children.how = an_hour, {"crops_fold1": "fails"}
+    with pytest.raises(InputError):
+        carry_out(settings(hours=5), clock)
+    assert "not in the 5 h, as never measured: label_maps, cam, soft, crops, ens" in capsys.readouterr().err
+    children.how, children.started = {}, []
+    state = carry_out(settings(hours=5), clock)
+    assert "6 h are expected, 5 are to be taken: without crops" in capsys.readouterr().err
+    assert children.names == ["ensemble", "members"] and state.finished
+    children.started = []
+    assert carry_out(settings(), clock).finished
+    assert children.names == ["crops_fold1", "ensemble", "members"]
+
+
+def test_the_plan_says_what_was_measured_and_does_nothing(settings, children, capsys):
+    clock = Clock()
+
+    def an_hour(name):
+        clock.seconds += 3600
+
+    children.while_running = an_hour
+    carry_out(settings(), clock)
+    capsys.readouterr()
+    children.started.clear()
+    carry_out(settings(plan=True))
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert "2 of 2" in rows["cam"] and "2.0 h" in rows["cam"] and "MB" in rows["cam"] and not children.started
+    assert "8.0 h" in plan_text(read_recipe(settings().recipe), settings()).splitlines()[-1]
+
+
+def test_two_processes_do_not_do_one_recipe_at_a_time(settings, children, tmp_path):
+    from hpa_kit.locks import locked
+    from hpa_kit.recipe.state import LOCK
+
+    settings().out.mkdir()
+    with locked(settings().out / LOCK), pytest.raises(InputError, match=r"recipe\.lock is in use"):
+        carry_out(settings())
