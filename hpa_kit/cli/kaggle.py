@@ -217,7 +217,6 @@ def _metadata(arguments: argparse.Namespace) -> int:
 
 def _status(arguments: argparse.Namespace) -> int:
     from hpa_kit.kaggle.publish.dataset import Fault, find_checkout
-    from hpa_kit.kaggle.publish.metadata import NOTEBOOKS
     from hpa_kit.kaggle.publish.status import off_path, status, unseen
 
     source = find_checkout()
@@ -228,7 +227,7 @@ def _status(arguments: argparse.Namespace) -> int:
         print(f"      {hint}")
     number = sum(isinstance(line, Fault) for line in lines)
     things = f"{number} {'thing' if number == 1 else 'things'} to do"
-    print(things if number else f"ready: {NOTEBOOKS['infer'].push()}")
+    print(things if number else "ready: hpa-kit kaggle submit")
     return 1 if number else 0
 
 

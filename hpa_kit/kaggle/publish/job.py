@@ -69,11 +69,12 @@ class Job:
 
 
 @contextmanager
-def open_job(folder: Path, anew: bool = False) -> Iterator[Job]:
+def open_job(folder: Path, command: str, anew: bool = False) -> Iterator[Job]:
     """Give a job to one process at a time.
 
     Args:
         folder: of the job.
+        command: what goes on with it.
         anew: what was done before does not count.
 
     Raises:
@@ -82,4 +83,18 @@ def open_job(folder: Path, anew: bool = False) -> Iterator[Job]:
     with locked(folder / ".lock"):
         if anew:
             (folder / FILE).unlink(missing_ok=True)
-        yield Job(folder)
+        job = Job(folder)
+        job.keep(command=command)
+        yield job
+
+
+def find_unfinished(source: Path) -> Iterator[tuple[Path, str]]:
+    """Find the jobs of a checkout that were begun and not ended: their files, and what goes on with each.
+
+    Raises:
+        InputError: a file is none of a job.
+    """
+    for path in sorted((source / JOBS).glob(f"*/{FILE}")):
+        job = Job(path.parent)
+        if not job.kept.get("done") and "command" in job.kept:
+            yield path, str(job.kept["command"])

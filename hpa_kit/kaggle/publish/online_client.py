@@ -110,7 +110,8 @@ class Client:
         self.pace.sleep(self.pace.network)
 
     def begin(self, path: Path, *words: str) -> Running:
-        """Start a command that runs on its own and writes what it prints to a file."""
+        """Start a command that runs on its own and writes what it prints to a file, which is made anew."""
+        path.unlink(missing_ok=True)  # one that a killed call left behind may still write to it
         with interrupts_ignored(), path.open("wb") as file:
             return subprocess.Popen(
                 [*self.words, *words], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=file,

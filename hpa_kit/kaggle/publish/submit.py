@@ -67,8 +67,9 @@ def submit(source: Path, plan: SubmitPlan, client: Client) -> Submission:
         Fault: what only the user can put right; the same command goes on after it.
     """
     id, datasets = _attached(source)
-    with open_job(source / plan.folder, plan.anew) as job:
+    with open_job(source / plan.folder, "hpa-kit kaggle submit", plan.anew) as job:
         session = job.unfinished()
+        job.keep(done=False)
         if session is None:
             session = job.add_session(id.partition("/")[2], message=plan.message)
         if "version" not in session:
@@ -83,7 +84,7 @@ def submit(source: Path, plan: SubmitPlan, client: Client) -> Submission:
             job.write()
         scored = _wait_for_score(client, session, id)
         session["ended"] = scored.status
-        job.write()
+        job.keep(done=True)
     if scored.status == ERROR:
         raise _failed(client, scored)
     scores = f"public score {scored.public or 'none'}, private {scored.private or 'none'}"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from hpa_kit.errors import InputError
+from hpa_kit.errors import InputError, nearest
 from hpa_kit.kaggle.mounts import ENSEMBLE
 from hpa_kit.kaggle.publish.answers import AGAIN, COMPLETE
 from hpa_kit.kaggle.publish.bundle import TITLE, build_bundle
@@ -54,6 +54,7 @@ from hpa_kit.kaggle.publish.upload import bring_dataset, status_of, version_of
 
 T = TypeVar("T")
 
+RECIPES = Path("hpa_kit/recipe/recipes")  # in the checkout, and so in the bundle
 RECIPE = "recipe"  # the folder that a recipe leaves in a session's output
 STATE = "recipe_state.json"
 STATE_PATTERN = rf"(^|/){RECIPE}/recipe_state\.json$"
@@ -77,6 +78,11 @@ class TrainingPlan(NamedTuple):
         return JOBS / f"train-{slugify(self.recipe)}"
 
     @property
+    def command(self) -> str:
+        """What goes on with it."""
+        return f"hpa-kit kaggle train --recipe {shlex.quote(self.recipe)}"
+
+    @property
     def slugs(self) -> tuple[str, ...]:
         """The two notebooks' slugs."""
         return tuple(f"hpa-kit-train-{slugify(self.recipe)}-{turn}" for turn in TURNS)
@@ -97,8 +103,8 @@ def train(source: Path, plan: TrainingPlan, client: Client) -> None:
     owner = _owner(source, plan)
     if importlib.util.find_spec("torch") is None:
         raise Fault("kaggle: torch is missing here; members are packed with it at the end", "make .venv")
-    with open_job(source / plan.folder, plan.anew) as job:
-        if job.kept.get("attached"):
+    with open_job(source / plan.folder, plan.command, plan.anew) as job:
+        if job.kept.get("done"):
             client.say(f"{plan.recipe} is trained and attached ({job.path}); --anew trains it again")
             return
         while (past := _past(job)) is None or not past["state"]["finished"]:
@@ -113,7 +119,7 @@ def train(source: Path, plan: TrainingPlan, client: Client) -> None:
         note = f"{plan.recipe}, {past['slug']} version {past['version']}"
         bring_dataset(client, job, "members", dataset, note, PACK)
         write_metadata(source, add=[dataset.id])
-        job.keep(attached=True)
+        job.keep(done=True)
         client.say(f"{dataset.id} is attached to the inference notebook; next: hpa-kit kaggle submit")
 
 
@@ -121,9 +127,14 @@ def _owner(source: Path, plan: TrainingPlan) -> str:
     owner = find_owner(source)
     if owner == OWNER_PLACEHOLDER:
         raise Fault(f"kaggle: the owner is still {OWNER_PLACEHOLDER!r}", OWNER)
-    fault = next(filter(None, (slug_fault(slug, 5) for slug in plan.slugs)), None)
-    if fault or not plan.recipe.strip():
-        raise InputError(f"kaggle: no notebook can be called after recipe {plan.recipe!r}: {fault}")
+    known = sorted(path.stem for path in (source / RECIPES).glob("*.yaml"))
+    if plan.recipe not in known:
+        raise InputError(
+            f"kaggle train: the bundle has no recipe {plan.recipe!r}{nearest(plan.recipe, known)}; one of "
+            f"your own goes into {RECIPES}"
+        )
+    if fault := next(filter(None, (slug_fault(slug, 5) for slug in plan.slugs)), None):
+        raise InputError(f"kaggle train: no notebook can be called after recipe {plan.recipe!r}: {fault}")
     return owner
 
 

@@ -16,6 +16,8 @@ def make_checkout(root: Path, owner: str | None = "jane-doe") -> Path:
     for name in ("hpa_kit", "wheels", "constraints", "notebooks"):
         (root / name).mkdir(parents=True)
     (root / "hpa_kit" / "__init__.py").write_text("# kit\n")
+    (root / "hpa_kit" / "recipe" / "recipes").mkdir(parents=True)
+    (root / "hpa_kit" / "recipe" / "recipes" / "quick.yaml").write_text("about: little\n")
     for name in ("wheels/requirements.txt", "constraints/kaggle.txt", "LICENSE"):
         (root / name).touch()
     for name, text in PARAMETERS.items():

@@ -1,6 +1,8 @@
 """The commands that drive Kaggle, as they are given; members of a recipe's output packed."""
 
 import json
+import re
+import shutil
 import stat
 from pathlib import Path
 
@@ -13,9 +15,13 @@ from hpa_kit.config import make_settings, read_ensemble, write_ensemble
 from hpa_kit.config.ensemble import EnsembleSettings
 from hpa_kit.kaggle.publish import online_client, training
 from hpa_kit.kaggle.publish.dataset import Fault, check_dataset
+from hpa_kit.kaggle.publish.job import Job, open_job
+from hpa_kit.kaggle.publish.notebooks import write_metadata
 from hpa_kit.kaggle.publish.online_client import Client
 from hpa_kit.kaggle.publish.sessions import follow
 from hpa_kit.kaggle.publish.weights import weights_dataset
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -75,9 +81,7 @@ def test_without_a_client_the_command_that_brings_it_is_named(checkout, capsys, 
 def test_a_second_command_at_the_same_job_is_refused(checkout, tmp_path, capsys, monkeypatch):
     python = fake_client(tmp_path, "exit 1")
     monkeypatch.setattr(online_client, "find_client", lambda _: python)
-    from hpa_kit.kaggle.publish.job import open_job
-
-    with open_job(checkout / "on-kaggle" / "submit"):
+    with open_job(checkout / "on-kaggle" / "submit", "hpa-kit kaggle submit"):
         assert main(["kaggle", "submit"]) == 2
     assert "another process" in capsys.readouterr().err
 
@@ -133,6 +137,45 @@ def test_the_members_of_a_recipe_are_packed_from_what_was_fetched(make_member, t
     metadata = json.loads((tmp_path / "dist-members" / "dataset-metadata.json").read_text())
     assert metadata["id"] == "jane-doe/hpa-kit-members"
     assert read_ensemble(tmp_path / "dist-members" / "ensemble.yaml").rule == "cam_share"
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The notebooks and recipes of this checkout, in another."""
+    root = tmp_path_factory.mktemp("own")
+    shutil.copytree(ROOT / "notebooks", root / "notebooks")
+    shutil.copytree(ROOT / training.RECIPES, root / training.RECIPES)
+    shutil.copy(ROOT / "kernel-metadata.json", root)
+    write_metadata(root, "jane-doe")
+    return root
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / training.RECIPES).glob("*.yaml")))
+def test_the_training_notebook_takes_each_recipe_and_goes_on(own, tmp_path, name):
+    plan = training.TrainingPlan(name, tmp_path, tmp_path)
+    assert training._owner(own, plan) == "jane-doe"
+    job = Job(tmp_path)
+    job.add_session(plan.slugs[0], state={"finished": False}, ended="COMPLETE")
+    session = training._next(own, plan, job, "jane-doe", None)
+    assert session["slug"] == plan.slugs[1]
+    whole = json.loads((tmp_path / plan.slugs[1] / "train.ipynb").read_text())
+    (cell,) = [cell for cell in whole["cells"] if "parameters" in cell["metadata"].get("tags", [])]
+    values: dict[str, object] = {}
+    exec(cell["source"], values)
+    assert (values["recipe"], values["goes_on"], values["out"]) == (name, True, None)
+
+
+def test_what_a_recipe_says_of_itself_is_what_is_looked_for(tmp_path):
+    from hpa_kit.recipe.notebook import FOLDER
+    from hpa_kit.recipe.state import STATE, State, write_state
+
+    assert (training.RECIPE, training.STATE) == (FOLDER, STATE)
+    write_state(tmp_path / FOLDER, State("quick", False, ("a",), ("b",), None, 2.5, 1, "b failed"))
+    found = training._read_state(tmp_path)
+    assert found is not None
+    assert re.search(training.STATE_PATTERN, f"{FOLDER}/{STATE}")
+    assert (found["done"], found["left"], found["problem"]) == (["a"], ["b"], "b failed")
+    assert (found["hours_left"], found["hours_spent"]) == (None, 2.5)
 
 
 def test_a_finished_recipe_without_members_is_told(tmp_path):

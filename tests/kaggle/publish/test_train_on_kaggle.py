@@ -342,8 +342,8 @@ def test_a_dry_run_prints_what_a_run_of_two_sessions_asks_for(tmp_path):
 
 def test_what_cannot_be_begun_is_said_before_anything_is_sent(tmp_path):
     place = Place(tmp_path)
-    with pytest.raises(InputError, match="no notebook can be called after recipe '!'"):
-        train(place.checkout, place.plan._replace(recipe="!"), SiteClient(place.site, place.checkout))
+    with pytest.raises(InputError, match="no recipe 'quik'; did you mean 'quick'"):
+        train(place.checkout, place.plan._replace(recipe="quik"), SiteClient(place.site, place.checkout))
     nobody = make_checkout(tmp_path / "nobody", "your-name")
     with pytest.raises(Fault, match="the owner is still 'your-name'"):
         train(nobody, place.plan, SiteClient(place.site, nobody))
