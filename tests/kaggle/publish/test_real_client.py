@@ -155,6 +155,7 @@ def test_tables_and_the_first_fields_are_fetched(client, server, tmp_path, capsy
     server.site.competition = {**tables, **images}
     fetch_data(DataPlan(tmp_path / "data", ("1",)), client)
     found = {path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data").rglob("*.*")}
+    found -= {".arriving", ".arriving/files.json"}
     assert found == {*tables, *(name for name in images if name.startswith("train/a"))}
     assert (tmp_path / "data" / "train.csv").read_bytes() == tables["train.csv"]
     assert "4 images, 19 bytes: 0 are there, 4 to fetch" in capsys.readouterr().out

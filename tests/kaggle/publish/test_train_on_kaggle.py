@@ -12,7 +12,7 @@ from site_client import NETWORK_GONE, Interrupted, SiteClient
 from small_checkout import make_checkout
 
 from hpa_kit.errors import InputError
-from hpa_kit.kaggle.publish import training
+from hpa_kit.kaggle.publish import bundle, training
 from hpa_kit.kaggle.publish.dataset import Fault, write_dataset
 from hpa_kit.kaggle.publish.job import Job
 from hpa_kit.kaggle.publish.training import TrainingPlan, train, training_commands
@@ -78,7 +78,7 @@ class Place:
 
 @pytest.fixture(autouse=True)
 def packing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packing without torch, which has a test of its own."""
+    """Packing without torch, which has a test of its own, and bundles without asking git."""
 
     def pack(results: Path, members: Path, owner: str) -> None:
         names = sorted(path.relative_to(results).as_posix() for path in results.rglob("*") if path.is_file())
@@ -87,6 +87,7 @@ def packing(monkeypatch: pytest.MonkeyPatch) -> None:
         write_dataset(members, owner, "hpa-kit-members", "my members", "apache-2.0")
 
     monkeypatch.setattr(training, "_pack", pack)
+    monkeypatch.setattr(bundle, "git_origin", lambda _: {})
 
 
 def test_two_notebooks_take_turns_and_the_members_end_attached(tmp_path):
