@@ -141,7 +141,7 @@ import pandas as pd
 
 from hpa_kit.classes import CLASSES, multi_hot, parse_label
 from hpa_kit.config import TrainSettings
-from hpa_kit.recipe.notebook import first_network, notebook_recipe, train_by_recipe
+from hpa_kit.kaggle.recipes import first_network, notebook_recipe, train_by_recipe
 from hpa_kit.report.learnt_cells import cells_to_learn_from
 from hpa_kit.training import find_start, run_folds
 

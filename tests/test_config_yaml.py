@@ -27,7 +27,15 @@ from hpa_kit.config.scoring import CalibrateStep
 from hpa_kit.errors import InputError
 from hpa_kit.training.augmentation import build, read_policy
 
-NEEDED = {"data": "d", "out": "o", "member": "m", "features": "f", "labels": "hard", "source": "s"}
+NEEDED = {
+    "recipe": "quick",
+    "data": "d",
+    "out": "o",
+    "member": "m",
+    "features": "f",
+    "labels": "hard",
+    "source": "s",
+}
 NULL = ("null", "Null", "NULL", "~", "")  # of YAML alone: a command line leaves the option out
 SETTINGS = [
     pytest.param(command, name, id=f"{command.name}-{name}")
@@ -67,7 +75,9 @@ def value_of(make) -> object:
 def on_the_command_line(command: Command, name: str, text: str) -> Settings:
     needed = [f"--{other}={value}" for other, value in _needed(command.settings, name).items()
               if other not in command.positional]  # fmt: skip
-    positional = [text if other == name else NEEDED[other] for other in command.positional]
+    options = command.settings.options()
+    positional = [text if other == name else NEEDED[other] for other in command.positional
+                  if other == name or options[other].is_required()]  # fmt: skip
     option = [] if name in command.positional else [f"--{name.replace('_', '-')}={text}"]
     words = [command.name, *needed, *option, *(["--", *positional] if positional else [])]
     return settings_of(command, parser(command.name).parse_args(words))

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hpa_kit import config
 from hpa_kit.cli.streams import tell
+from hpa_kit.config.commands import KINDS
 
 if TYPE_CHECKING:
     from hpa_kit.config import (
@@ -117,96 +117,38 @@ def _recipe(settings: "RecipeSettings") -> None:
 
 
 class Command(NamedTuple):
-    """A command whose options are the settings of one class, which is imported when it is asked for."""
+    """A command whose options are the settings of one class."""
 
     name: str
     help: str
-    kind: str  # its settings, a class of hpa_kit.config
-    positional: tuple[str, ...]
     run: Callable[[Any], None]
 
     @property
     def settings(self) -> "type[Settings]":
-        """The class of its settings."""
-        found: type[Settings] = getattr(config, self.kind)
-        return found
+        """The class of its settings, which is imported when it is asked for."""
+        return KINDS[self.name].settings
+
+    @property
+    def positional(self) -> tuple[str, ...]:
+        """Settings that are given by their place."""
+        return KINDS[self.name].positional
 
 
 COMMANDS = (
+    Command("simulate", "write a synthetic competition with the truth of every cell", _simulate),
+    Command("train", "train a network: CAM classifier, ArcFace features, or stage 2", _train),
+    Command("features", "one vector per field from a trained network, to be clustered", _features),
     Command(
-        "simulate",
-        "write a synthetic competition with the truth of every cell",
-        "SimulateSettings",
-        ("out",),
-        _simulate,
+        "subcategories", "cluster features within each class, for the next round of training", _subcategories
     ),
-    Command(
-        "train",
-        "train a network: CAM classifier, ArcFace features, or stage 2",
-        "TrainSettings",
-        ("data",),
-        _train,
-    ),
-    Command(
-        "features",
-        "one vector per field from a trained network, to be clustered",
-        "FeaturesSettings",
-        ("data",),
-        _features,
-    ),
-    Command(
-        "subcategories",
-        "cluster features within each class, for the next round of training",
-        "SubcategoriesSettings",
-        ("features",),
-        _subcategories,
-    ),
-    Command("store", "resize all fields once, for many trainings", "StoreSettings", ("data",), _store),
-    Command(
-        "segment",
-        "find the cells of all fields and keep their label maps",
-        "SegmentSettings",
-        ("data",),
-        _segment,
-    ),
-    Command("infer", "class maps x label maps -> submission.csv", "InferSettings", ("data",), _infer),
-    Command(
-        "predict",
-        "a table with a row per cell of any folder of fields",
-        "PredictSettings",
-        ("data",),
-        _predict,
-    ),
-    Command(
-        "pseudo-labels",
-        "scores of the cells of training fields, for stage 2",
-        "PseudoLabelSettings",
-        ("data",),
-        _pseudo_labels,
-    ),
-    Command(
-        "tune", "choose an ensemble's weights, rule and steps out of fold", "TuneSettings", ("data",), _tune
-    ),
-    Command(
-        "report",
-        "one HTML file to look at: fields, cells, scores, errors, curves, training",
-        "ReportSettings",
-        ("source",),
-        _report,
-    ),
-    Command(
-        "ablation",
-        "what each method adds, on fields of known cells",
-        "AblationSettings",
-        ("data",),
-        _ablation,
-    ),
-    Command(
-        "recipe",
-        "a whole job, stage by stage, in as many sessions as it takes",
-        "RecipeSettings",
-        ("recipe", "data"),
-        _recipe,
-    ),
-    Command("demo", "the whole job on simulated fields", "DemoSettings", (), _demo),
+    Command("store", "resize all fields once, for many trainings", _store),
+    Command("segment", "find the cells of all fields and keep their label maps", _segment),
+    Command("infer", "class maps x label maps -> submission.csv", _infer),
+    Command("predict", "a table with a row per cell of any folder of fields", _predict),
+    Command("pseudo-labels", "scores of the cells of training fields, for stage 2", _pseudo_labels),
+    Command("tune", "choose an ensemble's weights, rule and steps out of fold", _tune),
+    Command("report", "one HTML file to look at: fields, cells, scores, errors, curves, training", _report),
+    Command("ablation", "what each method adds, on fields of known cells", _ablation),
+    Command("recipe", "a whole job, stage by stage, in as many sessions as it takes", _recipe),
+    Command("demo", "the whole job on simulated fields", _demo),
 )

@@ -2,6 +2,7 @@
 
 import os
 import queue
+import runpy
 import signal
 import subprocess
 import sys
@@ -71,9 +72,9 @@ def _main(processes: int, words: Sequence[str]) -> int:
 
         torchrun(["--standalone", "--nproc-per-node", str(processes), "-m", "hpa_kit.cli", *words])
         return 0
-    from hpa_kit.cli import main
-
-    return main(words)
+    sys.argv[1:] = words
+    runpy.run_module("hpa_kit.cli", run_name="__main__", alter_sys=True)
+    return 0
 
 
 if __name__ == "__main__":

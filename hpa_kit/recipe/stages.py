@@ -27,16 +27,14 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hpa_kit.cli.commands import COMMANDS
-from hpa_kit.config import EnsembleSettings, RecipeSettings, make_settings, read_yaml
+from hpa_kit.config import EnsembleSettings, RecipeSettings, TrainSettings, make_settings, read_yaml
+from hpa_kit.config.commands import KINDS
 from hpa_kit.errors import InputError, nearest
 from hpa_kit.plan import Plan
 
 SHIPPED = Path(__file__).with_name("recipes")
 ENSEMBLE, WEIGHTS = "ensemble", "weights"  # stages that are no command of one settings class
-_COMMANDS = {
-    command.name: command for command in COMMANDS if command.name not in ("recipe", "ablation", "demo")
-}
+_COMMANDS = {name: kind for name, kind in KINDS.items() if name not in ("recipe", "ablation", "demo")}
 _OF_STAGE = ("folds", "optional")
 _OF_RECIPE = ("about", "folds", "inputs", "stages")
 _ENDINGS = {
@@ -156,6 +154,15 @@ def plan_recipe(recipe: Recipe, settings: RecipeSettings) -> Plan:
     Raises:
         InputError: an input is unknown or missing, or a stage's options cannot be used; naming the stage.
     """
+    return _planned(recipe, settings).plan
+
+
+def networks_of(recipe: Recipe, settings: RecipeSettings) -> list[TrainSettings]:
+    """Make the settings of all networks that a recipe trains, in order; errors as of :func:`plan_recipe`."""
+    return _planned(recipe, settings).networks
+
+
+def _planned(recipe: Recipe, settings: RecipeSettings) -> "_Planner":
     if settings.data is None:
         raise InputError(f"recipe: {recipe.name} needs data, a competition folder")
     for name, path in settings.inputs.items():
@@ -170,13 +177,14 @@ def plan_recipe(recipe: Recipe, settings: RecipeSettings) -> Plan:
                 planner.add(stage, fold)
             except InputError as error:
                 raise InputError(f"recipe: {recipe.name}: stage {stage.name}: {error}") from None
-    return planner.plan
+    return planner
 
 
 class _Planner:
     def __init__(self, recipe: Recipe, settings: RecipeSettings) -> None:
         self.recipe, self.settings = recipe, settings
         self.plan = Plan()
+        self.networks: list[TrainSettings] = []
         given = {"data": settings.data, "scratch": settings.scratch_folder}
         self.given: dict[str, Path | None] = {**dict.fromkeys(recipe.inputs), **given, **settings.inputs}
 
@@ -210,8 +218,11 @@ class _Planner:
         if twice := sorted({*own, "out"} & options.keys()):
             raise InputError(f"{twice[0]} is the recipe's to say; leave it out")
         options = own | options
-        made = make_settings(command.settings, options, {"out": out}).model_dump()
-        yield command.name
+        settings = make_settings(command.settings, options, {"out": out})
+        if isinstance(settings, TrainSettings):
+            self.networks.append(settings)
+        made = settings.model_dump()
+        yield stage.command
         for name in command.positional:
             if name in options:
                 yield str(options.pop(name))

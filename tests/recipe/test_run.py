@@ -227,3 +227,35 @@ def test_two_processes_do_not_do_one_recipe_at_a_time(settings, children, tmp_pa
     settings().out.mkdir()
     with locked(settings().out / LOCK), pytest.raises(InputError, match=r"recipe\.lock is in use"):
         carry_out(settings())
+
+
+class Killed(BaseException):
+    """Nothing is written after it."""
+
+
+def test_killed_before_any_write_of_its_state_it_goes_on_and_repeats_only_what_was_under_way(
+    settings, children, monkeypatch
+):
+    from hpa_kit.recipe import run as running
+
+    whole, writes = running.write_state, []
+    monkeypatch.setattr(running, "write_state", lambda *words: (writes.append(1), whole(*words)))
+    carry_out(settings())
+    lost = 0
+    for place in range(len(writes)):
+        shutil.rmtree(settings().out)
+        children.started, count = [], iter(range(10**6))
+
+        def write(*words, place=place, count=count):
+            if next(count) >= place:
+                raise Killed
+            whole(*words)
+
+        monkeypatch.setattr(running, "write_state", write)
+        with pytest.raises(Killed):
+            carry_out(settings())
+        monkeypatch.setattr(running, "write_state", whole)
+        assert carry_out(settings()).finished
+        assert set(children.names) == set(ALL) and len(children.names) <= len(ALL) + 1
+        lost += len(children.names) - len(ALL)
+    assert lost > 0

@@ -1,5 +1,8 @@
 """A recipe is checked as a whole before anything of it begins."""
 
+from pathlib import Path
+from textwrap import dedent
+
 import pytest
 from fake_children import ALL, RECIPE
 
@@ -136,3 +139,10 @@ def test_without_a_stage_ensembles_lose_its_members_and_what_needs_it_goes(setti
     assert "crops" not in recipe.stages and "again" not in recipe.stages
     (ensemble,) = plan_recipe(recipe, settings(text)).ensembles.values()
     assert [member.checkpoint.name for member in ensemble.members] == ["cam_fold0", "cam_fold1"]
+
+
+def test_the_recipe_of_the_page_can_be_planned(settings):
+    page = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    text = dedent(page[page.index("    about:") : page.index("* A stage has a name")])
+    names = [step.out.name for step in planned(settings(text)).steps.values()]
+    assert names == ["label_maps", "cam_fold0", "cam_fold1", "ensemble.yaml", "members"]

@@ -246,7 +246,7 @@ def test_of_what_makes_and_sends_only_the_packing_of_members_goes_in_and_all_els
     }
     publish = whole / "hpa_kit" / "kaggle" / "publish"
     assert {path.name for path in publish.iterdir()} == {"__init__.py", "dataset.py", "weights.py"}
-    assert (whole / "hpa_kit" / "ablation" / "plan.py").is_file()
+    assert (whole / "hpa_kit" / "ablation" / "classifiers.py").is_file()
 
 
 def test_nothing_in_the_bundle_imports_what_is_not_in_it_but_for_the_commands_that_say_so(whole):

@@ -6,15 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpa_kit.cli.main import make_parser
-from hpa_kit.cli.main import settings_of as settings_of_words
 from hpa_kit.config import RecipeSettings, TrainSettings, make_settings
 from hpa_kit.errors import InputError
 from hpa_kit.kaggle import find_cell_weights, output_path
 from hpa_kit.kaggle.mounts import find_mounts
-from hpa_kit.plan import Plan
 from hpa_kit.recipe.run import carry_out
-from hpa_kit.recipe.stages import plan_recipe, read_recipe
+from hpa_kit.recipe.stages import networks_of, read_recipe
 from hpa_kit.recipe.state import STATE, read_state
 from hpa_kit.training.checkpoint import LAST, settings_of
 
@@ -70,8 +67,8 @@ def first_network(settings: RecipeSettings) -> TrainSettings:
     Raises:
         InputError: the recipe trains none, or as :func:`~hpa_kit.recipe.stages.plan_recipe`.
     """
-    for words in _trained(plan_recipe(read_recipe(settings.recipe), settings)):
-        return _settings(words).model_copy(update={"masks": None, "pooling": "field"})
+    for network in networks_of(read_recipe(settings.recipe), settings):
+        return network.model_copy(update={"masks": None, "pooling": "field"})
     raise InputError(f"recipe: {settings.recipe} trains no network")
 
 
@@ -82,8 +79,7 @@ def train_by_recipe(settings: RecipeSettings) -> TrainSettings:
         InputError: as :func:`~hpa_kit.recipe.run.carry_out`.
     """
     carry_out(settings)
-    trained = _trained(plan_recipe(read_recipe(settings.recipe), settings))
-    runs = [Path(words[words.index("--out") + 1]) for words in trained]
+    runs = [network.out for network in networks_of(read_recipe(settings.recipe), settings)]
     there = [run for run in runs if (run / LAST).is_file()]
     if not there:
         return first_network(settings)
@@ -96,15 +92,3 @@ def _earlier(roots: Sequence[str | Path], name: str, out: Path) -> Path | None:
     found = [folder for folder in find_mounts(STATE, roots) if folder.resolve() != out.resolve()]
     states = {folder: state for folder in found if (state := read_state(folder)) and state.recipe == name}
     return max(states, key=lambda folder: states[folder].hours_spent, default=None)
-
-
-def _trained(plan: Plan) -> list[list[str]]:
-    return [list(step.command) for step in plan.steps.values() if step.command[0] == "train"]
-
-
-def _settings(words: Sequence[str]) -> TrainSettings:
-    """Make the settings of a command line of train."""
-    arguments = make_parser(words).parse_args(words)
-    made = settings_of_words(arguments.settings_command, arguments)
-    assert isinstance(made, TrainSettings)
-    return made

@@ -7,8 +7,8 @@ import pytest
 from fake_children import ALL
 
 from hpa_kit.errors import InputError
+from hpa_kit.kaggle.recipes import first_network, notebook_recipe, train_by_recipe
 from hpa_kit.recipe import STATE
-from hpa_kit.recipe.notebook import first_network, notebook_recipe, train_by_recipe
 
 
 @pytest.fixture
