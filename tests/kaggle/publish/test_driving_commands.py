@@ -166,7 +166,7 @@ def test_the_training_notebook_takes_each_recipe_and_goes_on(own, tmp_path, name
 
 
 def test_what_a_recipe_says_of_itself_is_what_is_looked_for(tmp_path):
-    from hpa_kit.recipe.notebook import FOLDER
+    from hpa_kit.kaggle.recipes import FOLDER
     from hpa_kit.recipe.state import STATE, State, write_state
 
     assert (training.RECIPE, training.STATE) == (FOLDER, STATE)
