@@ -7,7 +7,7 @@ Kaggle is asked. Standard library only.
 import json
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,13 @@ class Job:
         found: list[dict[str, Any]] = self.kept.setdefault("sessions", [])
         return found
 
+    def versions(self) -> dict[str, int]:
+        """The last version of each notebook that is known, also of jobs that were given up."""
+        known: dict[str, int] = dict(self.kept.get("versions", {}))
+        for session in self.sessions:
+            known[session["slug"]] = max(known.get(session["slug"], 0), session.get("version") or 0)
+        return known
+
     def unfinished(self) -> dict[str, Any] | None:
         """The version that an earlier call was about to push, or was following."""
         return self.sessions[-1] if self.sessions and "ended" not in self.sessions[-1] else None
@@ -81,10 +88,13 @@ def open_job(folder: Path, command: str, anew: bool = False) -> Iterator[Job]:
         InputError: another process has it, or its file is damaged.
     """
     with locked(folder / ".lock"):
+        known: dict[str, int] = {}
         if anew:
+            with suppress(InputError):
+                known = Job(folder).versions()
             (folder / FILE).unlink(missing_ok=True)
         job = Job(folder)
-        job.keep(command=command)
+        job.keep(command=command, **({"versions": known} if known else {}))
         yield job
 
 

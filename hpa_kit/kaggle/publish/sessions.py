@@ -183,8 +183,7 @@ def _find_pushed(client: Client, job: Job, session: dict[str, Any], id: str) -> 
 
         if not is_ours(None):
             return False
-        others = [one.get("version") or 0 for one in job.sessions if one["slug"] == session["slug"]]
-        last = max([*others, job.kept.get("versions", {}).get(session["slug"], 0)])
+        last = job.versions()[session["slug"]]
         numbers = range(last + 1, last + 1 + VERSIONS_TRIED)
         session["version"] = next((number for number in numbers if is_ours(number)), 0)
         job.write()

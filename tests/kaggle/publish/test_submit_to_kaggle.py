@@ -148,6 +148,19 @@ def test_a_submission_that_ends_with_an_error_is_told_in_kaggles_words(tmp_path)
     assert place.site.submissions[0]["notebook"] == f"{INFER}/2"
 
 
+def test_the_version_of_a_push_that_was_cut_off_is_found_behind_those_of_jobs_that_were_given_up(tmp_path):
+    place = Place(tmp_path, *[GOOD] * 9)
+    for _ in range(7):
+        place.call()
+    number = len(place.client.asked)
+    push = next(at for at in range(number) if "kernels push" in place.client.asked[at]) + 1
+    with pytest.raises(Interrupted):
+        place.call(lambda client: setattr(client, "interrupt", (push, True)), anew=True)
+    place.call()
+    assert place.site.submissions[0]["notebook"] == f"{INFER}/8"
+    assert len(place.site.notebooks[INFER]) == 8
+
+
 def test_a_job_that_is_given_up_is_begun_anew(tmp_path):
     place = Place(tmp_path, GOOD, GOOD)
     with pytest.raises(Interrupted):
