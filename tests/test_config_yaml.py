@@ -243,7 +243,7 @@ def test_an_ensembles_members_and_steps_take_texts_as_a_command_line_would(tmp_p
 def test_a_policy_has_decimal_numbers_and_switches(tmp_path):
     path = tmp_path / "policy.yaml"
     path.write_text(
-        "- GridDropout: {ratio: .4, random_offset: on, p: 1e-1, unit_size_range: [08, size]}\n- recipe: 1\n"
+        "- GridDropout: {ratio: .4, random_offset: on, p: 1e-1, unit_size_range: [08, size]}\n- policy: 1\n"
     )
     content = read_policy(path)
     assert content[0]["GridDropout"] == {
@@ -252,7 +252,7 @@ def test_a_policy_has_decimal_numbers_and_switches(tmp_path):
         "p": 0.1,
         "unit_size_range": [8, "size"],
     }
-    assert content[1] == {"recipe": 1}
+    assert content[1] == {"policy": 1}
     assert len(build(content, 64, 64, str(path)).transforms) > 1
     path.write_text("- HorizontalFlip: {p: 0:30}\n")
     with pytest.raises(InputError, match=r"HorizontalFlip"):

@@ -9,6 +9,7 @@ from hpa_kit.config.commands import KINDS
 if TYPE_CHECKING:
     from hpa_kit.config import (
         AblationSettings,
+        BudgetSettings,
         DemoSettings,
         FeaturesSettings,
         InferSettings,
@@ -116,6 +117,13 @@ def _recipe(settings: "RecipeSettings") -> None:
     carry_out(settings)
 
 
+def _budget(settings: "BudgetSettings") -> None:
+    from hpa_kit.budget import budget
+
+    print(budget(settings))
+    tell("page", settings.out)
+
+
 class Command(NamedTuple):
     """A command whose options are the settings of one class."""
 
@@ -150,5 +158,6 @@ COMMANDS = (
     Command("report", "one HTML file to look at: fields, cells, scores, errors, curves, training", _report),
     Command("ablation", "what each method adds, on fields of known cells", _ablation),
     Command("recipe", "a whole job, stage by stage, in as many sessions as it takes", _recipe),
+    Command("budget", "hours and bytes of the whole job, measured here on a few fields", _budget),
     Command("demo", "the whole job on simulated fields", _demo),
 )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         to_yaml,
         write_yaml,
     )
+    from hpa_kit.config.budget import BudgetSettings
     from hpa_kit.config.data import SimulateSettings, StoreSettings
     from hpa_kit.config.demo import DemoSettings
     from hpa_kit.config.ensemble import EnsembleSettings, MemberSettings, read_ensemble, write_ensemble

@@ -40,5 +40,6 @@ KINDS = {
     "report": Kind("ReportSettings", ("source",)),
     "ablation": Kind("AblationSettings"),
     "recipe": Kind("RecipeSettings", ("recipe", "data")),
+    "budget": Kind("BudgetSettings", ("data",)),
     "demo": Kind("DemoSettings", ()),
 }

@@ -119,8 +119,7 @@ class _Session:
 
     def run(self) -> State:
         self._sort_out()
-        for path, ensemble in self._plan.ensembles.items():
-            write_ensemble(ensemble, path)
+        self._write_ensembles()
         self._write(sessions=self._before.sessions + 1)
         try:
             while True:
@@ -219,8 +218,14 @@ class _Session:
         if name == "train":
             # Beside the process itself; where there is one core, it reads the fields too.
             yield from ("--workers", str(max(0, cores // max(1, len(lanes)) - 1)))
-            if self._limit < math.inf:
-                yield from ("--time-limit", f"{max(0.001, (self._limit - self._spent()) / 3600):.4f}")
+            own = (
+                step.command[step.command.index("--time-limit") + 1]
+                if "--time-limit" in step.command
+                else "inf"
+            )
+            hours = min(float(own), max(0.001, (self._limit - self._spent()) / 3600))
+            if hours < math.inf:
+                yield from ("--time-limit", f"{hours:.4g}")
         elif name in ON_DEVICE or name in ("segment", "store"):
             yield from ("--workers", str(max(1, cores)))
 
@@ -259,6 +264,7 @@ class _Session:
         finished = status == 0 and step.out.exists() and _is_whole(step)
         self._record(step, took, finished)
         if finished:
+            self._write_ensembles()
             print(f"[{step.title}] took {duration(took)}", flush=True)
         elif status not in (0, INTERRUPTED) and not stopped:
             self._failed.add(step)
@@ -288,6 +294,13 @@ class _Session:
                     self._take(self._news.get(timeout=left), stopped=True)
                 except queue.Empty:
                     break
+
+    def _write_ensembles(self) -> None:
+        """Write the YAML of each ensemble whose members are all there; nobody is to take one that is not."""
+        done = {step.out for step in self._plan.steps.values() if self._is_done(step)}
+        for path, ensemble in self._plan.ensembles.items():
+            if {member.checkpoint for member in ensemble.members} <= done:
+                write_ensemble(ensemble, path)
 
     def _record(self, step: Step, took: float, finished: bool) -> None:
         before = self._steps.get(self._name(step))

@@ -34,7 +34,9 @@ from hpa_kit.plan import Plan
 
 SHIPPED = Path(__file__).with_name("recipes")
 ENSEMBLE, WEIGHTS = "ensemble", "weights"  # stages that are no command of one settings class
-_COMMANDS = {name: kind for name, kind in KINDS.items() if name not in ("recipe", "ablation", "demo")}
+_COMMANDS = {
+    name: kind for name, kind in KINDS.items() if name not in ("recipe", "ablation", "budget", "demo")
+}
 _OF_STAGE = ("folds", "optional")
 _OF_RECIPE = ("about", "folds", "inputs", "stages")
 _ENDINGS = {

@@ -8,7 +8,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -21,6 +21,8 @@ from hpa_kit.plan import Plan, Step
 STATE, LOCK = "recipe_state.json", "recipe.lock"
 EARLIER = "earlier"  # results of stages that have changed since, in the recipe's folder
 _LETTERS = 16
+# Options that say what computes and for how long.
+_FREE = ("--workers", "--device", "--store", "--cache", "--no-cache", "--time-limit", "--checkpoint-minutes")
 
 
 class Done(NamedTuple):
@@ -111,7 +113,7 @@ def keys_of(plan: Plan, settings: RecipeSettings) -> dict[Step, str]:
     names |= {path: f"${name} {_contents(path)}" for name, path in settings.inputs.items()}
     keys: dict[Step, str] = {}
     for step in plan.steps.values():
-        words = [_named(word, names, plan) for word in step.command if word != str(step.out)]
+        words = [_named(word, names, plan) for word in _counted(step.command) if word != str(step.out)]
         keys[step] = _hash([step.kind, *words])
         names[step.out] = f"$step {keys[step]}"
     return keys
@@ -155,6 +157,15 @@ def bytes_of(path: Path) -> int:
     """Count the bytes of a file, or of all files in a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _counted(words: Sequence[str]) -> Iterator[str]:
+    """The words of a command on which its result depends."""
+    option = ""
+    for word in words:
+        option = word if word.startswith("--") else option
+        if option not in _FREE:
+            yield word
 
 
 def _named(word: str, names: Mapping[Path, str], plan: Plan) -> Any:

@@ -386,10 +386,13 @@ class Loader:
 
 def _stack(rows: list[Row]) -> Batch:
     images, targets, numbers, *further = zip(*rows, strict=True)
-    # Channels before pixels as CPUs like it; moving bytes here is cheap beside the network.
-    fields = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    height, width, channels = images[0].shape
+    # Channels before pixels as CPUs like it, by OpenCV: torch takes five times as long for bytes.
+    fields = np.empty((len(images), channels, height, width), np.uint8)
+    for planes, image in zip(fields, images, strict=True):
+        cv2.split(image, list(planes))
     maps = [torch.from_numpy(np.stack(values)) for values in further]
-    return Batch(fields, torch.from_numpy(np.stack(targets)), torch.tensor(numbers), *maps)
+    return Batch(torch.from_numpy(fields), torch.from_numpy(np.stack(targets)), torch.tensor(numbers), *maps)
 
 
 def _start_worker(_: int) -> None:

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from fake_children import ALL, RECIPE
 
+from hpa_kit.config import read_ensemble
 from hpa_kit.errors import InputError
 from hpa_kit.recipe import STATE, carry_out, read_state
 from hpa_kit.recipe.forecast import plan_text
@@ -53,6 +54,7 @@ def test_side_by_side_processes_share_processors_and_memory(settings, children, 
         ("weight: 3", "weight: 1", ["ensemble", "members"]),
         ("{split: train}", "{split: train, segmenter: classical}", ALL),
         ("about: two", "about: more", []),
+        ("epochs: 3", "epochs: 3, workers: 1, store: $scratch/store, time_limit: 3", []),
     ],
 )  # fmt: skip
 def test_a_changed_stage_is_done_again_with_what_depends_on_it(settings, children, old, new, again):
@@ -82,6 +84,22 @@ def test_a_result_that_is_gone_is_made_again(settings, children):
     children.started.clear()
     carry_out(settings())
     assert children.names == ["ensemble"]
+
+
+def test_an_ensemble_is_written_once_its_members_are_all_there(settings, children):
+    children.how = {"crops_fold0": "fails"}
+    with pytest.raises(InputError):
+        carry_out(settings())
+    assert not (settings().out / "untuned.yaml").exists()
+    children.how = {}
+    carry_out(settings())
+    members = read_ensemble(settings().out / "untuned.yaml").members
+    assert [member.checkpoint.name for member in members] == [
+        "cam_fold0",
+        "cam_fold1",
+        "crops_fold0",
+        "crops_fold1",
+    ]
 
 
 def test_where_a_step_fails_what_does_not_need_it_is_done(settings, children):

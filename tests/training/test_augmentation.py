@@ -1,6 +1,7 @@
-"""Recipes of augmentation: what they do to fields and label maps, and what they refuse."""
+"""Augmentation policies: what they do to fields and label maps, and what they refuse."""
 
 import pickle
+import random
 import subprocess
 import sys
 import warnings
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from hpa_kit.errors import InputError
-from hpa_kit.training.augmentation import POLICIES, Augmentation
+from hpa_kit.training.augmentation import POLICIES, Augmentation, RightAngles, build
 
 SIDE = 48
 
@@ -184,6 +185,50 @@ def test_a_policy_of_ones_own_stands_in_yaml_and_extends_a_built_in_one(tmp_path
     image, mask = Augmentation(path)(field(), (2,), label_map())
     assert (mask == 0).sum() == SIDE // 4 * (SIDE // 2)
     assert np.array_equal(mask == 0, (image == 0).all(axis=-1))
+
+
+def one_after_another(policy, side, seed, **targets):
+    """The same draws, each flip and turn done by albumentations itself."""
+    bare = build(policy, side, side, "policy")
+    bare.transforms = [
+        step for one in bare.transforms for step in (one.steps if isinstance(one, RightAngles) else [one])
+    ]
+    generator = np.random.default_rng((seed,))
+    bare.set_random_state(generator, random.Random(int(generator.integers(2**63))))
+    return bare(**targets)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_right_angles_done_at_once_give_what_they_give_one_after_another(policy):
+    moved = set()
+    for seed in range(24):
+        found = Augmentation(policy)(field(), (seed,), label_map())
+        expected = one_after_another(
+            POLICIES[policy], SIDE, seed, image=field(), mask=label_map().astype("f")
+        )
+        assert np.array_equal(found[0], expected["image"]) and np.array_equal(found[1], expected["mask"])
+        moved.add(found[0].tobytes())
+    assert len(moved) == {0: 1, 1: 8}.get(policy, len(moved)) and (len(moved) > 8 or policy < 2)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 20])
+def test_right_angles_move_masks_of_any_number_of_channels(channels):
+    masks = np.random.default_rng(0).random((20, 28, channels), np.float32)
+    for seed in range(12):
+        _, found = Augmentation(1)(field(20, width=28), (seed,), masks)
+        image = np.zeros((20, 28, 4), np.uint8)
+        assert np.array_equal(
+            found, one_after_another(POLICIES[1], 20, seed, image=image, mask=masks)["mask"]
+        )
+
+
+def test_what_stands_between_two_flips_is_done_between_them():
+    turned = {"Affine": {"rotate": [90, 90], "p": 1}}
+    policy = [{"HorizontalFlip": {"p": 1}}, turned, {"VerticalFlip": {"p": 1}}, {"OneOf": {"transforms": [
+        {"HorizontalFlip": {"p": 1}}, {"VerticalFlip": {"p": 1}}], "p": 1}}]  # fmt: skip
+    for seed in range(6):
+        expected = one_after_another(policy, SIDE, seed, image=field())["image"]
+        assert np.array_equal(Augmentation(policy)(field(), (seed,)), expected)
 
 
 def test_the_built_in_policies_can_be_written_as_yaml(tmp_path):

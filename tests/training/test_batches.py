@@ -57,6 +57,14 @@ def test_four_channels_pass_without_a_warning():
     assert changed.shape == (8, 8, 4) and changed.dtype == np.uint8
 
 
+def test_a_batch_has_each_field_with_its_channels_first():
+    fields = np.random.default_rng(1).integers(0, 256, (3, 8, 8, 4), dtype=np.uint8)
+    dataset = FieldDataset(fields, np.zeros((3, 19), np.float32), Augmentation(0))
+    (batch,) = Loader(dataset, EpochBatches(np.array([2, 0, 1]), 3, None), 0, CPU).epoch(1)
+    assert batch.fields.is_contiguous() and batch.numbers.tolist() == [2, 0, 1]
+    assert np.array_equal(batch.fields.numpy(), fields[[2, 0, 1]].transpose(0, 3, 1, 2))
+
+
 @pytest.mark.parametrize("cache", [True, False])
 def test_a_store_gives_resized_fields_channels_last(competition, cache):
     ids = ["000e1", "0012e1"]

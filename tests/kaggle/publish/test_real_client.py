@@ -158,5 +158,5 @@ def test_tables_and_the_first_fields_are_fetched(client, server, tmp_path, capsy
     found -= {".arriving", ".arriving/files.json"}
     assert found == {*tables, *(name for name in images if name.startswith("train/a"))}
     assert (tmp_path / "data" / "train.csv").read_bytes() == tables["train.csv"]
-    assert "4 images, 19 bytes: 0 are there, 4 to fetch" in capsys.readouterr().out
+    assert "4 images, 22 bytes: 0 are there, 4 to fetch" in capsys.readouterr().out
     assert json.dumps(server.called).count("DownloadDataFile") == 6

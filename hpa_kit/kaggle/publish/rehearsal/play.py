@@ -1,5 +1,6 @@
 """The rehearsal's course: train until the time limit, go on, pack, infer, infer on a hidden test set."""
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -16,14 +17,14 @@ from hpa_kit.kaggle.publish.rehearsal.environment import make_environment, own_w
 from hpa_kit.kaggle.publish.rehearsal.network import Offline, Played, offline, play
 from hpa_kit.kaggle.publish.rehearsal.own import Own, own_competition
 from hpa_kit.kaggle.publish.rehearsal.tree import OWNER, Tree, damage, simulated
-from hpa_kit.kaggle.publish.weights import weights_dataset
+from hpa_kit.recipe import read_state
 from hpa_kit.submission import check_submission, evaluate
 from hpa_kit.submission.table import read_submission
 
 PUBLIC = {"KAGGLE_KERNEL_RUN_TYPE": "Batch"}
 SCORED = {**PUBLIC, "KAGGLE_IS_COMPETITION_RERUN": "1"}
 AT_ONCE = 1e-4  # hours: over before the first step is, so that the first session ends after that step
-TRAINING = {"backbone": "resnet10t", "epochs": 2, "batch": 4, "lr": 0.01, "workers": 0, "device": "cpu"}
+TRAINING = {"backbone": "resnet10t", "epochs": 2, "batch": 4, "lr": 0.01}
 INFERENCE = {"batch": 4, "workers": 1, "device": "cpu"}
 
 # Two folds need a field each; what is larger is no rehearsal but the whole competition.
@@ -89,9 +90,7 @@ def rehearse(source: Path, plan: Plan | None = None) -> None:
     stage = _Stage(source, plan.out, python, how, Tree(plan.out / "kaggle"), bundle, inference)
     if trains:
         stage.tree.attach_competition(public)
-        _train(stage, plan, say)
-        with redirect_stdout(StringIO()):
-            weights_dataset([stage.tree.working / "run"], plan.out / "members", OWNER)
+        shutil.copytree(_train(stage, plan, say), plan.out / "members", dirs_exist_ok=True)
         mounts[f"datasets/{OWNER}/hpa-kit-members"] = plan.out / "members"
     else:
         stage.tree.attach_competition(public, splits=("test",))
@@ -117,22 +116,34 @@ def _competitions(plan: Plan, trains: bool, say: Callable[[str], None]) -> tuple
     return folders
 
 
-def _train(stage: _Stage, plan: Plan, say: Callable[[str], None]) -> None:
-    """Two sessions of the training notebook: the time limit ends one, the other goes on from its output."""
-    tree, run = stage.tree, stage.tree.working / "run"
-    common = {**TRAINING, "size": plan.size, "settings": {"folds": 2}}
-    first = _play(stage, "train", "unpacked", PUBLIC, **common, time_limit=AT_ONCE)
-    _expect("stopped by the time limit" in first.printed and (run / "last.safetensors").is_file(),
+def _train(stage: _Stage, plan: Plan, say: Callable[[str], None]) -> Path:
+    """Two sessions of the training notebook by a recipe: a time limit ends one, the other goes on and packs.
+
+    Returns:
+        the packed members.
+    """
+    tree, job = stage.tree, stage.tree.working / "recipe"
+    networks = {**TRAINING, "size": plan.size}
+    common = {"recipe": "quick", "device": "cpu"}
+    first = _play(stage, "train", "unpacked", PUBLIC, **common, settings={**networks, "time_limit": AT_ONCE})
+    state = read_state(job)
+    _expect(state is not None and not state.finished and (job / "cam_fold0" / "last.safetensors").is_file(),
             "training: the time limit did not stop it with a checkpoint", first)  # fmt: skip
-    say("training, first session: stopped by its time limit, with a checkpoint")
-    tree.attach(run, "hpa-kit-train/run")
-    second = _play(stage, "train", "deeper", PUBLIC, **common)
-    _expect("goes on from: " + str(tree.inputs / "hpa-kit-train" / "run") in second.printed,
+    assert state is not None
+    done = ", ".join(state.done)
+    say(f"training, first session: {done} done, then stopped by a time limit, with a checkpoint")
+    tree.attach(tree.working, "hpa-kit-train")
+    second = _play(stage, "train", "deeper", PUBLIC, **common, settings=networks, goes_on=True)
+    _expect(f"goes on from: {tree.inputs / 'hpa-kit-train' / 'recipe'}" in second.printed,
             "training: its own output was not gone on with", second)  # fmt: skip
-    lines = (run / "metrics.csv").read_text("utf-8").splitlines() if (run / "metrics.csv").is_file() else []
-    _expect((run / "best.safetensors").is_file() and len(lines) == 1 + int(str(TRAINING["epochs"])),
-            "training: the second session did not finish the run", second)  # fmt: skip
-    say(f"training, second session: went on from its own output and finished {len(lines) - 1} epochs")
+    state = read_state(job)
+    _expect(state is not None and state.finished and state.sessions == 2,
+            "training: the second session did not finish the recipe", second)  # fmt: skip
+    lines = (job / "cam_fold0" / "metrics.csv").read_text("utf-8").splitlines()
+    say(
+        f"training, second session: went on from its own output, finished {len(lines) - 1} epochs, and packed"
+    )
+    return job / "members"
 
 
 def _infer(
