@@ -80,7 +80,7 @@ $(CLIENT)/ready:
 	$(CLIENT)/bin/python -m pip install --quiet kaggle six
 	@touch $@
 
-client: $(CLIENT)/ready  ## the Kaggle client, for `hpa-kit kaggle status` and its tests
+client: $(CLIENT)/ready  ## the Kaggle client, for `hpa-kit kaggle data, train, submit, status` and their tests
 
 rehearse: $(VENV)/ready  ## both notebooks as Kaggle runs them: its packages, no network, a hidden test set
 	$(BIN)/hpa-kit kaggle rehearse
