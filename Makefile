@@ -38,7 +38,7 @@ demo: $(VENV)/ready  ## set up, then the whole job on simulated fields
 test: $(VENV)/ready lint  ## set up, then lint, types and tests
 	$(BIN)/python $(PYTEST)
 
-test-all: $(VENV)/ready lint  ## test, with every row of the tables of which it takes one of a kind
+test-all: $(VENV)/ready $(CLIENT)/ready lint  ## test, with every row of the tables of which it takes one of a kind
 	$(BIN)/python $(PYTEST) $(ALL)
 
 test-latest: $(LATEST)/ready  ## types and test-all with the newest release of everything
@@ -80,7 +80,7 @@ $(CLIENT)/ready:
 	$(CLIENT)/bin/python -m pip install --quiet kaggle six
 	@touch $@
 
-client: $(CLIENT)/ready  ## the Kaggle client, for `hpa-kit kaggle status` and its tests
+client: $(CLIENT)/ready  ## the Kaggle client, for `hpa-kit kaggle data, train, submit, status` and their tests
 
 rehearse: $(VENV)/ready  ## both notebooks as Kaggle runs them: its packages, no network, a hidden test set
 	$(BIN)/hpa-kit kaggle rehearse

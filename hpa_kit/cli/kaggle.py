@@ -8,6 +8,34 @@ from typing import Any
 def add_kaggle(parser: argparse.ArgumentParser) -> None:
     """Add its commands to the parser of ``kaggle``; ``prints`` says of which the text is the result."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    sub = _add(actions, "data", "fetch the competition's tables, and images if wanted", _data)
+    sub.add_argument("dir", nargs="?", type=Path, default=Path("data"), help="folder (default: data)")
+    sub.add_argument(
+        "--images",
+        nargs="+",
+        default=[],
+        metavar="WHICH",
+        help="train, test, or how many training fields, the first that Kaggle lists (default: none)",
+    )
+    _add_dry_run(sub)
+
+    sub = _add(
+        actions, "train", "train a recipe's members on Kaggle, in as many sessions as it takes", _train
+    )
+    sub.add_argument("--recipe", required=True, metavar="NAME", help="what the training notebook runs")
+    _add_folders(sub)
+    sub.add_argument("--anew", action="store_true", help="what an earlier call did does not count")
+    _add_dry_run(sub)
+
+    sub = _add(
+        actions, "submit", "run the inference notebook on Kaggle, submit it, wait for the score", _submit
+    )
+    sub.add_argument(
+        "-m", "--message", default="hpa-kit", metavar="TEXT", help="what to say of it (default: hpa-kit)"
+    )
+    sub.add_argument("--anew", action="store_true", help="what an earlier call did does not count")
+    _add_dry_run(sub)
+
     sub = _add(actions, "bundle", "zip hpa_kit and its wheels into a Kaggle dataset", _bundle)
     sub.add_argument(
         "out", nargs="?", type=Path, default=Path("dist"), help="folder to write (default: dist)"
@@ -46,10 +74,7 @@ def add_kaggle(parser: argparse.ArgumentParser) -> None:
     )
 
     sub = _add(actions, "status", "what stands between this folder and a submission", _status, True)
-    sub.add_argument("--dist", type=Path, default=Path("dist"), help="the kit's dataset (default: dist)")
-    sub.add_argument(
-        "--members", type=Path, default=Path("dist-members"), help="the members' (default: dist-members)"
-    )
+    _add_folders(sub)
 
     sub = _add(actions, "rehearse", "run both notebooks here as Kaggle runs them", _rehearse)
     sub.add_argument("--out", type=Path, default=Path("rehearsal"), help="folder (default: rehearsal)")
@@ -86,10 +111,69 @@ def add_kaggle(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_folders(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--dist", type=Path, default=Path("dist"), help="the kit's dataset (default: dist)")
+    sub.add_argument(
+        "--members", type=Path, default=Path("dist-members"), help="the members' (default: dist-members)"
+    )
+
+
+def _add_dry_run(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--dry-run", action="store_true", help="print the Kaggle client's commands, run none")
+
+
 def _add(actions: Any, name: str, text: str, function: Any, prints: bool = False) -> argparse.ArgumentParser:
     sub: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text)
     sub.set_defaults(function=function, prints=prints)
     return sub
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    from hpa_kit.kaggle.publish.data import DataPlan, data_commands, fetch_data
+
+    plan = DataPlan(arguments.dir, tuple(arguments.images))
+    plan.wanted()  # said before a client is looked for
+    return _drive(arguments, lambda: data_commands(plan), lambda client: fetch_data(plan, client))
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from hpa_kit.kaggle.publish.dataset import find_checkout
+    from hpa_kit.kaggle.publish.training import TrainingPlan, train, training_commands
+
+    source = find_checkout()
+    plan = TrainingPlan(
+        arguments.recipe, arguments.dist.absolute(), arguments.members.absolute(), arguments.anew
+    )
+    return _drive(
+        arguments, lambda: training_commands(source, plan), lambda client: train(source, plan, client)
+    )
+
+
+def _submit(arguments: argparse.Namespace) -> int:
+    from hpa_kit.kaggle.publish.dataset import find_checkout
+    from hpa_kit.kaggle.publish.submit import SubmitPlan, submit, submit_commands
+
+    source, plan = find_checkout(), SubmitPlan(arguments.message, arguments.anew)
+    return _drive(
+        arguments, lambda: submit_commands(source, plan), lambda client: submit(source, plan, client)
+    )
+
+
+def _drive(arguments: argparse.Namespace, commands: Any, work: Any) -> int:
+    """Do what drives the Kaggle client, or print its commands; a fault is told with what puts it right."""
+    from hpa_kit.errors import InputError
+    from hpa_kit.kaggle.publish.dataset import Fault, find_checkout
+    from hpa_kit.kaggle.publish.online_client import make_client
+
+    try:
+        if arguments.dry_run:
+            for command in commands():
+                print(command)
+        else:
+            work(make_client(find_checkout()))
+    except Fault as fault:
+        raise InputError(f"{fault} -> {fault.fix}") from None
+    return 0
 
 
 def _bundle(arguments: argparse.Namespace) -> int:
@@ -133,7 +217,6 @@ def _metadata(arguments: argparse.Namespace) -> int:
 
 def _status(arguments: argparse.Namespace) -> int:
     from hpa_kit.kaggle.publish.dataset import Fault, find_checkout
-    from hpa_kit.kaggle.publish.metadata import NOTEBOOKS
     from hpa_kit.kaggle.publish.status import off_path, status, unseen
 
     source = find_checkout()
@@ -144,7 +227,7 @@ def _status(arguments: argparse.Namespace) -> int:
         print(f"      {hint}")
     number = sum(isinstance(line, Fault) for line in lines)
     things = f"{number} {'thing' if number == 1 else 'things'} to do"
-    print(things if number else f"ready: {NOTEBOOKS['infer'].push()}")
+    print(things if number else "ready: hpa-kit kaggle submit")
     return 1 if number else 0
 
 

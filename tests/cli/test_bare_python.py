@@ -1,4 +1,4 @@
-"""What comes before any set-up, metadata, status and bundle, runs on a Python that has nothing but itself."""
+"""What comes before any set-up, metadata, status and bundle, and what drives Kaggle need only Python."""
 
 import hashlib
 import json
@@ -64,6 +64,16 @@ def test_a_bundle_is_built_and_says_that_its_wheels_were_held_against_their_pins
     assert (done.returncode, done.stderr) == (0, "")
     assert (checkout / "dist" / "hpa-kit.zip").is_file()
     assert "not compared with Kaggle's image, as packaging is missing here: make .venv" in done.stdout
+
+
+def test_what_would_be_asked_of_kaggle_is_printed_and_without_a_client_the_command_that_brings_it(checkout):
+    assert bare(checkout, "kaggle", "metadata", "--owner", "jane-doe").returncode == 0
+    for words in (("train", "--recipe", "quick"), ("submit",), ("data", "--images", "test")):
+        done = bare(checkout, "kaggle", *words, "--dry-run")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("kaggle ")
+    done = bare(checkout, "kaggle", "submit")
+    assert (done.returncode, done.stderr) == (2, "hpa-kit: kaggle: no Kaggle client here -> make client\n")
 
 
 def test_what_there_is_can_be_read_at_once(checkout):

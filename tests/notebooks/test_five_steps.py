@@ -1,4 +1,4 @@
-"""README's five steps on Kaggle, walked as they stand there; what the inference notebook uses, as it says."""
+"""The five steps by hand, walked as they stand in docs/kaggle.md; what the inference notebook uses."""
 
 import json
 import re
@@ -24,8 +24,8 @@ from hpa_kit.kaggle.publish.bundle import build_bundle
 from hpa_kit.kaggle.publish.dataset import check_dataset
 
 ROOT = NOTEBOOKS.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-STEPS = re.search(r"^## On Kaggle, in five steps\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)[1]
+PAGE = (ROOT / "docs" / "kaggle.md").read_text(encoding="utf-8")
+STEPS = re.search(r"^## By hand, in five steps\n(.*?)^## ", PAGE, re.DOTALL | re.MULTILINE)[1]
 OWNER = "jane-doe"
 COMMANDS = [line.replace("NAME", OWNER) for line in re.findall(r"^ {7}(\S.*)$", STEPS, re.MULTILINE)]
 
@@ -60,7 +60,7 @@ class Kaggle:
         self.notebooks: dict[str, Any] = {}
 
     def __call__(self, command: str) -> None:
-        """Run a command of the README; one that nobody here knows is a fault of it."""
+        """Run a command of the page; one that nobody here knows is a fault of it."""
         words = shlex.split(command)
         if words[:2] == ["hpa-kit", "kaggle"]:
             code = main(words[1:])
@@ -77,7 +77,7 @@ class Kaggle:
             "kaggle competitions submissions": lambda rest: self.expect(rest == [COMPETITION], rest),
         }
         name = next((name for name in known if command.startswith(name)), None)
-        assert name is not None, f"README has a command that this test does not know: {command}"
+        assert name is not None, f"the page has a command that this test does not know: {command}"
         known[name](words[len(name.split()) :])
 
     @staticmethod

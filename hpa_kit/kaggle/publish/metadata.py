@@ -92,6 +92,19 @@ def check_metadata(path: str | Path, notebook: Notebook | None = None) -> list[F
     return [Fault(f"{path}: {said}", fix) for said, fix in faults]
 
 
+def read_metadata(source: Path, notebook: Notebook) -> dict[str, Any]:
+    """Read the metadata of a notebook that is ready to be pushed.
+
+    Raises:
+        Fault: the first that keeps it from running as a submission.
+    """
+    path = notebook.path(source)
+    for fault in check_metadata(path, notebook):
+        raise fault
+    metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return metadata
+
+
 def find_placeholders(path: str | Path) -> list[str]:
     """List the names in ``kernel-metadata.json`` whose owner is still to be set, one line each.
 

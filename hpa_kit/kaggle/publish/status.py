@@ -23,6 +23,7 @@ from hpa_kit.kaggle.publish.dataset import (
     find_owner,
 )
 from hpa_kit.kaggle.publish.dataset import METADATA as DATASET_METADATA
+from hpa_kit.kaggle.publish.job import JOBS, find_unfinished
 from hpa_kit.kaggle.publish.metadata import NOTEBOOKS, check_metadata
 from hpa_kit.kaggle.publish.notebooks import check_pair, metadata_differences
 from hpa_kit.kaggle.publish.wheels import PROJECT
@@ -45,6 +46,7 @@ def status(source: Path, dist: Path, members: Path, client: bool = True) -> list
         *_notebooks(source),
         *_bundle(source, dist),
         *_members(source, members, pack),
+        *_jobs(source),
     ]
     return lines + (list(_client(source, {dist: BUILD, members: pack})) if client else [])
 
@@ -163,6 +165,15 @@ def _dataset(source: Path, folder: Path, make: str) -> Iterator[Line]:
         yield Fault(f"{path}: does not attach {id}", f"{WRITE} --add {id}")
     else:
         yield f"{folder}: ready to be uploaded as {id}"
+
+
+def _jobs(source: Path) -> Iterator[Line]:
+    """What was begun on Kaggle and not brought to its end."""
+    try:
+        for path, command in find_unfinished(source):
+            yield Fault(f"{path}: begun, not ended", command)
+    except InputError as error:
+        yield Fault(str(error), f"rm -r {shlex.quote(str(source / JOBS))}")
 
 
 def _client(source: Path, datasets: dict[Path, str]) -> Iterator[Line]:

@@ -50,6 +50,13 @@ CASES = (
     ),
     Case(
         GROUP,
+        "images of no split to fetch",
+        nothing,
+        "kaggle data {out} --images valid",
+        "kaggle data: images are 'valid'; expected train, test or how many fields",
+    ),
+    Case(
+        GROUP,
         "a damaged member to upload",
         lambda w: w.checkpoint(b"half"),
         WEIGHTS,

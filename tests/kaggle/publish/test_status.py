@@ -88,6 +88,16 @@ def test_without_members_the_training_notebook_and_the_packing_are_named(checkou
     assert fault.fix.startswith("hpa-kit kaggle weights RUN")
 
 
+def test_what_was_begun_on_kaggle_and_not_ended_is_named_with_what_goes_on(checkout):
+    for name, kept in {"train-quick": {"command": "hpa-kit kaggle train --recipe quick"},
+                       "submit": {"command": "hpa-kit kaggle submit", "done": True}}.items():  # fmt: skip
+        (checkout / "on-kaggle" / name).mkdir(parents=True)
+        (checkout / "on-kaggle" / name / "job.json").write_text(json.dumps(kept))
+    assert [fault.fix for fault in to_do(checkout)] == ["hpa-kit kaggle train --recipe quick"]
+    (checkout / "on-kaggle" / "submit" / "job.json").write_text("{")
+    assert "no JSON" in str(to_do(checkout)[0])
+
+
 def test_a_dataset_that_the_notebook_does_not_attach_is_named(checkout):
     path = checkout / "kernel-metadata.json"
     metadata = json.loads(path.read_text())
