@@ -228,6 +228,8 @@ class _Session:
                 yield from ("--time-limit", f"{hours:.4g}")
         elif name in ON_DEVICE or name in ("segment", "store"):
             yield from ("--workers", str(max(1, cores)))
+        if name in ("segment", "pseudo-labels"):
+            yield "--pack"  # so that what the next session needs are few files
 
     def _takes_all(self, step: Step) -> bool:
         """Whether a network trains on all GPUs: nothing else is there for the others to do meanwhile."""

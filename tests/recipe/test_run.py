@@ -25,6 +25,11 @@ def test_every_step_is_done_once_and_the_state_says_so(settings, children, capsy
     assert children.names == ALL and read_state(settings().out).sessions == 2
 
 
+def test_what_has_a_file_per_field_is_packed(settings, children):
+    carry_out(settings())
+    assert [name for name, words, *_ in children.started if "--pack" in words] == ["label_maps", "soft"]
+
+
 def test_networks_train_side_by_side_one_per_device_and_on_all_where_one_is_left(settings, children):
     one_fold = RECIPE.replace("epochs: 1}\n    folds: all", "epochs: 1}\n    folds: [1]")
     carry_out(settings(one_fold, device="cuda:0,cuda:1"))
