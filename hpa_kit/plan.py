@@ -51,6 +51,8 @@ class Plan:
     def needs(self, step: Step) -> list[Step]:
         """List the steps whose output a step reads, be it as members of an ensemble."""
         read = {Path(word) for word in step.command} - {step.out}
-        for path in read & self.ensembles.keys():
-            read |= {member.checkpoint for member in self.ensembles[path].members}
-        return [other for other in self.steps.values() if other.out in read]
+        for ensemble in [self.ensembles[path] for path in read & self.ensembles.keys()]:
+            read |= {member.checkpoint for member in ensemble.members}
+            read |= {path for path in (ensemble.masks, ensemble.weights) if path is not None}
+        around = {place for path in read for place in (path, *path.parents)}
+        return [other for other in self.steps.values() if other != step and other.out in around]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hpa_kit import config
 from hpa_kit.cli.streams import tell
 from hpa_kit.config.commands import KINDS
 
@@ -134,12 +135,13 @@ class Command(NamedTuple):
     @property
     def settings(self) -> "type[Settings]":
         """The class of its settings, which is imported when it is asked for."""
-        return KINDS[self.name].settings
+        found: type[Settings] = getattr(config, KINDS[self.name][0])
+        return found
 
     @property
     def positional(self) -> tuple[str, ...]:
         """Settings that are given by their place."""
-        return KINDS[self.name].positional
+        return KINDS[self.name][1]
 
 
 COMMANDS = (

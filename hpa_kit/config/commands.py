@@ -1,45 +1,22 @@
-"""Which settings each command of the command line takes, and which of them stand without an option's name."""
+"""Which settings each command of the command line takes: {command: (their class, those given by their place)}.
 
-from typing import TYPE_CHECKING, NamedTuple
+The class is one of ``hpa_kit.config``, to be imported when it is asked for.
+"""
 
-from hpa_kit import config
-
-if TYPE_CHECKING:
-    from hpa_kit.config.base import Settings
-
-
-class Kind(NamedTuple):
-    """The settings of a command.
-
-    Attributes:
-        name: their class, of hpa_kit.config.
-        positional: settings that are given by their place.
-    """
-
-    name: str
-    positional: tuple[str, ...] = ("data",)
-
-    @property
-    def settings(self) -> "type[Settings]":
-        """The class, imported when it is asked for."""
-        found: type[Settings] = getattr(config, self.name)
-        return found
-
-
-KINDS = {
-    "simulate": Kind("SimulateSettings", ("out",)),
-    "train": Kind("TrainSettings"),
-    "features": Kind("FeaturesSettings"),
-    "subcategories": Kind("SubcategoriesSettings", ("features",)),
-    "store": Kind("StoreSettings"),
-    "segment": Kind("SegmentSettings"),
-    "infer": Kind("InferSettings"),
-    "predict": Kind("PredictSettings"),
-    "pseudo-labels": Kind("PseudoLabelSettings"),
-    "tune": Kind("TuneSettings"),
-    "report": Kind("ReportSettings", ("source",)),
-    "ablation": Kind("AblationSettings"),
-    "recipe": Kind("RecipeSettings", ("recipe", "data")),
-    "budget": Kind("BudgetSettings", ("data",)),
-    "demo": Kind("DemoSettings", ()),
+KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "simulate": ("SimulateSettings", ("out",)),
+    "train": ("TrainSettings", ("data",)),
+    "features": ("FeaturesSettings", ("data",)),
+    "subcategories": ("SubcategoriesSettings", ("features",)),
+    "store": ("StoreSettings", ("data",)),
+    "segment": ("SegmentSettings", ("data",)),
+    "infer": ("InferSettings", ("data",)),
+    "predict": ("PredictSettings", ("data",)),
+    "pseudo-labels": ("PseudoLabelSettings", ("data",)),
+    "tune": ("TuneSettings", ("data",)),
+    "report": ("ReportSettings", ("source",)),
+    "ablation": ("AblationSettings", ("data",)),
+    "recipe": ("RecipeSettings", ("recipe", "data")),
+    "budget": ("BudgetSettings", ("data",)),
+    "demo": ("DemoSettings", ()),
 }

@@ -46,7 +46,11 @@ class RecipeSettings(Settings):
     parallel: int | None = Field(
         None, ge=1, le=64, description="networks that train side by side; by default one per GPU"
     )
-    device: str = Field("auto", description="auto, cpu, or several with commas between them: cuda:0,cuda:1")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:[0-9]+)?(,cuda(:[0-9]+)?)*)$",
+        description="auto, cpu, or several with commas between them: cuda:0,cuda:1",
+    )
     scratch: Path | None = Field(
         None, description="folder of what no later session needs; by default scratch in out"
     )

@@ -13,7 +13,7 @@ from hpa_kit.kaggle.mounts import find_mounts
 from hpa_kit.recipe.run import carry_out
 from hpa_kit.recipe.stages import networks_of, read_recipe
 from hpa_kit.recipe.state import STATE, read_state
-from hpa_kit.training.checkpoint import LAST, settings_of
+from hpa_kit.training.checkpoint import LAST
 
 FOLDER = "recipe"  # of the working folder, where the notebook has no other
 
@@ -24,8 +24,9 @@ def notebook_recipe(
     """Make a recipe's settings of a notebook's variables.
 
     The inputs that a recipe takes are those of ``settings`` and variables of their names, and cell networks
-    that are attached; all else in ``settings`` is for every network. An earlier session is looked for among
-    what is attached, wherever it is mounted; the one that is furthest counts.
+    that are attached; ``hours``, ``parallel`` and ``owner`` in ``settings`` are the recipe's, all else there
+    is for every network. An earlier session is looked for among what is attached, wherever it is mounted; the
+    one that is furthest counts.
 
     Args:
         variables: the notebook's ``globals()``: ``recipe``, ``goes_on`` (None: from an earlier session where
@@ -40,6 +41,7 @@ def notebook_recipe(
     """
     recipe = read_recipe(variables["recipe"])
     given = dict(variables.get("settings") or {})
+    own = {name: given.pop(name) for name in ("hours", "parallel", "owner") if name in given}
     inputs = {name: given.pop(name) for name in recipe.inputs if name in given}
     inputs |= {name: variables[name] for name in recipe.inputs if variables.get(name) and name not in inputs}
     if "weights" in recipe.inputs and "weights" not in inputs and (weights := find_cell_weights(None, roots)):
@@ -56,7 +58,7 @@ def notebook_recipe(
         "past_expected": goes_on is True, "time_limit": hours, "device": device,
         "scratch": Path(tempfile.gettempdir()) / f"hpa-kit{str(out.resolve()).replace(os.sep, '-')}",
     }  # fmt: skip
-    return make_settings(RecipeSettings, values, source="parameters cell")
+    return make_settings(RecipeSettings, values, own, source="parameters cell")
 
 
 def first_network(settings: RecipeSettings) -> TrainSettings:
@@ -78,13 +80,16 @@ def train_by_recipe(settings: RecipeSettings) -> TrainSettings:
     Raises:
         InputError: as :func:`~hpa_kit.recipe.run.carry_out`.
     """
-    carry_out(settings)
-    runs = [network.out for network in networks_of(read_recipe(settings.recipe), settings)]
-    there = [run for run in runs if (run / LAST).is_file()]
-    if not there:
-        return first_network(settings)
-    last = max(there, key=lambda run: (run / LAST).stat().st_mtime_ns)
-    return settings_of(last / LAST).model_copy(update={"out": last})
+    try:
+        carry_out(settings)
+    except InputError as error:
+        state = read_state(settings.out)
+        if state is None or state.problem is None:
+            raise
+        print(error)  # what was done is kept where the session ends well; the state file tells of it
+    networks = networks_of(read_recipe(settings.recipe), settings)
+    there = [network for network in networks if (network.out / LAST).is_file()]
+    return there[-1] if there else first_network(settings)
 
 
 def _earlier(roots: Sequence[str | Path], name: str, out: Path) -> Path | None:

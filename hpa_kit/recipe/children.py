@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from hpa_kit.together import end_with_parent, imports_from_here
 
+_LAST_WORDS = 5.0  # seconds
 INTERRUPTED = 130  # how the kit's commands end after an interrupt
 
 
@@ -48,7 +49,9 @@ class Child:
             env={**imports_from_here(), **environment}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
         )  # fmt: skip
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._reader = threading.Thread(target=self._listen, daemon=True)
+        for thread in (self._reader, threading.Thread(target=self._wait, daemon=True)):
+            thread.start()
 
     def send(self, number: signal.Signals) -> None:
         """Send it, and what it has started, a signal, unless it has ended."""
@@ -59,8 +62,14 @@ class Child:
     def _listen(self) -> None:
         assert self._popen.stdout is not None
         for line in self._popen.stdout:
-            self._news.put(News(self, line=line.rstrip("\n").rpartition("\r")[2]))
-        self._news.put(News(self, status=self._popen.wait()))
+            self._news.put(News(self, line=line.rstrip("\n")))
+
+    def _wait(self) -> None:
+        status = self._popen.wait()
+        with suppress(ProcessLookupError, PermissionError):  # what it started and left
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._reader.join(_LAST_WORDS)  # of which one that holds its output may still be there
+        self._news.put(News(self, status=status))
 
 
 def _main(processes: int, words: Sequence[str]) -> int:

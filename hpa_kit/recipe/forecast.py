@@ -8,13 +8,13 @@ import numpy as np
 from hpa_kit.config import RecipeSettings
 from hpa_kit.plan import Plan, Step
 from hpa_kit.recipe.stages import ENSEMBLE, Recipe, plan_recipe
-from hpa_kit.recipe.state import Done, bytes_of, read_state
+from hpa_kit.recipe.state import Done, bytes_of, keys_of, read_state
 from hpa_kit.tables import text_table
 from hpa_kit.timing import duration
 
 
 def hours_of(plan: Plan, steps: Mapping[str, Done], out: Path) -> tuple[float, list[str]]:
-    """Expect the hours of a whole plan, done or not, by the steps of each kind that are done.
+    """Expect the hours of a whole plan, one step after the other, by the steps of each kind that are done.
 
     Returns:
         the hours of the kinds that were measured, and the kinds that were not.
@@ -24,8 +24,14 @@ def hours_of(plan: Plan, steps: Mapping[str, Done], out: Path) -> tuple[float, l
     return sum(taken.get(step.kind, 0.0) for step in plan.steps.values()) / 3600, list(unknown)
 
 
+def as_planned(plan: Plan, steps: Mapping[str, Done], settings: RecipeSettings) -> dict[str, Done]:
+    """Take of what is known of steps that of those which are done, and still made as then."""
+    names = {str(step.out.relative_to(settings.out)): key for step, key in keys_of(plan, settings).items()}
+    return {name: done for name, done in steps.items() if done.finished and names.get(name) == done.key}
+
+
 def seconds_left(plan: Plan, steps: Mapping[str, Done], out: Path) -> float | None:
-    """Expect the seconds of the steps that are left; None where one is of a kind that was never measured."""
+    """Expect the seconds of the steps that are left, one by one; None where a kind was never measured."""
     taken = _seconds_by_kind(plan, steps, out)
     left = [step for step in plan.steps.values() if not _finished(step, steps, out)]
     if any(step.kind not in taken for step in left):
@@ -45,7 +51,7 @@ def plan_text(recipe: Recipe, settings: RecipeSettings) -> str:
     ]
     plan = plan_recipe(recipe, settings) if settings.data is not None else Plan()
     state = read_state(settings.out)
-    steps = {} if state is None else state.steps
+    steps = {} if state is None else as_planned(plan, state.steps, settings)
     taken, sizes = _seconds_by_kind(plan, steps, settings.out), _bytes_by_kind(plan, steps, settings.out)
     rows = []
     for stage in recipe.stages.values():

@@ -27,16 +27,21 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hpa_kit.config import EnsembleSettings, RecipeSettings, TrainSettings, make_settings, read_yaml
+from hpa_kit.config import (
+    EnsembleSettings,
+    MemberSettings,
+    RecipeSettings,
+    TrainSettings,
+    make_settings,
+    read_yaml,
+)
 from hpa_kit.config.commands import KINDS
 from hpa_kit.errors import InputError, nearest
 from hpa_kit.plan import Plan
 
 SHIPPED = Path(__file__).with_name("recipes")
 ENSEMBLE, WEIGHTS = "ensemble", "weights"  # stages that are no command of one settings class
-_COMMANDS = {
-    name: kind for name, kind in KINDS.items() if name not in ("recipe", "ablation", "budget", "demo")
-}
+_COMMANDS = [name for name in KINDS if name not in ("recipe", "ablation", "budget", "demo", "simulate")]
 _OF_STAGE = ("folds", "optional")
 _OF_RECIPE = ("about", "folds", "inputs", "stages")
 _ENDINGS = {
@@ -93,16 +98,24 @@ class Recipe(NamedTuple):
     stages: dict[str, Stage]
 
     def without(self, names: Collection[str]) -> "Recipe":
-        """The same without some stages and what cannot be done without them; ensembles lose members."""
+        """The same without some stages, what cannot be done without them, and what only they needed.
+
+        Ensembles lose members.
+        """
         dropped = set(names)
-        for stage in self.stages.values():
+        stages = self.stages.values()
+        for stage in stages:
             if stage.command != ENSEMBLE and stage.needs() & dropped:
+                dropped.add(stage.name)
+        for stage in reversed(stages):
+            takers = {other.name for other in stages if stage.name in other.needs()}
+            if takers and takers <= dropped:
                 dropped.add(stage.name)
         kept = {}
         for name, stage in self.stages.items():
             if name in dropped:
                 continue
-            members = [one for one in stage.options.get("members", []) if not _referred(one) & dropped]
+            members = [one for one in _several(stage.options.get("members")) if not _referred(one) & dropped]
             only = {"members": members} if stage.command == ENSEMBLE else {}
             kept[name] = stage._replace(options=stage.options | only)
         return self._replace(stages=kept)
@@ -165,8 +178,9 @@ def networks_of(recipe: Recipe, settings: RecipeSettings) -> list[TrainSettings]
 
 
 def _planned(recipe: Recipe, settings: RecipeSettings) -> "_Planner":
-    if settings.data is None:
-        raise InputError(f"recipe: {recipe.name} needs data, a competition folder")
+    if settings.data is None or not settings.data.is_dir():
+        found = "nothing" if settings.data is None else f"{settings.data}, which is no folder"
+        raise InputError(f"recipe: {recipe.name} needs data, a competition folder; found {found}")
     for name, path in settings.inputs.items():
         if name not in recipe.inputs:
             raise InputError(f"recipe: {recipe.name} takes no input {name!r}{nearest(name, recipe.inputs)}")
@@ -194,13 +208,14 @@ class _Planner:
         out = stage.out(self.settings.out, fold)
         title = stage.name if fold is None else f"{stage.name} fold {fold}"
         given = stage.options | (dict(self.settings.networks) if stage.command == "train" else {})
+        if stage.command == "tune":  # a file per field
+            given = {"cache": str(self.settings.scratch_folder / f"{out.stem}_evidence")} | given
+        entries = _several(given.pop("members", None)) if stage.command == ENSEMBLE else []
         options = {
             name: found for name, value in given.items() if (found := self._resolved(value, fold)) is not None
         }
         if stage.command == ENSEMBLE:
-            members = [
-                one for entry in stage.options.get("members", []) for one in self._members(entry, fold)
-            ]
+            members = [one for entry in entries for one in self._members(entry, fold)]
             self.plan.ensembles[out] = make_settings(EnsembleSettings, options | {"members": members})
         elif stage.command == WEIGHTS:
             if unknown := options.keys() - {"sources"}:
@@ -212,24 +227,25 @@ class _Planner:
 
     def _words(self, stage: Stage, fold: int | None, options: dict[str, Any], out: Path) -> Iterator[str]:
         """The words of a command of one settings class, but for its --out; its settings are checked."""
-        command = _COMMANDS[stage.command]
-        known = command.settings.options()
+        name, positional = KINDS[stage.command]
+        kind: type[Settings] = getattr(config, name)
+        known = kind.options()
         own: dict[str, Any] = {"data": self.settings.data} if "data" in known else {}
-        if fold is not None and "fold" in known:
-            own |= {"fold": fold, "folds": self.recipe.folds}
+        if "folds" in known:
+            own |= ({} if fold is None else {"fold": fold}) | {"folds": self.recipe.folds}
         if twice := sorted({*own, "out"} & options.keys()):
             raise InputError(f"{twice[0]} is the recipe's to say; leave it out")
         options = own | options
-        settings = make_settings(command.settings, options, {"out": out})
+        settings = make_settings(kind, options, {"out": out})
         if isinstance(settings, TrainSettings):
             self.networks.append(settings)
         made = settings.model_dump()
         yield stage.command
-        for name in command.positional:
+        for name in positional:
             if name in options:
                 yield str(options.pop(name))
         for name, value in options.items():
-            option = command.settings.aliases.get(name, name).replace("_", "-")
+            option = kind.aliases.get(name, name).replace("_", "-")
             if isinstance(value, bool) or isinstance(made.get(name), bool):
                 yield f"--{option}" if made[name] else f"--no-{option}"
             elif isinstance(value, list | tuple):
@@ -243,28 +259,40 @@ class _Planner:
 
     def _members(self, entry: Any, fold: int | None) -> Iterator[dict[str, Any]]:
         """The members that one entry stands for; those of several folds share its weight."""
-        values = {"checkpoint": entry} if isinstance(entry, str) else dict(entry)
+        values = {"checkpoint": entry} if isinstance(entry, str) else entry
+        if not isinstance(values, Mapping):
+            raise InputError(f"members: expected checkpoint, mode and weight, found {entry!r}")
         runs = _several(self._resolved(values.get("checkpoint"), fold))
-        weight = float(values.get("weight", 1)) / max(1, len(runs))
         for run in runs:
-            yield values | {"checkpoint": run, "weight": weight}
+            member = make_settings(MemberSettings, values, {"checkpoint": run}, source="members")
+            yield dict(values) | {"checkpoint": run, "weight": member.weight / len(runs)}
 
     def _resolved(self, value: Any, fold: int | None) -> Any:
         """A value with paths in place of its references; None where it is an input that was not given."""
+        if isinstance(value, Mapping):
+            return {name: self._resolved(one, fold) for name, one in value.items()}
         if isinstance(value, list):
-            parts = [self._resolved(one, fold) for one in value if not isinstance(one, Mapping)]
-            return [one for part in parts for one in _several(part)]
+            return [one for part in value for one in _several(self._resolved(part, fold))]
         if not isinstance(value, str) or "$" not in value:
             return value
-        if (whole := _REFERENCE.fullmatch(value)) is not None:
-            return self._paths(whole[1], whole[2], fold)
-        return _REFERENCE.sub(lambda found: str(self._paths(found[1], found[2], fold)), value)
+        found = [(one, self._paths(one[1], one[2], fold)) for one in _REFERENCE.finditer(value)]
+        if any(path is None for _, path in found):
+            return None
+        if len(found) == 1 and found[0][0][0] == value:
+            return found[0][1]
+        paths = iter(path for _, path in found)
+        return _REFERENCE.sub(lambda _: str(next(paths)), value)
 
     def _paths(self, name: str, which: str | None, fold: int | None) -> Any:
         """What a reference stands for: a path, those of all folds, or None."""
         stage = self.recipe.stages.get(name)
         if stage is None:
             return self.given[name]
+        if which is not None and int(which) not in (stage.folds or ()):
+            folds = (
+                "has no folds" if stage.folds is None else f"has the folds {', '.join(map(str, stage.folds))}"
+            )
+            raise InputError(f"${name}.{which}: the stage {name} {folds}")
         if stage.folds is None:
             return stage.out(self.settings.out, None)
         if which is not None or fold in stage.folds:
@@ -320,7 +348,7 @@ def _read_stage(path: Path, name: str, value: Any, folds: int, known: Collection
 
 def _whole(value: Any, where: str, least: int) -> int:
     text = str(value)
-    if not text.isdigit() or int(text) < least:
+    if not (text.isascii() and text.isdigit()) or int(text) < least:
         raise InputError(f"{where}: expected a whole number from {least} on, found {value!r}")
     return int(text)
 

@@ -44,6 +44,7 @@ class State(NamedTuple):
         hours_spent: of all sessions.
         sessions: how many there were.
         problem: one line where a step failed in the last session.
+        inputs: names of those that were given.
         steps: {what a step writes, from the recipe's folder on: what is known of it}.
     """
 
@@ -55,6 +56,7 @@ class State(NamedTuple):
     hours_spent: float = 0.0
     sessions: int = 0
     problem: str | None = None
+    inputs: tuple[str, ...] = ()
     steps: Mapping[str, Done] = {}
 
     @classmethod
@@ -70,7 +72,7 @@ class State(NamedTuple):
         return cls(
             str(content["recipe"]), bool(content["finished"]), tuple(content["done"]), tuple(content["left"]),
             content["hours_left"], float(content["hours_spent"]), int(content["sessions"]),
-            content["problem"], steps,
+            content["problem"], tuple(content["inputs"]), steps,
         )  # fmt: skip
 
 
@@ -87,7 +89,8 @@ def read_state(folder: Path) -> State | None:
         return State.of(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, OSError) as error:
         raise InputError(
-            f"recipe: {path} is damaged ({type(error).__name__}: {error}); delete it to do all stages again"
+            f"recipe: {path} is damaged ({type(error).__name__}: {error}); delete it, and the "
+            "results beside it, to begin anew"
         ) from None
 
 
@@ -120,22 +123,24 @@ def keys_of(plan: Plan, settings: RecipeSettings) -> dict[Step, str]:
 
 
 def take_over(earlier: Path, out: Path, say: Callable[[str], object]) -> None:
-    """Copy what an earlier session left into the recipe's folder, but for what lies there already.
+    """Copy what an earlier session left into the recipe's folder.
 
-    The state file comes last: without it a copy that was cut off goes on.
+    The state file comes last: where there is none a copy that was cut off goes on, and files of equal size
+    stay.
 
     Raises:
-        InputError: nothing of the kind is there, or it is of another recipe's folder.
+        InputError: nothing of the kind is there.
     """
     if read_state(earlier) is None:
         raise InputError(f"recipe: {earlier} holds no {STATE}; expected out of an earlier hpa-kit recipe")
+    goes_on = read_state(out) is None
     remove_stale(out)
     files = [
         path
         for path in sorted(earlier.rglob("*"))
         if path.is_file() and not _stays(path.relative_to(earlier))
     ]
-    wanted = [path for path in files if not _same_size(path, out / path.relative_to(earlier))]
+    wanted = [path for path in files if not (goes_on and _same_size(path, out / path.relative_to(earlier)))]
     size = sum(path.stat().st_size for path in wanted)
     say(f"recipe: takes over {len(wanted)} files, {size / 1e6:.1f} MB, of {earlier}")
     for path in [*wanted, earlier / STATE]:
@@ -184,7 +189,8 @@ def _named(word: str, names: Mapping[Path, str], plan: Plan) -> Any:
     for place in (path, *(path.parents if len(path.parts) > 1 else ())):
         if place in names:
             return f"{names[place]}/{path.relative_to(place)}"
-    return word
+    # Of the user's files counts what they hold, not where they lie.
+    return _contents(path) if len(path.parts) > 1 and path.exists() else word
 
 
 def _contents(path: Path) -> str:

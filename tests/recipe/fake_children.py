@@ -27,7 +27,7 @@ stages:
     ensemble:
       members: [{checkpoint: $cam, weight: 3}, {checkpoint: $crops}]
   ensemble:
-    tune: {ensemble: $untuned, masks: $label_maps, cache: $scratch/evidence}
+    tune: {ensemble: $untuned, masks: $label_maps}
   members:
     weights: {sources: $ensemble}
 """
@@ -39,7 +39,8 @@ class Children:
 
     Attributes:
         started: (name of what it writes, words, environment, processes), in order.
-        how: {name: fails, stays, or epochs after which a run stopped}; all others are done at once.
+        how: {name: fails, stays, nothing (it writes none), or epochs after which a run stopped}; all others
+            are done at once.
         while_running: called as each begins, such as to let time go by.
     """
 
@@ -67,7 +68,9 @@ class Child:
         news.put(News(self, line=f"makes {out.name}"))
         if how == "stays":
             return
-        if how != "fails":
+        if how == "nothing":
+            out.mkdir()
+        elif how != "fails":
             write(words, out, epochs=how)
         news.put(News(self, status=1 if how == "fails" else 0))
 

@@ -34,8 +34,7 @@ def attach(tmp_path, number, *place):
 )
 def test_the_next_session_goes_on_wherever_the_earlier_one_is_mounted(session, children, tmp_path, place):
     children.how = {"soft": "fails"}
-    with pytest.raises(InputError):
-        train_by_recipe(session(1))
+    train_by_recipe(session(1))
     attach(tmp_path, 1, *place)
     children.how, children.started = {}, []
     second = session(2, goes_on=True)
@@ -48,8 +47,7 @@ def test_of_several_earlier_sessions_the_furthest_counts_and_other_recipes_do_no
     session, children, tmp_path
 ):
     children.how = {"soft": "fails"}
-    with pytest.raises(InputError):
-        train_by_recipe(session(1))
+    train_by_recipe(session(1))
     attach(tmp_path, 1, "first")
     children.how = {}
     clock = iter(range(0, 10**6, 60))
@@ -90,6 +88,5 @@ def test_a_session_that_trains_no_network_shows_the_first_that_will_be(session, 
     made = session(1, hours=0.1)
     assert not carry_out(made, lambda: next(clock)).finished
     children.how, children.started = {"label_maps": "fails"}, []
-    with pytest.raises(InputError, match="label_maps failed"):
-        train_by_recipe(made)
+    assert train_by_recipe(made) == first_network(made)
     assert first_network(made).out.name == "cam_fold0" and not Path(first_network(made).out).exists()

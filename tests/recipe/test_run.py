@@ -37,7 +37,7 @@ def test_networks_train_side_by_side_one_per_device_and_on_all_where_one_is_left
              for name, _, environment, processes in children.started}  # fmt: skip
     assert shown["cam_fold0"] == ("0", 1) and shown["cam_fold1"] == ("1", 1)
     assert shown["crops_fold1"] == ("0,1", 2)
-    assert shown["label_maps"] == (None, 1)
+    assert shown["label_maps"] == ("", 1)
     words = children.words("cam_fold0")
     assert words[words.index("--device") + 1] == "auto"
 
@@ -48,7 +48,7 @@ def test_side_by_side_processes_share_processors_and_memory(settings, children, 
     for name in ("cam_fold0", "cam_fold1"):
         _, words, environment, _ = next(one for one in children.started if one[0] == name)
         assert words[words.index("--workers") + 1] == "1"
-        assert environment["OMP_NUM_THREADS"] == "2" and environment["HPA_KIT_MEMORY_SHARES"] == "2"
+        assert environment["OMP_NUM_THREADS"] == "2" and environment["HPA_KIT_MEMORY_SHARES"] == "3"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_an_ensemble_is_written_once_its_members_are_all_there(settings, childre
 def test_where_a_step_fails_what_does_not_need_it_is_done(settings, children):
     children.how = {"crops_fold0": "fails"}
     with pytest.raises(
-        InputError, match=r"recipe: crops fold 0 failed \(status 1\); what it said stands above"
+        InputError, match=r"recipe: crops fold 0 failed \(status 1; what it said stands above"
     ):
         carry_out(settings())
     assert children.names == ALL[:6]
@@ -203,7 +203,9 @@ def test_where_an_earlier_session_was_expected_nothing_begins_anew(settings, chi
 def test_a_damaged_state_is_told_and_nothing_is_lost(settings, children):
     carry_out(settings())
     (settings().out / STATE).write_text('{"recipe": "two"')
-    with pytest.raises(InputError, match=r"recipe_state.json is damaged .*delete it to do all stages again"):
+    with pytest.raises(
+        InputError, match=r"recipe_state.json is damaged .*delete it, and the results beside it"
+    ):
         carry_out(settings())
     assert (settings().out / "cam_fold0").is_dir()
 
@@ -282,3 +284,44 @@ def test_killed_before_any_write_of_its_state_it_goes_on_and_repeats_only_what_w
         assert set(children.names) == set(ALL) and len(children.names) <= len(ALL) + 1
         lost += len(children.names) - len(ALL)
     assert lost > 0
+
+
+def test_a_session_without_an_input_that_the_ones_before_had_is_refused(settings, children, tmp_path):
+    (tmp_path / "cells").mkdir()
+    text = RECIPE.replace("{split: train}", "{split: train, weights: $weights}")
+    carry_out(settings(text, inputs={"weights": tmp_path / "cells"}))
+    children.started = []
+    with pytest.raises(InputError, match="the sessions before had the input weights, which is missing now"):
+        carry_out(settings(text))
+    moved = shutil.copytree(tmp_path / "cells", tmp_path / "elsewhere")
+    carry_out(settings(text, inputs={"weights": moved}))
+    assert not children.started
+
+
+def test_a_further_session_replaces_what_lies_in_the_folder_though_it_is_as_large(
+    settings, children, tmp_path
+):
+    carry_out(settings())
+    earlier = shutil.copytree(settings().out, tmp_path / "earlier")
+    (settings().out / "soft" / "made").write_text(
+        (earlier / "soft" / "made").read_text().swapcase()  # of the same size
+    )
+    path = earlier / STATE
+    path.write_text(path.read_text().replace('"hours_spent": 0', '"hours_spent": 9'))
+    carry_out(settings(resume_from=earlier))
+    assert (settings().out / "soft" / "made").read_bytes() == (earlier / "soft" / "made").read_bytes()
+
+
+def test_several_networks_on_two_devices_are_shared_out(settings, children):
+    carry_out(settings(device="cuda:0,cuda:1", parallel=4))
+    shown = {name: environment["CUDA_VISIBLE_DEVICES"] for name, _, environment, _ in children.started}
+    assert (
+        {shown["cam_fold0"], shown["cam_fold1"]} == {"0", "1"} == {shown["crops_fold0"], shown["crops_fold1"]}
+    )
+
+
+def test_a_run_without_a_checkpoint_that_can_be_read_has_failed_and_the_others_go_on(settings, children):
+    children.how = {"cam_fold0": "nothing"}
+    with pytest.raises(InputError, match=r"cam fold 0 failed \(checkpoint: .*is missing"):
+        carry_out(settings())
+    assert children.names == ALL[:3] and "cam fold 1" in read_state(settings().out).done

@@ -79,6 +79,18 @@ def test_an_input_that_is_not_given_leaves_its_option_out(settings, tmp_path):
             "  weights:\n    segment",
             "stage weights: an input has the same name",
         ),
+        (
+            "masks: $label_maps, backbone",
+            "masks: $label_maps.0, backbone",
+            r"\$label_maps.0: .* has no folds",
+        ),
+        ("members: $cam, masks", "members: $cam.7, masks", r"\$cam.7: the stage cam has the folds 0, 1"),
+        (
+            "{checkpoint: $crops}]",
+            "{checkpoint: $crops, weight: heavy}]",
+            "stage untuned: members: weight: .*'heavy'",
+        ),
+        ("{checkpoint: $crops}]", "[a]]", "stage untuned: members: expected checkpoint"),
         ("stages:", "stages: []\nold:", "has no stages|unknown key"),
         ("sources: $ensemble", "source: $ensemble", "stage members: unknown option 'source'"),
     ],
@@ -146,3 +158,33 @@ def test_the_recipe_of_the_page_can_be_planned(settings):
     text = dedent(page[page.index("    about:") : page.index("* A stage has a name")])
     names = [step.out.name for step in planned(settings(text)).steps.values()]
     assert names == ["label_maps", "cam_fold0", "cam_fold1", "ensemble.yaml", "members"]
+
+
+def test_an_ensemble_keeps_its_steps_with_their_options_and_takes_members_by_name(settings):
+    text = RECIPE.replace(
+        "members: [{checkpoint: $cam, weight: 3}, {checkpoint: $crops}]",
+        "members: $cam\n      steps: [{step: fuse, cell: 0.5}, negative]",
+    )
+    (ensemble,) = planned(settings(text)).ensembles.values()
+    assert [member.checkpoint.name for member in ensemble.members] == ["cam_fold0", "cam_fold1"]
+    assert [step.step for step in ensemble.steps] == ["fuse", "negative"]
+
+
+def test_what_is_read_of_a_part_of_an_output_or_by_an_ensemble_is_a_need(settings):
+    text = RECIPE.replace("{network: crops,", "{network: crops, warm_start: $cam.1/best.safetensors,")
+    text = text.replace("{checkpoint: $crops}]", "{checkpoint: $crops}]\n      masks: $label_maps")
+    text = text.replace("tune: {ensemble: $untuned, masks: $label_maps}", "tune: {ensemble: $untuned}")
+    plan = planned(settings(text))
+    steps = {step.out.stem: step for step in plan.steps.values()}
+    assert "cam_fold1" in {other.out.stem for other in plan.needs(steps["crops_fold0"])}
+    assert "label_maps" in {other.out.stem for other in plan.needs(steps["ensemble"])}
+
+
+def test_stages_that_only_dropped_ones_needed_are_dropped_too():
+    recipe = read_recipe("best").without(["crops", "cam_soft"])
+    assert list(recipe.stages) == ["label_maps", "cam", "untuned", "ensemble", "members"]
+
+
+def test_a_network_that_is_trained_once_has_the_recipes_folds_too(settings):
+    words = words_of(planned(settings(RECIPE.replace("    folds: all\n  soft", "  soft"))), "cam")
+    assert words[words.index("--folds") + 1] == "2" and "--fold" not in words
