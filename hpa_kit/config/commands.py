@@ -1,4 +1,4 @@
-"""Which settings each command of the command line takes: {command: (their class, those given by their place)}.
+"""Which settings each command takes: {command: (their class, those that are given by their place)}.
 
 The class is one of ``hpa_kit.config``, to be imported when it is asked for.
 """

@@ -27,10 +27,12 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hpa_kit import config
 from hpa_kit.config import (
     EnsembleSettings,
     MemberSettings,
     RecipeSettings,
+    Settings,
     TrainSettings,
     make_settings,
     read_yaml,
