@@ -62,8 +62,10 @@ WORDS = {
     "`members: no folder … holds`": ("InputError: members: no folder of /kaggle/input holds", "--add"),
     "`not one of the … fields … was scored`": ("not one of the 559 fields of x was scored: y", "rehearse"),
 }
-# What is said at home, is gone on from, or is no fault of a session; the last has a test of submitting.
+# What is said at home, is gone on from, has no words that are known, or is no fault of a session; the last
+# has a test of submitting.
 OTHERS = {
+    "the output cannot be saved, or the next session lacks some of it",
     "a build stops at a wheel",
     "training was stopped by its time limit",
     "fields that `find nothing`",
