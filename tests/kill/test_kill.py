@@ -31,8 +31,8 @@ NAMES = (
 # while members look at further fields (infer), with one file that is written whole (features), with a file
 # that is written anew after each part of the work (train).
 LIKE_ANOTHER = {
-    "segment": "store", "segment --pack": "store", "pseudo-labels": "infer", "predict": "infer",
-    "tune": "infer", "report": "features", "ablation": "train",
+    "simulate": "store", "segment": "store", "segment --pack": "store", "pseudo-labels": "infer",
+    "predict": "infer", "tune": "infer", "report": "features", "ablation": "train",
 }  # fmt: skip
 ROWS = [pytest.param(name, marks=pytest.mark.whole_table) if name in LIKE_ANOTHER else name for name in NAMES]
 KINDS = ("file", "work", "call")
