@@ -8,6 +8,8 @@ from pydantic import BeforeValidator, Field
 
 from hpa_kit.config.base import Settings
 
+SCRATCH = "scratch"  # in the recipe's folder, where no other is given
+
 
 def _pairs(value: Any) -> Any:
     """Text such as ``weights=cells,external=table.csv`` -> a mapping; anything else as it is."""
@@ -59,4 +61,4 @@ class RecipeSettings(Settings):
     @property
     def scratch_folder(self) -> Path:
         """Where things lie that no later session needs."""
-        return self.scratch or self.out / "scratch"
+        return self.scratch or self.out / SCRATCH

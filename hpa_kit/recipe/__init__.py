@@ -6,7 +6,7 @@ from hpa_kit.lazy import lazy
 
 if TYPE_CHECKING:
     from hpa_kit.recipe.run import carry_out
-    from hpa_kit.recipe.stages import Recipe, Stage, plan_recipe, read_recipe
-    from hpa_kit.recipe.state import STATE, State, read_state
+    from hpa_kit.recipe.stages import plan_recipe, read_recipe
+    from hpa_kit.recipe.state import STATE, read_state
 
 __getattr__ = lazy(__name__)

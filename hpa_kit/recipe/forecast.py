@@ -1,14 +1,14 @@
 """What a recipe will take: its stages with the hours and bytes that are known of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from hpa_kit.config import RecipeSettings
 from hpa_kit.plan import Plan, Step
-from hpa_kit.recipe.stages import ENSEMBLE, Recipe, plan_recipe
-from hpa_kit.recipe.state import Done, bytes_of, keys_of, read_state
+from hpa_kit.recipe.stages import ENSEMBLE_STAGE, Recipe, plan_recipe
+from hpa_kit.recipe.state import Done, bytes_of, is_done, keys_of, name_of, read_state
 from hpa_kit.tables import text_table
 from hpa_kit.timing import duration
 
@@ -26,14 +26,14 @@ def hours_of(plan: Plan, steps: Mapping[str, Done], out: Path) -> tuple[float, l
 
 def as_planned(plan: Plan, steps: Mapping[str, Done], settings: RecipeSettings) -> dict[str, Done]:
     """Take of what is known of steps that of those which are done, and still made as then."""
-    names = {str(step.out.relative_to(settings.out)): key for step, key in keys_of(plan, settings).items()}
+    names = {name_of(step, settings.out): key for step, key in keys_of(plan, settings).items()}
     return {name: done for name, done in steps.items() if done.finished and names.get(name) == done.key}
 
 
 def seconds_left(plan: Plan, steps: Mapping[str, Done], out: Path) -> float | None:
     """Expect the seconds of the steps that are left, one by one; None where a kind was never measured."""
     taken = _seconds_by_kind(plan, steps, out)
-    left = [step for step in plan.steps.values() if not _finished(step, steps, out)]
+    left = [step for step in plan.steps.values() if not is_done(step, steps, out)]
     if any(step.kind not in taken for step in left):
         return None
     return sum(max(0.0, taken[step.kind] - _spent(step, steps, out)) for step in left)
@@ -59,8 +59,8 @@ def plan_text(recipe: Recipe, settings: RecipeSettings) -> str:
         needs = sorted(stage.needs() & recipe.stages.keys())
         known = stage.name in taken
         own = [step for step in plan.steps.values() if step.kind == stage.name]
-        done = sum(_finished(step, steps, settings.out) for step in own)
-        shown = "–" if stage.command == ENSEMBLE else "unknown"
+        done = sum(is_done(step, steps, settings.out) for step in own)
+        shown = "–" if stage.command == ENSEMBLE_STAGE else "unknown"
         rows.append([
             f"{stage.name} (optional {stage.optional})" if stage.optional else stage.name, stage.command,
             f"{done} of {number}", ", ".join(needs) or "–",
@@ -75,26 +75,25 @@ def plan_text(recipe: Recipe, settings: RecipeSettings) -> str:
 
 def _seconds_by_kind(plan: Plan, steps: Mapping[str, Done], out: Path) -> dict[str, float]:
     """What steps of a kind took that are done, on average."""
-    found: dict[str, list[float]] = {}
-    for step in plan.steps.values():
-        if _finished(step, steps, out):
-            found.setdefault(step.kind, []).append(_spent(step, steps, out))
-    return {kind: float(np.mean(each)) for kind, each in found.items()}
+    return _by_kind((step.kind, _spent(step, steps, out)) for step in _done(plan, steps, out))
 
 
 def _bytes_by_kind(plan: Plan, steps: Mapping[str, Done], out: Path) -> dict[str, float]:
-    found: dict[str, list[int]] = {}
-    for step in plan.steps.values():
-        if _finished(step, steps, out):
-            found.setdefault(step.kind, []).append(bytes_of(step.out))
+    """What steps of a kind wrote that are done, on average."""
+    return _by_kind((step.kind, bytes_of(step.out)) for step in _done(plan, steps, out))
+
+
+def _by_kind(amounts: Iterable[tuple[str, float]]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for kind, amount in amounts:
+        found.setdefault(kind, []).append(amount)
     return {kind: float(np.mean(each)) for kind, each in found.items()}
 
 
-def _finished(step: Step, steps: Mapping[str, Done], out: Path) -> bool:
-    done = steps.get(str(step.out.relative_to(out)))
-    return done is not None and done.finished and step.out.exists()
+def _done(plan: Plan, steps: Mapping[str, Done], out: Path) -> list[Step]:
+    return [step for step in plan.steps.values() if is_done(step, steps, out)]
 
 
 def _spent(step: Step, steps: Mapping[str, Done], out: Path) -> float:
-    done = steps.get(str(step.out.relative_to(out)))
+    done = steps.get(name_of(step, out))
     return 0.0 if done is None else done.seconds

@@ -5,7 +5,7 @@ import queue
 import shlex
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -26,8 +26,10 @@ from hpa_kit.recipe.state import (
     STATE,
     Done,
     State,
+    is_done,
     keys_of,
     move,
+    name_of,
     read_state,
     take_over,
     write_state,
@@ -76,7 +78,7 @@ def carry_out(settings: RecipeSettings, now: Now = time.monotonic) -> State:
         before = read_state(settings.out)
         earlier = None if settings.resume_from is None else read_state(settings.resume_from)
         if settings.resume_from is not None and (before is None or _further(earlier, before)):
-            take_over(settings.resume_from, settings.out, say)
+            take_over(settings.resume_from, settings.out)
         _refuse_lost_inputs(settings)
         return _Session(recipe, settings, now, begun).run()
 
@@ -255,14 +257,15 @@ class _Session:
     def _hear(self) -> None:
         """Take what a child says or how it ended, and end all when time is up."""
         with suppress(queue.Empty):
-            self._take(self._news.get(timeout=_TICK), stopped=False)
+            self._take(self._news.get(timeout=_TICK))
         # Networks stop by themselves, with a checkpoint, and get half of what stays for the end to do so.
         if self._spent() >= self._limit:
             self._stop(all_of_them=self._spent() >= self._limit + self._margin / 2)
 
-    def _take(self, news: News, stopped: bool) -> None:
+    def _take(self, news: News, asked: Collection[Child] = ()) -> None:
+        """Show a line, or take note of an end; of children that were asked to end it is no failure."""
         if news.status is not None:
-            self._end(news.child, news.status, stopped)
+            self._end(news.child, news.status, stopped=news.child in asked)
         else:
             print(f"[{self._running[news.child].step.title}] {news.line}", flush=True)
 
@@ -277,7 +280,8 @@ class _Session:
                 fault = None if step.out.exists() else f"it wrote no {step.out}"
             except InputError as error:
                 fault = str(error)
-        elif status != INTERRUPTED and not stopped:
+        # One that was asked to end does so by itself or by the signal; torchrun, of several, in its own way.
+        elif status != INTERRUPTED and not (stopped and (status < 0 or len(run.lanes) > 1)):
             fault = f"status {status}; what it said stands above"
         finished = status == 0 and fault is None and whole
         self._record(step, took, finished)
@@ -303,7 +307,7 @@ class _Session:
             until = time.monotonic() + grace
             while any(child in self._running for child in asked) and (left := until - time.monotonic()) > 0:
                 with suppress(queue.Empty):
-                    self._take(self._news.get(timeout=left), stopped=True)
+                    self._take(self._news.get(timeout=left), asked)
         if all_of_them:
             self._running.clear()  # of one that cannot be killed nothing more is heard
 
@@ -324,11 +328,10 @@ class _Session:
         )
 
     def _is_done(self, step: Step) -> bool:
-        done = self._steps.get(self._name(step))
-        return done is not None and done.finished and step.out.exists()
+        return is_done(step, self._steps, self._settings.out)
 
     def _name(self, step: Step) -> str:
-        return str(step.out.relative_to(self._settings.out))
+        return name_of(step, self._settings.out)
 
     def _spent(self) -> float:
         return self._now() - self._begun

@@ -42,13 +42,13 @@ from hpa_kit.errors import InputError, nearest
 from hpa_kit.plan import Plan
 
 SHIPPED = Path(__file__).with_name("recipes")
-ENSEMBLE, WEIGHTS = "ensemble", "weights"  # stages that are no command of one settings class
+ENSEMBLE_STAGE, WEIGHTS_STAGE = "ensemble", "weights"  # stages that are no command of one settings class
 _COMMANDS = [name for name in KINDS if name not in ("recipe", "ablation", "budget", "demo", "simulate")]
 _OF_STAGE = ("folds", "optional")
 _OF_RECIPE = ("about", "folds", "inputs", "stages")
 _ENDINGS = {
     "infer": ".csv", "predict": ".csv", "features": ".npz", "subcategories": ".csv", "tune": ".yaml",
-    "report": ".html", ENSEMBLE: ".yaml",
+    "report": ".html", ENSEMBLE_STAGE: ".yaml",
 }  # fmt: skip
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _REFERENCE = re.compile(r"\$([A-Za-z_]\w*)(?:\.(\d+))?")
@@ -107,7 +107,7 @@ class Recipe(NamedTuple):
         dropped = set(names)
         stages = self.stages.values()
         for stage in stages:
-            if stage.command != ENSEMBLE and stage.needs() & dropped:
+            if stage.command != ENSEMBLE_STAGE and stage.needs() & dropped:
                 dropped.add(stage.name)
         for stage in reversed(stages):
             takers = {other.name for other in stages if stage.name in other.needs()}
@@ -118,7 +118,7 @@ class Recipe(NamedTuple):
             if name in dropped:
                 continue
             members = [one for one in _several(stage.options.get("members")) if not _referred(one) & dropped]
-            only = {"members": members} if stage.command == ENSEMBLE else {}
+            only = {"members": members} if stage.command == ENSEMBLE_STAGE else {}
             kept[name] = stage._replace(options=stage.options | only)
         return self._replace(stages=kept)
 
@@ -212,14 +212,14 @@ class _Planner:
         given = stage.options | (dict(self.settings.networks) if stage.command == "train" else {})
         if stage.command == "tune":  # a file per field
             given = {"cache": str(self.settings.scratch_folder / f"{out.stem}_evidence")} | given
-        entries = _several(given.pop("members", None)) if stage.command == ENSEMBLE else []
+        entries = _several(given.pop("members", None)) if stage.command == ENSEMBLE_STAGE else []
         options = {
             name: found for name, value in given.items() if (found := self._resolved(value, fold)) is not None
         }
-        if stage.command == ENSEMBLE:
+        if stage.command == ENSEMBLE_STAGE:
             members = [one for entry in entries for one in self._members(entry, fold)]
             self.plan.ensembles[out] = make_settings(EnsembleSettings, options | {"members": members})
-        elif stage.command == WEIGHTS:
+        elif stage.command == WEIGHTS_STAGE:
             if unknown := options.keys() - {"sources"}:
                 raise InputError(f"unknown option {min(unknown)!r}; weights takes sources")
             words = ["kaggle", "weights", *_several(options.get("sources", ()))]
@@ -313,7 +313,7 @@ def _read_stage(path: Path, name: str, value: Any, folds: int, known: Collection
     if not isinstance(value, dict):
         raise InputError(f"{where}: expected a command and its options, found {value!r}")
     commands = [key for key in value if key not in _OF_STAGE]
-    every = [*_COMMANDS, ENSEMBLE, WEIGHTS]
+    every = [*_COMMANDS, ENSEMBLE_STAGE, WEIGHTS_STAGE]
     if len(commands) != 1 or commands[0] not in every:
         wrong = next((key for key in commands if key not in every), None)
         what = (

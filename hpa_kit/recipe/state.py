@@ -2,21 +2,23 @@
 
 ``recipe_state.json`` in the recipe's folder says it, to the next session and to whoever follows from outside:
 ``recipe``, ``finished``, ``done`` and ``left`` (titles of steps), ``hours_left`` (null where unknown),
-``hours_spent``, ``sessions``, ``kit`` (its version), ``problem`` (one line, or null), and ``steps``.
+``hours_spent``, ``sessions``, ``kit`` (its version), ``problem`` (one line, or null), ``inputs``, ``steps``.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from hpa_kit import __version__
 from hpa_kit.config import RecipeSettings
+from hpa_kit.config.recipe import SCRATCH
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, atomic_text, remove_stale
 from hpa_kit.plan import Plan, Step
+from hpa_kit.progress import say
 
 STATE, LOCK = "recipe_state.json", "recipe.lock"
 EARLIER = "earlier"  # results of stages that have changed since, in the recipe's folder
@@ -76,6 +78,17 @@ class State(NamedTuple):
         )  # fmt: skip
 
 
+def name_of(step: Step, out: Path) -> str:
+    """Name a step as the state file does: by what it writes, from the recipe's folder on."""
+    return str(step.out.relative_to(out))
+
+
+def is_done(step: Step, steps: Mapping[str, Done], out: Path) -> bool:
+    """Whether a step is done, and what it wrote is there."""
+    done = steps.get(name_of(step, out))
+    return done is not None and done.finished and step.out.exists()
+
+
 def read_state(folder: Path) -> State | None:
     """Read the state of a recipe's folder; None where there is none.
 
@@ -107,7 +120,8 @@ def keys_of(plan: Plan, settings: RecipeSettings) -> dict[Step, str]:
     """Fingerprint what each step's result depends on: its words, what it reads of others, tables, inputs.
 
     Where data and inputs lie does not matter, and neither does what computes. Images are known by the tables
-    beside them, as a mount's times are other ones in every session.
+    beside them, as a mount's times are other ones in every session. The kit's version does not count, as it
+    does in :mod:`hpa_kit.resume`: an update between two sessions is to cost no day of training.
     """
     names: dict[Path, str] = {settings.scratch_folder: "$scratch"}
     assert settings.data is not None
@@ -122,7 +136,7 @@ def keys_of(plan: Plan, settings: RecipeSettings) -> dict[Step, str]:
     return keys
 
 
-def take_over(earlier: Path, out: Path, say: Callable[[str], object]) -> None:
+def take_over(earlier: Path, out: Path) -> None:
     """Copy what an earlier session left into the recipe's folder.
 
     The state file comes last: where there is none a copy that was cut off goes on, and files of equal size
@@ -209,7 +223,7 @@ def _hash(value: Any) -> str:
 
 
 def _stays(path: Path) -> bool:
-    return path.parts[0] in (STATE, LOCK, EARLIER, "scratch")
+    return path.parts[0] in (STATE, LOCK, EARLIER, SCRATCH)
 
 
 def _same_size(one: Path, other: Path) -> bool:

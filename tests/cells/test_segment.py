@@ -1,5 +1,6 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import chain
 
@@ -197,7 +198,10 @@ def test_a_field_on_which_the_segmenter_fails_is_named_and_stops_no_other(tmp_pa
     assert sorted(path.name for path in (tmp_path / "cells").iterdir()) == ["empty.npz", "one.npz"]
 
 
-def test_what_was_done_before_a_stop_is_kept(tmp_path, images, monkeypatch):
+@contextmanager
+def stop_before_one_is_written(monkeypatch):
+    """Ctrl-C in the block, as the label maps of field `one` are to be written."""
+
     def stopped(*arguments):
         if arguments[0].name == "one.npz":
             raise KeyboardInterrupt
@@ -205,6 +209,11 @@ def test_what_was_done_before_a_stop_is_kept(tmp_path, images, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(segment_module, "write_label_maps", stopped)
+        yield
+
+
+def test_what_was_done_before_a_stop_is_kept(tmp_path, images, monkeypatch):
+    with stop_before_one_is_written(monkeypatch):
         segment(settings(tmp_path))
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
     assert sorted(kept) == ["00123.npz", "empty.npz"]
@@ -263,13 +272,7 @@ def test_of_packed_label_maps_those_that_are_outdated_are_made_again_alone(tmp_p
 
 @pytest.mark.usefixtures("archives_of_two")
 def test_packed_label_maps_that_were_done_before_a_stop_are_kept(tmp_path, images, monkeypatch):
-    def stopped(*arguments):
-        if arguments[0].name == "one.npz":
-            raise KeyboardInterrupt
-        write_label_maps(*arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(segment_module, "write_label_maps", stopped)
+    with stop_before_one_is_written(monkeypatch):
         segment(settings(tmp_path, pack=True, workers=1))
     find, made = ClassicalSegmenter._segment, []
     monkeypatch.setattr(

@@ -171,6 +171,20 @@ def test_what_knows_no_time_limit_is_interrupted_and_goes_on(settings, children)
     assert children.names == ALL[3:]
 
 
+def test_a_network_that_fails_while_others_are_asked_to_end_has_failed(settings, children):
+    clock = Clock()
+
+    def both_end(name):
+        if name == "cam_fold1":
+            clock.seconds += 3 * 3600
+
+    children.while_running = both_end
+    children.how = {"cam_fold0": "stays", "cam_fold1": "fails"}
+    with pytest.raises(InputError, match=r"cam fold 1 failed \(status 1"):
+        carry_out(settings(time_limit=2, parallel=2), clock)
+    assert read_state(settings().out).left[0] == "cam fold 0"
+
+
 def test_an_earlier_session_is_taken_over_wherever_it_lies_and_only_read(settings, children, tmp_path):
     children.how = {"soft": "fails"}
     with pytest.raises(InputError):

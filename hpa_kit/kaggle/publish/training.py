@@ -11,9 +11,9 @@ import io
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from hpa_kit.errors import InputError, nearest
 from hpa_kit.kaggle.mounts import ENSEMBLE
@@ -51,8 +51,6 @@ from hpa_kit.kaggle.publish.sessions import (
     write_copy,
 )
 from hpa_kit.kaggle.publish.upload import bring_dataset, status_of, version_of
-
-T = TypeVar("T")
 
 RECIPES = Path("hpa_kit/recipe/recipes")  # in the checkout, and so in the bundle
 RECIPE = "recipe"  # the folder that a recipe leaves in a session's output
@@ -113,7 +111,8 @@ def train(source: Path, plan: TrainingPlan, client: Client) -> None:
         name = f"{owner}/{past['slug']}"
         if not job.kept.get("packed"):
             fetch(client, versioned(name, past), results, RESULTS_PATTERN)
-            _shortened(lambda: _pack(results, plan.members, owner))
+            with _without_upload_lines():
+                _pack(results, plan.members, owner)
             job.keep(packed=True)
         dataset = Dataset(plan.members, f"{owner}/{MEMBERS_SLUG}")
         note = f"{plan.recipe}, {past['slug']} version {past['version']}"
@@ -244,7 +243,8 @@ def _read_state(folder: Path) -> dict[str, Any] | None:
 
 def _bring_kit(source: Path, plan: TrainingPlan, client: Client, job: Job, owner: str) -> None:
     """Have the kit's dataset be what the checkout is."""
-    bundle = _shortened(lambda: build_bundle(plan.dist, owner, source))
+    with _without_upload_lines():
+        bundle = build_bundle(plan.dist, owner, source)
     note = f"{TITLE}, build {bundle.build}"
     bring_dataset(client, job, "kit", Dataset(plan.dist, bundle.dataset), note, BUILD)
 
@@ -262,15 +262,15 @@ def _pack(results: Path, members: Path, owner: str) -> None:
     weights_dataset([found[0]], members, owner)
 
 
-def _shortened(function: Callable[[], T]) -> T:
-    """Call what prints its result, and print it without the lines on uploads."""
+@contextlib.contextmanager
+def _without_upload_lines() -> Iterator[None]:
+    """Print what the block printed, without the lines on uploads."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        result = function()
+        yield
     for line in printed.getvalue().splitlines():
         if not line.startswith(UPLOAD_LINES):
             print(line, flush=True)
-    return result
 
 
 def training_commands(source: Path, plan: TrainingPlan) -> Iterator[str]:

@@ -17,14 +17,6 @@ from hpa_kit.kaggle.publish.notebooks import write_metadata
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.fixture(scope="module")
-def client() -> Path:
-    python = find_client(ROOT)
-    if python is None:
-        pytest.skip("the Kaggle client is not installed; `make client` does")
-    return python
-
-
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     root = tmp_path / "checkout"
@@ -37,8 +29,8 @@ def checkout(tmp_path: Path) -> Path:
     return root
 
 
-def test_both_notebooks_are_pushed_as_their_metadata_say(client, checkout):
-    outcomes = dry_run(client, [notebook.push() for notebook in NOTEBOOKS.values()], checkout)
+def test_both_notebooks_are_pushed_as_their_metadata_say(client_python, checkout):
+    outcomes = dry_run(client_python, [notebook.push() for notebook in NOTEBOOKS.values()], checkout)
     assert [outcome.fault for outcome in outcomes] == [None, None]
     for name, outcome in zip(NOTEBOOKS, outcomes, strict=True):
         (request,) = outcome.requests
@@ -48,9 +40,9 @@ def test_both_notebooks_are_pushed_as_their_metadata_say(client, checkout):
         assert request["competitionDataSources"] == ["hpa-single-cell-image-classification"]
 
 
-def test_the_printed_commands_upload_the_bundle_whole(client, checkout):
+def test_the_printed_commands_upload_the_bundle_whole(client_python, checkout):
     bundle = build_bundle(checkout / "dist", source=checkout)
-    create, update = dry_run(client, [bundle.create, bundle.update], checkout)
+    create, update = dry_run(client_python, [bundle.create, bundle.update], checkout)
     assert (create.fault, update.fault) == (None, None)
     assert (
         sorted(create.files) == ["README.md", "hpa-kit-manifest.json", "hpa-kit.zip"] == sorted(update.files)
@@ -63,12 +55,12 @@ def test_the_printed_commands_upload_the_bundle_whole(client, checkout):
     assert update.requests[0]["datasetSlug"] == "hpa-kit"
 
 
-def test_no_folder_of_a_dataset_is_left_out(client, tmp_path):
+def test_no_folder_of_a_dataset_is_left_out(client_python, tmp_path):
     (tmp_path / "d" / "run").mkdir(parents=True)
     (tmp_path / "d" / "run" / "best.safetensors").write_text("x")
     dataset = write_dataset(tmp_path / "d", "jane-doe", "hpa-kit-members", "my members", "apache-2.0")
     with_folders, without = dry_run(
-        client, [dataset.create(), dataset.create().removesuffix(" -r zip")], tmp_path
+        client_python, [dataset.create(), dataset.create().removesuffix(" -r zip")], tmp_path
     )
     assert (with_folders.fault, with_folders.files) == (None, ["run.zip"])
     assert "Skipping folder: run" in without.fault
@@ -80,25 +72,27 @@ def commands_by_hand() -> list[str]:
     return [command.replace("NAME", "jane-doe").replace(" N ", " 3 ") for command in found]
 
 
-def test_every_command_by_hand_is_one_that_the_client_can_read(client, tmp_path):
+def test_every_command_by_hand_is_one_that_the_client_can_read(client_python, tmp_path):
     commands = commands_by_hand()
     assert len(commands) >= 8
-    outcomes = dry_run(client, commands, tmp_path)
+    outcomes = dry_run(client_python, commands, tmp_path)
     unread = [one.command for one in outcomes if one.fault and "kaggle: error:" in one.fault]
     assert unread == []
-    assert dry_run(client, ["kaggle kernels push --nonsense"], tmp_path)[0].fault.startswith("kaggle: error:")
+    assert dry_run(client_python, ["kaggle kernels push --nonsense"], tmp_path)[0].fault.startswith(
+        "kaggle: error:"
+    )
 
 
-def test_the_submission_command_names_notebook_version_and_file(client, tmp_path):
+def test_the_submission_command_names_notebook_version_and_file(client_python, tmp_path):
     (command,) = [one for one in commands_by_hand() if one.startswith("kaggle competitions submit ")]
-    (outcome,) = dry_run(client, [command], tmp_path)
+    (outcome,) = dry_run(client_python, [command], tmp_path)
     assert outcome.fault is None
     request = outcome.requests[0]
     assert (request["kernelOwner"], request["kernelSlug"]) == ("jane-doe", "hpa-kit-infer")
     assert (request["kernelVersion"], request["fileName"]) == (3, "submission.csv")
 
 
-def test_what_the_client_refuses_or_doubts_our_check_refuses_too(client, checkout, tmp_path):
+def test_what_the_client_refuses_or_doubts_our_check_refuses_too(client_python, checkout, tmp_path):
     good = json.loads(NOTEBOOKS["infer"].path(checkout).read_text())
     changes = [
         {"title": "x"},
@@ -115,14 +109,14 @@ def test_what_the_client_refuses_or_doubts_our_check_refuses_too(client, checkou
     folders = [Path(shutil.copytree(checkout, tmp_path / f"case-{place}")) for place in range(len(changes))]
     for folder, change in zip(folders, changes, strict=True):
         NOTEBOOKS["infer"].path(folder).write_text(json.dumps({**good, **change}))
-    outcomes = dry_run(client, [f"kaggle kernels push -p {folder}" for folder in folders], tmp_path)
+    outcomes = dry_run(client_python, [f"kaggle kernels push -p {folder}" for folder in folders], tmp_path)
     assert [change for change, outcome in zip(changes, outcomes, strict=True) if not outcome.fault] == []
     assert [
         change for change, folder in zip(changes, folders, strict=True) if not check_metadata(folder)
     ] == []
 
 
-def test_a_dataset_that_the_client_refuses_our_check_refuses_too(client, tmp_path):
+def test_a_dataset_that_the_client_refuses_our_check_refuses_too(client_python, tmp_path):
     changes = [
         {"title": "short"},
         {"id": "me/tiny"},
@@ -139,7 +133,7 @@ def test_a_dataset_that_the_client_refuses_our_check_refuses_too(client, tmp_pat
         metadata = {**json.loads((folder / METADATA).read_text()), **change}
         (folder / METADATA).write_text(json.dumps(metadata))
     commands = [Dataset(folder, "").create() for folder in folders]
-    outcomes = dry_run(client, commands, tmp_path)
+    outcomes = dry_run(client_python, commands, tmp_path)
     assert [change for change, outcome in zip(changes, outcomes, strict=True) if not outcome.fault] == []
     assert [
         change for change, folder in zip(changes, folders, strict=True) if not check_dataset(folder)
@@ -182,9 +176,9 @@ SAID = (
 )
 
 
-def test_what_the_documents_say_that_the_client_says_stands_in_its_source(client):
+def test_what_the_documents_say_that_the_client_says_stands_in_its_source(client_python):
     code = "import importlib.util; print(importlib.util.find_spec('kaggle').submodule_search_locations[0])"
-    done = subprocess.run([str(client), "-P", "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([str(client_python), "-P", "-c", code], capture_output=True, text=True, check=True)
     source = (Path(done.stdout.strip()) / "api" / "kaggle_api_extended.py").read_text(encoding="utf-8")
     page = (ROOT / "docs" / "kaggle.md").read_text(encoding="utf-8")
     assert [words for words in SAID if words not in page or words not in source] == []

@@ -12,7 +12,6 @@ from small_checkout import make_checkout
 from test_train_on_kaggle import FIRST, KIT, LAST, MEMBERS, A, B
 
 from hpa_kit.kaggle.publish import training
-from hpa_kit.kaggle.publish.client import find_client
 from hpa_kit.kaggle.publish.data import DataPlan, fetch_data
 from hpa_kit.kaggle.publish.dataset import Fault, write_dataset
 from hpa_kit.kaggle.publish.online_client import Client
@@ -23,14 +22,6 @@ from hpa_kit.kaggle.publish.upload import wait_until_ready
 
 ROOT = Path(__file__).resolve().parents[3]
 INFER = "jane-doe/hpa-kit-infer"
-
-
-@pytest.fixture(scope="module")
-def python() -> Path:
-    found = find_client(ROOT)
-    if found is None:
-        pytest.skip("the Kaggle client is not installed; `make client` does")
-    return found
 
 
 @pytest.fixture
@@ -53,8 +44,8 @@ def server(runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Se
 
 
 @pytest.fixture
-def client(python: Path, checkout: Path, server: Server) -> Client:
-    return Client(python, checkout, NO_WAIT)
+def client(client_python: Path, checkout: Path, server: Server) -> Client:
+    return Client(client_python, checkout, NO_WAIT)
 
 
 def test_what_the_client_says_of_hours_and_datasets_is_understood(client, server, capsys):
