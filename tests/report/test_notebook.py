@@ -74,7 +74,6 @@ def test_cams_are_drawn_after_every_epoch_without_a_change_to_the_run(training, 
     assert (watched / "metrics.csv").read_text() == (alone / "metrics.csv").read_text()
 
 
-@pytest.mark.whole_table  # tests/training/test_processes.py trains in two processes as it does
 def test_two_processes_train_as_the_notebook_starts_them_and_the_first_leaves_the_maps(
     training, tmp_path, monkeypatch, capsys
 ):
