@@ -181,7 +181,7 @@ class TrainSettings(GroupedSettings):
     batch: int | None = Field(
         None,
         ge=1,
-        description="fields per step; by default 8 to 40, so that a small set gets 400 steps or more",
+        description="fields per step; by default 8 to 40, so that a small set gets 800 steps or more",
     )
     loss: Literal["focal", "bce"] = Field(
         "focal",

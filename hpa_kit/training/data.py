@@ -27,7 +27,7 @@ from hpa_kit.training.run_folder import FOLDS, find_start
 if TYPE_CHECKING:
     from hpa_kit.training.cell_maps import CellMaps
 
-_WANTED_STEPS, _SMALLEST_BATCH, _LARGEST_BATCH = 400, 8, 40
+_WANTED_STEPS, _SMALLEST_BATCH, _LARGEST_BATCH = 800, 8, 40
 # Batches that each worker has ready: fields that are decoded anew take unequal times.
 _READ_AHEAD = 4
 
