@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,13 +17,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hpa_kit.errors import InputError
+from hpa_kit.config.kinds import SUBCELL, SUBCELL_VARIANTS
+from hpa_kit.errors import InputError, one_line
 from hpa_kit.resume import BEST
 
-# The channels that a variant looks at, in its order; a letter is the colour in which a field has it.
-VARIANTS = ("rybg", "rbg", "ybg", "bg")
-# A member of the kit that is SubCell as it was published is a network of crops with such a backbone.
-BACKBONE = "SubCell "
 SUBCELL_CLASSES = (
     "Actin filaments", "Aggresome", "Cell Junctions", "Centriolar satellite", "Centrosome",
     "Cytokinetic bridge", "Cytoplasmic bodies", "Cytosol", "Endoplasmic reticulum", "Endosomes",
@@ -74,7 +71,7 @@ class SubCell(nn.Module):
     """Crops of single cells -> features and probabilities, as the authors' code gives them.
 
     Attributes:
-        channels: the variant, one of :data:`VARIANTS`: its channels in order.
+        channels: the variant, one of :data:`SUBCELL_VARIANTS`: its channels in order.
         encoder: timm's vision transformer, whose own ``forward`` interpolates positions in another way than
             SubCell; see :meth:`tokens`.
         n_features: width of the features, 1536 as published.
@@ -91,7 +88,7 @@ class SubCell(nn.Module):
 
     def __init__(
         self,
-        channels: str = VARIANTS[0],
+        channels: str = SUBCELL_VARIANTS[0],
         width: int = 768,
         depth: int = 12,
         hidden: int = 3072,
@@ -120,33 +117,35 @@ class SubCell(nn.Module):
         self.classifiers = nn.ModuleList(_classifier((self.n_features, *widths)) for widths in classifiers)
 
     @classmethod
-    def from_weights(cls, channels: str, weights: Mapping[str, Tensor]) -> Self:
-        """Build the network that weights of :meth:`state_dict` are of, with these weights, for evaluation.
+    def like(cls, channels: str, weights: Mapping[str, Tensor]) -> Self:
+        """Build the network that weights of :meth:`state_dict` are of, with numbers of no meaning.
 
         Raises:
-            KeyError: a weight is missing.
-            RuntimeError: others are missing or have another shape.
+            InputError: they are of no such network.
         """
-        width, n_channels, patch, _ = weights["encoder.patch_embed.proj.weight"].shape
-        if n_channels != len(channels):
-            raise RuntimeError(f"its filters read {n_channels} channels, {channels} has {len(channels)}")
-        numbers = {int(name.split(".")[1]) for name in weights if name.startswith("classifiers.")}
-        with torch.device("meta"):
-            network = cls(
-                channels,
-                width,
-                depth=1 + max(int(name.split(".")[2]) for name in weights if ".blocks." in name),
-                hidden=len(weights["encoder.blocks.0.mlp.fc1.bias"]),
-                side=patch * round((weights["encoder.pos_embed"].shape[1] - 1) ** 0.5),
-                patch=patch,
-                pooling=(len(weights["pool.value.bias"]), len(weights["pool.weight.bias"])),
-                classifiers=tuple(
+        try:
+            width, n_channels, patch, _ = weights["encoder.patch_embed.proj.weight"].shape
+            numbers = {int(name.split(".")[1]) for name in weights if name.startswith("classifiers.")}
+            blocks = {int(name.split(".")[2]) for name in weights if name.startswith("encoder.blocks.")}
+            options: dict[str, Any] = {
+                "width": width,
+                "depth": len(blocks),
+                "hidden": len(weights["encoder.blocks.0.mlp.fc1.bias"]),
+                "side": patch * round((weights["encoder.pos_embed"].shape[1] - 1) ** 0.5),
+                "patch": patch,
+                "pooling": (len(weights["pool.value.bias"]), len(weights["pool.weight.bias"])),
+                "classifiers": tuple(
                     tuple(len(weights[f"classifiers.{number}.{layer}.bias"]) for layer in (0, 2, 4))
                     for number in sorted(numbers)
                 ),
-            )
-        network.load_state_dict(dict(weights), assign=True)
-        return network.eval()
+            }
+        except (LookupError, ValueError, TypeError) as error:
+            raise InputError(f"its weights are not those of SubCell ({one_line(error)})") from None
+        if n_channels != len(channels):
+            raise InputError(f"its weights read {n_channels} channels, but {channels} has {len(channels)}")
+        with torch.device("meta"):
+            network = cls(channels, **options)
+        return network.to_empty(device="cpu").eval()
 
     def positions(self, rows: int, columns: int) -> Tensor:
         """Positions of the class token and of a grid of tokens, (1, 1 + rows x columns, W).
@@ -238,17 +237,23 @@ def load_subcell(folder: Path | str) -> SubCell:
         with safe_open(str(file), framework="pt") as opened:
             metadata = opened.metadata() or {}
             backbone = str(json.loads(metadata.get("settings", "{}")).get("backbone"))
-            channels = backbone.removeprefix(BACKBONE)
-            if metadata.get("hpa_kit") != _CHECKPOINT or channels not in VARIANTS or channels == backbone:
-                raise InputError(
-                    f"SubCell: {file} holds no SubCell; expected what hpa-kit weights convert wrote"
-                )
-            weights = {
+            channels = backbone.removeprefix(SUBCELL)
+            if (
+                metadata.get("hpa_kit") != _CHECKPOINT
+                or channels not in SUBCELL_VARIANTS
+                or channels == backbone
+            ):
+                raise InputError("it is no SubCell; expected what hpa-kit weights convert wrote")
+            weights: dict[str, Tensor] = {
                 name.removeprefix("model."): opened.get_tensor(name)
                 for name in list(opened.keys())
                 if name.startswith("model.")
             }
-        return SubCell.from_weights(channels, weights)
+        network = SubCell.like(channels, weights)
+        network.load_state_dict(weights)
+        return network
+    except InputError as error:
+        raise InputError(f"SubCell: {file}: {error}") from None
     except (
         SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
     ) as error:  # fmt: skip

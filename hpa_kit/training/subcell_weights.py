@@ -11,9 +11,10 @@ from torch import Tensor, cat, isfinite
 from hpa_kit import __version__
 from hpa_kit.cells.weights import read_weights
 from hpa_kit.config import TrainSettings, make_settings, write_yaml
+from hpa_kit.config.kinds import SUBCELL, SUBCELL_VARIANTS
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, make_folder
-from hpa_kit.models.subcell import BACKBONE, FIELD_SIDE, PUBLISHED_DEPTH, SUBCELL_CLASSES, VARIANTS, SubCell
+from hpa_kit.models.subcell import FIELD_SIDE, PUBLISHED_DEPTH, SUBCELL_CLASSES, SubCell
 from hpa_kit.tables import read_table
 from hpa_kit.training.cards import NOT_STATED, Card, Source, write_card
 from hpa_kit.training.checkpoint import BEST, SETTINGS, checkpoint_file, settings_of, write_checkpoint
@@ -83,7 +84,7 @@ def convert_subcell(
         TrainSettings,
         {
             "data": encoder.absolute().parent, "out": folder, "masks": "label_maps", "network": "crops",
-            "backbone": f"{BACKBONE}{variant}", "in_channels": 4 if "y" in variant else 3,
+            "backbone": f"{SUBCELL}{variant}", "in_channels": 4 if "y" in variant else 3,
             "size": FIELD_SIDE, "crop_size": crop, "mask_channel": False, "neighbours": neighbours,
             "normalisation": "fixed",
         },
@@ -108,8 +109,10 @@ def convert_subcell(
             path.write_text("".join(["ID,fold\n", *(f"{id},-1\n" for id in ids)]), encoding="utf-8")
     write_yaml(settings, folder / SETTINGS)
     write_card(card, folder)
+    network = SubCell.like(variant, weights)
+    network.load_state_dict(weights)  # which refuses what does not fit
     state = {
-        "model": SubCell.from_weights(variant, weights).state_dict(),
+        "model": network.state_dict(),
         "card": card.model_dump(mode="json"),
     }
     write_checkpoint(folder / BEST, settings, state)
@@ -284,10 +287,10 @@ def _variant(n_channels: int, given: str | None, encoder: Path, folder: Path) ->
     Raises:
         InputError: there is none, another one is given, or nothing tells which of two it is.
     """
-    fitting = [variant for variant in VARIANTS if len(variant) == n_channels]
+    fitting = [variant for variant in SUBCELL_VARIANTS if len(variant) == n_channels]
     if not fitting:
         raise InputError(
-            f"weights: {encoder} reads {n_channels} channels; variants are {', '.join(VARIANTS)}"
+            f"weights: {encoder} reads {n_channels} channels; variants are {', '.join(SUBCELL_VARIANTS)}"
         )
     if given is not None:
         if given not in fitting:
