@@ -9,6 +9,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from hpa_kit.config.base import Group, GroupedSettings
 from hpa_kit.config.kinds import (
+    SUBCELL,
+    SUBCELL_VARIANTS,
     CellPooling,
     ExternalMode,
     InChannels,
@@ -305,6 +307,12 @@ class TrainSettings(GroupedSettings):
     def input_side(self) -> int | None:
         """Side of what the network looks at, fields or crops, in pixels; None where it is not chosen yet."""
         return self.crops.side if self.network == "crops" else self.size
+
+    @property
+    def subcell(self) -> str | None:
+        """Which variant of SubCell the network is, as it was published; None for every other network."""
+        variant = self.backbone.removeprefix(SUBCELL)
+        return variant if variant != self.backbone and variant in SUBCELL_VARIANTS else None
 
     @property
     def pools_cells(self) -> bool:
