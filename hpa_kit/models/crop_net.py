@@ -27,7 +27,7 @@ class CropNet(FieldNet):
 
     Args:
         backbone: timm model name.
-        stride: input pixels per map pixel: 32, 16 or 8.
+        stride: input pixels per map pixel: 32, 16, 14 or 8.
         stride_by: see :class:`~hpa_kit.models.backbones.Backbone`.
         in_channels: 4 for red, green, blue, yellow; 3 leaves yellow out. Inputs may have 4 either way.
         mask_channel: give the backbone the cell's mask as one more channel.

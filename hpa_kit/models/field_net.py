@@ -75,7 +75,7 @@ class FieldNet(nn.Module):
 
     Args:
         backbone: timm model name.
-        stride: input pixels per map pixel: 32, 16 or 8.
+        stride: input pixels per map pixel: 32, 16, 14 or 8.
         stride_by: see :class:`~hpa_kit.models.backbones.Backbone`.
         in_channels: 4 for red, green, blue, yellow; 3 leaves yellow out. Inputs may have 4 either way.
         pretrained: None (random weights), path of the backbone's local weights, or ``"download"``.

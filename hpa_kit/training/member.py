@@ -132,6 +132,12 @@ def build_network(settings: TrainSettings, n_subcategories: int | None = None) -
         )
     if settings.warm_start is not None:
         start_from(model, settings, settings.warm_start)
+    if settings.fine_tune.trainable != "whole":
+        from hpa_kit.models.layers import freeze
+
+        freeze(model.backbone, settings.fine_tune.trainable)
+    if settings.fine_tune.checkpointing:
+        model.backbone.compute_again()
     return model
 
 
@@ -237,6 +243,8 @@ def _shape(weights: dict[str, Tensor]) -> torch.Size | None:
 def refuse_what_cannot_learn(settings: TrainSettings, build: Callable[[], nn.Module], fields: int) -> None:
     """Run a network forward and backward as it learns, without numbers where that goes.
 
+    On a GPU it is said where a step is expected to take more memory than there is.
+
     Args:
         settings: of the run.
         build: gives the network, with any weights.
@@ -250,6 +258,10 @@ def refuse_what_cannot_learn(settings: TrainSettings, build: Callable[[], nn.Mod
         raise InputError("consistency: the fields of a step are mixed; take batch 2 or more for each process")
     fault = _fault(settings, build, fields)
     if fault is None:
+        if settings.device != "cpu" and torch.cuda.is_available():
+            from hpa_kit.training.memory import say_what_does_not_fit
+
+            say_what_does_not_fit(settings, build)
         return
     what, side = "crop" if settings.network == "crops" else "field", settings.input_side
     if fields == 1 and _fault(settings, build, 2) is None:
@@ -262,9 +274,11 @@ def refuse_what_cannot_learn(settings: TrainSettings, build: Callable[[], nn.Mod
 
 
 def learns_with_all_weights(settings: TrainSettings, build: Callable[[], nn.Module]) -> bool:
-    """Whether every weight of a network's backbone gets a gradient; processes that share them must know."""
+    """Whether every weight of a network's backbone that learns gets a gradient; processes that share them must
+    know."""
     model = _tried(settings, build, 2)
-    return all(weight.grad is not None for weight in getattr(model, "backbone", model).parameters())
+    weights = getattr(model, "backbone", model).parameters()
+    return all(weight.grad is not None for weight in weights if weight.requires_grad)
 
 
 def _fault(settings: TrainSettings, build: Callable[[], nn.Module], fields: int) -> str | None:
@@ -293,6 +307,6 @@ def _tried(settings: TrainSettings, build: Callable[[], nn.Module], fields: int)
 
 def _run(model: nn.Module, fields: Tensor) -> nn.Module:
     found: Any = model.train()(fields)
-    if isinstance(found, Tensor):
+    if isinstance(found, Tensor) and found.requires_grad:
         found.float().sum().backward()
     return model
