@@ -179,11 +179,16 @@ class TrainSettings(GroupedSettings):
 
     data: Path = Field(description="competition folder: train.csv and train/")
     out: Path = Field(description="run folder to write, resumed where it holds a checkpoint")
-    network: Literal["cam", "arcface", "unet", "crops"] = Field(
+    network: Literal["cam", "arcface", "unet", "crops", "head"] = Field(
         "cam",
         description="cam: classifier with maps; arcface: features for sub-categories; unet: stage 2; crops: "
-        "classifier of single cells",
+        "classifier of single cells; head: one of kept features of cells",
     )
+    features: Path | None = Field(None, description="of a head: file of hpa-kit features --cells")
+    encoder: Path | None = Field(
+        None, description="of a head: what gave the features; by default where the file says that it was"
+    )
+    encoder_sha256: str | None = Field(None, description="of a head: of its encoder, as the features say")
     backbone: str = Field("resnet50", description="timm model name")
     pretrained: Path | Literal["download"] | None = Field(
         None, description="local weights file of the backbone, or the word download"
@@ -318,8 +323,10 @@ class TrainSettings(GroupedSettings):
             raise ValueError(f"round {round} {'needs' if round else 'takes no'} subcategories")
         if stage_2 and self.pseudo_labels is None:
             raise ValueError("network unet needs pseudo_labels")
-        if stage_2 and self.fine_tune != FineTuneSettings():
-            raise ValueError("network unet takes no trainable, layer_decay or gradient_checkpointing")
+        if self.network in ("unet", "head") and self.fine_tune != FineTuneSettings():
+            raise ValueError(
+                f"network {self.network} takes no trainable, layer_decay or gradient_checkpointing"
+            )
         if self.network == "arcface" and self.pseudo_labels is not None:
             raise ValueError("network arcface takes no pseudo_labels")
         if self.network != "cam" and (round or self.puzzle_cam.source != "off"):
@@ -329,6 +336,10 @@ class TrainSettings(GroupedSettings):
     @model_validator(mode="after")
     def _cells_are_there(self) -> Self:
         given = self.masks is not None or self.pseudo_labels is not None
+        if (self.network == "head") != (self.features is not None):
+            raise ValueError("network head needs features, and no other network takes them")
+        if self.network == "head" and (given or self.external or self.all_fields or self.pretrained):
+            raise ValueError("network head takes no masks, pseudo_labels, external, all_fields or pretrained")
         if self.network == "crops" and not given:
             raise ValueError("network crops needs masks, a folder of label maps, or pseudo_labels")
         if self.cells.pooling == "cells" and not given:
@@ -347,6 +358,11 @@ class TrainSettings(GroupedSettings):
     def input_side(self) -> int | None:
         """Side of what the network looks at, fields or crops, in pixels; None where it is not chosen yet."""
         return self.crops.side if self.network == "crops" else self.size
+
+    @property
+    def looks_at_cells(self) -> bool:
+        """Whether the network looks at one cell at a time, and so gives no maps."""
+        return self.network in ("crops", "head")
 
     @property
     def pools_cells(self) -> bool:

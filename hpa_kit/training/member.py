@@ -28,7 +28,8 @@ class Member(NamedTuple):
 
     ``model`` is what ``settings.network`` names: a :class:`~hpa_kit.models.CamClassifier` for ``cam``, an
     :class:`~hpa_kit.models.ArcFaceNet` for ``arcface``, a :class:`~hpa_kit.models.unet.SegmentationNet` for
-    ``unet``, a :class:`~hpa_kit.models.CropNet` for ``crops``.
+    ``unet``, a :class:`~hpa_kit.models.CropNet` for ``crops``. A head is read together with its encoder, as the
+    network of crops that both are, and ``settings`` are those of that one.
     ``info`` has ``path`` of the checkpoint, ``version`` of the kit that wrote it, ``epoch`` (from 1),
     ``metrics`` of that epoch, and whether the weights are ``averaged``.
     """
@@ -55,19 +56,18 @@ def load_member(
     file = checkpoint_file(Path(path))
     saved = read_checkpoint(file, only=("model", "ema", "swa", "averaged", "epoch", "metrics"))
     settings = make_settings(TrainSettings, saved.settings, source=f"checkpoint: {file}")
-    if settings.network not in networks:
+    if settings.network not in networks and not (settings.network == "head" and "crops" in networks):
         raise InputError(
             f"checkpoint: {file} is a network {settings.network}{_WITHOUT_MAPS.get(settings.network, '')}; "
             f"expected {' or '.join(networks)}"
         )
     weights = weights_of(saved.state)
-    bare = settings.model_copy(update={"pretrained": None, "warm_start": None})
-    n_subcategories = weights[SUBCATEGORY_WEIGHTS].shape[0] if SUBCATEGORY_WEIGHTS in weights else 0
-    try:
-        model = build_network(bare, n_subcategories)
-    except InputError as error:  # of another version of timm, perhaps
-        raise InputError(f"checkpoint: {file}: {error}") from None
-    load_weights(model, weights, file)
+    if settings.network == "head":
+        from hpa_kit.training.objectives.heads import joined
+
+        model, settings = joined(settings, weights, file)
+    else:
+        model = _read_network(settings, weights, file)
     info = {
         "path": file,
         "version": saved.version,
@@ -77,6 +77,22 @@ def load_member(
     }
     target = pick_device(device) if isinstance(device, str) else device
     return Member(model.to(target).eval(), settings, info)
+
+
+def _read_network(settings: TrainSettings, weights: dict[str, Tensor], file: Path) -> nn.Module:
+    """The network of a checkpoint, with its weights.
+
+    Raises:
+        InputError: it cannot be built, or the weights do not fit.
+    """
+    bare = settings.model_copy(update={"pretrained": None, "warm_start": None})
+    n_subcategories = weights[SUBCATEGORY_WEIGHTS].shape[0] if SUBCATEGORY_WEIGHTS in weights else 0
+    try:
+        model = build_network(bare, n_subcategories)
+    except InputError as error:  # of another version of timm, perhaps
+        raise InputError(f"checkpoint: {file}: {error}") from None
+    load_weights(model, weights, file)
+    return model
 
 
 def build_network(settings: TrainSettings, n_subcategories: int | None = None) -> nn.Module:
@@ -101,7 +117,11 @@ def build_network(settings: TrainSettings, n_subcategories: int | None = None) -
         "size": settings.input_side,
     }
     model: nn.Module
-    if settings.network == "unet":
+    if settings.network == "head":
+        from hpa_kit.training.objectives.heads import build_head
+
+        model = build_head(settings)
+    elif settings.network == "unet":
         from hpa_kit.models import SegmentationNet
 
         model = SegmentationNet(settings.backbone, **options)
@@ -294,19 +314,23 @@ def _fault(settings: TrainSettings, build: Callable[[], nn.Module], fields: int)
 
 def _tried(settings: TrainSettings, build: Callable[[], nn.Module], fields: int) -> nn.Module:
     """A network that has run forward and backward, without numbers where that goes."""
-    side = settings.input_side or settings.size
-    shape = (fields, settings.in_channels, side, side)
     try:
-        return _run(on_meta(build), torch.zeros(shape, device="meta"))
+        with torch.device("meta"):
+            return _run(on_meta(build), settings, fields)
     except InputError:
         raise
     except Exception:  # perhaps for want of numbers
         with torch.random.fork_rng(devices=()), torch.device("cpu"):
-            return _run(build(), torch.zeros(shape))
+            return _run(build(), settings, fields)
 
 
-def _run(model: nn.Module, fields: Tensor) -> nn.Module:
-    found: Any = model.train()(fields)
+def _run(model: Any, settings: TrainSettings, fields: int) -> nn.Module:
+    """Run a network forward and backward on the device that is set."""
+    side = settings.input_side or settings.size
+    shape = (fields, settings.in_channels, side, side)
+    if settings.network == "head":
+        shape = (fields, 2, model.width)
+    found: Any = model.train()(torch.zeros(shape))
     if isinstance(found, Tensor) and found.requires_grad:
         found.float().sum().backward()
     return model
