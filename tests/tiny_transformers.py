@@ -48,8 +48,10 @@ def vit_test_patch14_reg4_dinov2(pretrained: bool = False, **options: Any) -> nn
 def vit_test_patch16_dinov3(pretrained: bool = False, **options: Any) -> nn.Module:
     """DINOv3: rotary position embedding, no learnt one."""
     return _small(
-        DINOV3, Eva, 64, options, patch_size=16, use_rot_pos_emb=True, use_abs_pos_emb=False, num_reg_tokens=4, use_fc_norm=False,
-        rope_type="dinov3", rope_rotate_half=True, init_values=0.5, norm_layer=partial(nn.LayerNorm, eps=1e-5),
+        DINOV3, Eva, 64, options, patch_size=16, use_rot_pos_emb=True, use_abs_pos_emb=False,
+        num_reg_tokens=4, use_fc_norm=False,
+        rope_type="dinov3", rope_rotate_half=True, init_values=0.5,
+        norm_layer=partial(nn.LayerNorm, eps=1e-5),
     )  # fmt: skip
 
 

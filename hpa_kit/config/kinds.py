@@ -65,7 +65,7 @@ Stride = Annotated[Literal[8, 14, 16, 32], BeforeValidator(whole_number)]
 Rule = Annotated[str, AfterValidator(known_rule)]
 Form = Literal["mean_share", "max_share", "mean", "max"]
 StrideBy = Literal["cut", "dilate", "both"]
-Normalisation = Literal["field", "fixed"]
+Normalisation = Literal["field", "fixed", "joint"]
 # How image logits come from those of cells; see hpa_kit.models.cell_pooling.
 CellPooling = Literal["linear", "noisy-or", "max", "attention", "lse"]
 InChannels = Annotated[Literal[3, 4], BeforeValidator(whole_number)]
@@ -102,7 +102,7 @@ LR, LR_PRETRAINED, LR_TRANSFORMER = 2e-3, 5e-4, 1e-4
 
 
 def defaults_of_backbone(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What of ``stride``, ``size`` and ``lr`` is not given -> its default, as far as it hangs on the backbone.
+    """What of ``stride``, ``size`` and ``lr`` is not given -> its default, where that hangs on the backbone.
 
     Args:
         values: settings by name that are given.

@@ -57,7 +57,9 @@ class FeaturesSettings(Settings):
     @model_validator(mode="after")
     def _cells_are_there(self) -> Self:
         if self.cells != (self.masks is not None):
-            raise ValueError("cells needs masks, a folder of label maps" if self.cells else "masks needs cells")
+            raise ValueError(
+                "cells needs masks, a folder of label maps" if self.cells else "masks needs cells"
+            )
         if self.backbone is not None and not self.cells:
             raise ValueError("backbone needs cells: of whole fields a run's network gives features")
         return self

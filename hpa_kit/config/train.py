@@ -9,9 +9,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from hpa_kit.config.base import Group, GroupedSettings
 from hpa_kit.config.kinds import (
+    LR,
     CellPooling,
     ExternalMode,
-    LR,
     InChannels,
     LayerDecay,
     Normalisation,
@@ -191,11 +191,11 @@ class TrainSettings(GroupedSettings):
     encoder_sha256: str | None = Field(None, description="of a head: of its encoder, as the features say")
     backbone: str = Field("resnet50", description="timm model name")
     pretrained: Path | Literal["download"] | None = Field(
-        None, description="local weights file of the backbone, or the word download"
+        None, description="local weights file of the backbone, folder of SubCell, or the word download"
     )
     stride: Stride = Field(
         32,
-        description="input pixels per map pixel, a transformer's patch if not given; of a unet's deepest maps",
+        description="input pixels per map pixel, if not given a transformer's patch; of a unet the deepest",
     )
     stride_by: StrideBy = Field(
         "cut",
@@ -206,7 +206,8 @@ class TrainSettings(GroupedSettings):
     normalisation: Normalisation = Field(
         default="field",
         alias="contrast",
-        description="field: every channel of every field by its own mean and spread; fixed: ImageNet's",
+        description="field: every channel of every field by its own mean and spread; fixed: ImageNet's; "
+        "joint: from 0 to 1 over all channels of a field or crop, as SubCell learnt",
     )
     size: int = Field(
         512, ge=32, le=8192, description="side to which fields are resized; 504 for stride 14 if not given"

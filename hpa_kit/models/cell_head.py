@@ -1,4 +1,4 @@
-"""A head on kept features of cells: a bag of vectors -> logits of cells and, pooled over them, of the image."""
+"""A head on kept features of cells: a bag of vectors -> logits of cells and, pooled, of their image."""
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ class CellHead(nn.Module):
         self.head = two_layers(width, drop_rate)
 
     def fit(self, mean: Tensor, spread: Tensor) -> None:
-        """Take mean and spread of the features, float (width,), for its own; one that never differs is kept as it is."""
+        """Take mean and spread of the features, float (width,); one that never differs stays as it is."""
         self.mean.copy_(mean)
         self.spread.copy_(torch.where(spread > 0, spread, 1.0))
 
@@ -55,7 +55,7 @@ class CellHead(nn.Module):
     @torch.no_grad()
     def plain(self) -> nn.Sequential:
         """The same head on features as they are, their mean and spread worked into its first layer."""
-        dropout, first, *rest = self.head
+        dropout, first = self.head[0], self.head[1]
         made = two_layers(self.width, float(dropout.p))  # type: ignore[arg-type]
         made.load_state_dict(self.head.state_dict())
         weight = first.weight / self.spread

@@ -1,4 +1,4 @@
-"""Features of cells: what an encoder makes of the crop of each, kept once, for heads that learn in minutes."""
+"""Features of cells: what an encoder makes of the crop of each, kept for heads that learn in minutes."""
 
 import hashlib
 import logging
@@ -96,8 +96,8 @@ def _make(settings: FeaturesSettings) -> None:
     lacking = [id for id in folders if not masks.has(id)]
     if lacking:
         raise InputError(
-            f"masks: {settings.masks} lacks label maps of {len(lacking)} of {len(folders)} fields, such as ID "
-            f"{lacking[0]}; make them with hpa-kit segment"
+            f"masks: {settings.masks} lacks label maps of {len(lacking)} of {len(folders)} fields, such as "
+            f"ID {lacking[0]}; make them with hpa-kit segment"
         )
     flips = settings.views == "several"
     source = f"{encoder.sha256} flips {flips} amp {settings.amp} by {__version__}"
@@ -205,8 +205,8 @@ def _vectors(
     values[~masks[:n].any(axis=(1, 2))] = 0
     if not (np.abs(values) <= _LARGEST).all():
         raise InputError(
-            f"features: the network gives values that are not finite, or above {_LARGEST:g}, for ID {id}; try "
-            "--no-amp, or another encoder"
+            f"features: the network gives values that are not finite, or above {_LARGEST:g}, for ID {id}; "
+            "try --no-amp, or another encoder"
         )
     return values.astype(np.float16)
 

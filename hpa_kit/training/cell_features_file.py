@@ -1,4 +1,4 @@
-"""The file of features of cells: one vector per cell in half precision, in numpy's npz, read without pickles."""
+"""The file of features of cells: a vector per cell in half precision, in numpy's npz, without pickles."""
 
 import json
 from pathlib import Path
@@ -20,8 +20,8 @@ class CellFeatures(NamedTuple):
     Attributes:
         ids: the fields.
         counts: int64 (fields,), cells of each: as many as its label map's largest number.
-        values: float16 (cells, d), field by field in the order of their numbers; a number that no pixel of the
-            label map has is 0.
+        values: float16 (cells, d), field by field in the order of their numbers; of a number that no pixel of
+            the label map has it is 0.
         source: a text that changes where the encoder or its views do.
         encoder: ``path`` of the checkpoint that gave them, ``sha256`` of it.
         stamps: of each field, a text that changes where its images or its label map do.
@@ -71,9 +71,7 @@ def read_cell_features(path: Path, values: bool = True) -> CellFeatures:
         arrays = read_npz(path, names, 2**20 + 20 * path.stat().st_size)
         if arrays.keys() != set(names):
             found = ", ".join(npz_names(path)) or "nothing"
-            raise InputError(
-                f"features: {path} holds {found}; expected a file of hpa-kit features --cells"
-            )
+            raise InputError(f"features: {path} holds {found}; expected a file of hpa-kit features --cells")
         read = CellFeatures(
             arrays["ids"].tolist(),
             arrays["counts"],
@@ -90,7 +88,9 @@ def read_cell_features(path: Path, values: bool = True) -> CellFeatures:
     if values and fits:
         fits = read.values.ndim == 2 and len(read.values) == read.counts.sum()
     if not fits or len(set(read.ids)) < n or not isinstance(read.encoder, dict):
-        raise InputError(f"features: {path} holds other numbers of fields or cells than it says; make it again")
+        raise InputError(
+            f"features: {path} holds other numbers of fields or cells than it says; make it again"
+        )
     if values and not np.isfinite(read.values).all():
         raise InputError(f"features: {path} holds values that are not finite numbers; make it again")
     return read

@@ -28,8 +28,8 @@ class Member(NamedTuple):
 
     ``model`` is what ``settings.network`` names: a :class:`~hpa_kit.models.CamClassifier` for ``cam``, an
     :class:`~hpa_kit.models.ArcFaceNet` for ``arcface``, a :class:`~hpa_kit.models.unet.SegmentationNet` for
-    ``unet``, a :class:`~hpa_kit.models.CropNet` for ``crops``. A head is read together with its encoder, as the
-    network of crops that both are, and ``settings`` are those of that one.
+    ``unet``, a :class:`~hpa_kit.models.CropNet` for ``crops``. A head is read together with its
+    encoder, as the network of crops that both are, and ``settings`` are those of that one.
     ``info`` has ``path`` of the checkpoint, ``version`` of the kit that wrote it, ``epoch`` (from 1),
     ``metrics`` of that epoch, and whether the weights are ``averaged``.
     """
@@ -294,8 +294,7 @@ def refuse_what_cannot_learn(settings: TrainSettings, build: Callable[[], nn.Mod
 
 
 def learns_with_all_weights(settings: TrainSettings, build: Callable[[], nn.Module]) -> bool:
-    """Whether every weight of a network's backbone that learns gets a gradient; processes that share them must
-    know."""
+    """Whether every weight of a backbone that learns gets a gradient; processes that share them must know."""
     model = _tried(settings, build, 2)
     weights = getattr(model, "backbone", model).parameters()
     return all(weight.grad is not None for weight in weights if weight.requires_grad)

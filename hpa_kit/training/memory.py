@@ -125,15 +125,15 @@ def what_does_not_fit(
         ways.insert(0, f"--batch {fit * world} --accumulate {accumulate}")
     about = "" if settings.batch else "up to "
     return (
-        f"train: a step of {about}{each} {what}s is expected to take {memory.of(each) / GIB:.1f} GiB, more than "
-        f"the {capacity / GIB:.1f} GiB there are: {memory.fixed / GIB:.2f} for {memory.parameters / 1e6:.1f} "
-        f"million parameters, {(memory.per_field + memory.transient) / GIB:.3f} for each {what} of "
+        f"train: a step of {about}{each} {what}s is expected to take {memory.of(each) / GIB:.1f} GiB, more "
+        f"than the {capacity / GIB:.1f} GiB there are: {memory.fixed / GIB:.2f} for "
+        f"{memory.parameters / 1e6:.1f} million parameters, {(memory.per_field + memory.transient) / GIB:.3f} for each {what} of "
         f"{memory.tokens} places; try {', or '.join(ways) or 'a smaller backbone'}"
     )
 
 
 def _kept(model: nn.Module, fields: Tensor, half: bool) -> tuple[int, int]:
-    """Bytes kept for the way back of fields, weights left out, and those of the largest part, of one field."""
+    """Bytes kept for the way back of fields, but of weights, and those of the largest part, of one field."""
     own = {weight.untyped_storage()._cdata for weight in [*model.parameters(), *model.buffers()]}
     alive: list[Tensor] = []  # so that no storage takes another's place
     sizes: dict[int, int] = {}

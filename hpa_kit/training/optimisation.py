@@ -52,10 +52,10 @@ def make_optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
 
 
 def _by_layer(model: Any, settings: TrainSettings) -> list[dict[str, Any]]:
-    """Weights in groups by layer, the last first: what is behind the backbone, then its blocks, then its stem.
+    """Weights in groups by layer, the last first: what is behind the backbone, its blocks, then its stem.
 
-    A group's rate is ``layer_decay`` times that of the one before it; ``lr_scale`` is timm's word for its part
-    of the scheduled rate.
+    A group's rate is ``layer_decay`` times that of the one before it; ``lr_scale`` is timm's word for its
+    part of the scheduled rate.
     """
     from hpa_kit.models.layers import layers_of
 

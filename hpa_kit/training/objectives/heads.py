@@ -1,4 +1,4 @@
-"""Heads on kept features of cells: bags of vectors, the loss of what an image's cells show, and the member."""
+"""Heads on kept features of cells: bags of vectors, the loss of their images' labels, and the member."""
 
 import hashlib
 from collections.abc import Iterator
@@ -133,7 +133,7 @@ class Bags:
         self._starts = features.starts[places]
 
     def batch(self, numbers: list[int]) -> Batch:
-        """Fields of these numbers: vectors float16 (B, n, d), labels, and bool (B, n), which cells there are."""
+        """Fields by number: vectors float16 (B, n, d), labels, and which cells there are, bool (B, n)."""
         counts = self.counts[numbers]
         values = np.zeros((len(numbers), int(counts.max(initial=1)), self._values.shape[1]), np.float16)
         for row, number, count in zip(values, numbers, counts.tolist(), strict=True):
