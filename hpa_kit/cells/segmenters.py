@@ -3,7 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -156,7 +156,7 @@ def load_or_segment(
     segmenter: Segmenter,
     masks: str | Path | None = None,
     workers: int = 2,
-    needed: int = len(CHANNELS),
+    needed: int | Collection[str] = len(CHANNELS),
     watch: Stopwatch | None = None,
 ) -> Generator[tuple[str, FieldCells | Failure], None, None]:
     """Read fields and their label maps, and find the cells of those that have none.
@@ -173,7 +173,7 @@ def load_or_segment(
         masks: folder of label maps, see :class:`~hpa_kit.cells.MaskFolder`; what cannot be read is warned of
             and found again. None: all are found.
         workers: threads that read.
-        needed: channels that a field must have; 3 takes those without yellow, which is 0 there.
+        needed: channels that a field must have, or how many of them; others are 0 where they lack.
         watch: takes the time of ``reading`` and of ``cells``, the segmenter's own.
 
     Returns:
@@ -200,7 +200,7 @@ def _load_or_segment(
     segmenter: Segmenter,
     masks: "MaskFolder | None",
     workers: int,
-    needed: int,
+    needed: int | Collection[str],
     watch: Stopwatch,
 ) -> Generator[tuple[str, FieldCells | Failure], None, None]:
     def read(id: str) -> tuple[str, _Read | Failure]:
@@ -220,7 +220,7 @@ def _load_or_segment(
             masks.report()
 
 
-def _read(images: Path, masks: "MaskFolder | None", id: str, needed: int) -> _Read:
+def _read(images: Path, masks: "MaskFolder | None", id: str, needed: int | Collection[str]) -> _Read:
     field = read_field(images, id, needed=needed)
     if masks is None:
         return _Read(field, None)

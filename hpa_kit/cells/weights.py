@@ -33,7 +33,7 @@ def load_published_network(path: str | Path) -> DPNUnet:
     Raises:
         InputError: the file is missing, damaged, asks to run code, or holds other weights.
     """
-    return DPNUnet.from_published_state(_read(Path(path)), source=f"weights: {path}")
+    return DPNUnet.from_published_state(read_weights(Path(path), HAD_FROM), source=f"weights: {path}")
 
 
 def convert_weights(path: str | Path, out: str | Path) -> Path:
@@ -77,9 +77,19 @@ def find_weights(folder: str | Path) -> dict[str, Path]:
     return found
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, had_from: str | None = None) -> dict[str, Tensor]:
+    """Read the named tensors of a published file, running nothing of it.
+
+    Args:
+        path: safetensors, a pickled module or a state dict.
+        had_from: where such a file is to be had, for the error.
+
+    Raises:
+        InputError: the file is missing, damaged, or asks to run code.
+    """
     if not path.is_file():
-        raise InputError(f"weights: {path} is missing; to be had from {HAD_FROM}; nothing is downloaded")
+        known = "" if had_from is None else f" to be had from {had_from};"
+        raise InputError(f"weights: {path} is missing;{known} nothing is downloaded")
     with path.open("rb") as file:
         head = file.read(9)
     # safetensors opens with the length of its header and then the header, which is JSON.

@@ -59,6 +59,16 @@ def add_kaggle(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     sub.add_argument("--owner", help="Kaggle user (default: the one in kernel-metadata.json)")
     sub.add_argument("--licence", help="by Kaggle's name (default: CC-BY-SA-4.0, published networks: other)")
+    sub.add_argument(
+        "--private",
+        action="store_true",
+        help="the dataset stays yours alone: weights that may not be passed on may be in it",
+    )
+    sub.add_argument(
+        "--weights-licence",
+        metavar="TEXT",
+        help="licence of the weights that a member started from, where none is known",
+    )
 
     sub = _add(
         actions, "metadata", "write both notebooks' kernel-metadata.json and check them", _metadata, True
@@ -189,7 +199,14 @@ def _weights(arguments: argparse.Namespace) -> int:
     from hpa_kit.kaggle.publish.weights import weights_dataset
 
     owner = arguments.owner or find_owner(find_checkout())
-    weights_dataset(arguments.sources, arguments.out, owner, arguments.licence)
+    weights_dataset(
+        arguments.sources,
+        arguments.out,
+        owner,
+        arguments.licence,
+        private=arguments.private,
+        weights_licence=arguments.weights_licence,
+    )
     return 0
 
 

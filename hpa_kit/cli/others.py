@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from hpa_kit.cli.kaggle import add_kaggle
 from hpa_kit.cli.streams import takes_unicode, tell
+from hpa_kit.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +64,38 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    sub = actions.add_parser("convert", help="published pickle -> safetensors, running nothing of it")
-    sub.add_argument("file", type=Path, help="published .pth file, or a state dict")
-    sub.add_argument("out", type=Path, help=".safetensors file to write")
+    sub = actions.add_parser("convert", help="published pickles -> safetensors, running nothing of them")
+    sub.add_argument(
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="published .pth of a cell network; or of SubCell: the encoder, then its classifiers",
+    )
+    sub.add_argument("out", type=Path, help=".safetensors file to write; of SubCell a folder")
+    group = sub.add_argument_group("of SubCell")
+    group.add_argument(
+        "--channels",
+        choices=("rybg", "rbg", "ybg", "bg"),
+        help="the variant (default: by the weights; of three channels by the names of files and folders)",
+    )
+    group.add_argument("--licence", help="of the weights, as their source states it; it goes into the card")
+    group.add_argument(
+        "--seen",
+        type=Path,
+        metavar="CSV",
+        help="table whose column ID names the fields that the weights have learnt from (default: all have)",
+    )
+    group.add_argument(
+        "--crop",
+        type=int,
+        help="side of the crops that become 448 pixels, in pixels of 0.08 µm (default: 640)",
+    )
+    group.add_argument(
+        "--neighbours",
+        choices=("zeroed", "kept"),
+        help="what becomes of all that is outside the cell (default: zeroed)",
+    )
     sub.set_defaults(function=_convert, prints=False)
 
 
@@ -121,9 +151,22 @@ def _runs(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
+    first, *classifiers = arguments.files
+    names = ("channels", "licence", "seen", "crop", "neighbours")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    if classifiers:
+        from hpa_kit.training.subcell_weights import convert_subcell
+
+        tell("member", convert_subcell(first, classifiers, arguments.out, **given))
+        return 0
+    if given:
+        raise InputError(
+            f"weights: {', '.join(f'--{name}' for name in given)} is of SubCell, which takes an encoder, its "
+            "classifiers and a folder"
+        )
     from hpa_kit.cells.weights import convert_weights
 
-    tell("weights", convert_weights(arguments.file, arguments.out))
+    tell("weights", convert_weights(first, arguments.out))
     return 0
 
 
@@ -132,6 +175,6 @@ OTHERS = (
     Other("check", "find every way in which Kaggle would reject a submission", _add_check),
     Other("picture", "draw a submission's cells and classes over its fields", _add_picture),
     Other("runs", "all runs and checkpoints below a folder, settings and scores", _add_runs),
-    Other("weights", "published cell networks", _add_weights),
+    Other("weights", "published weights as safetensors: cell networks, SubCell", _add_weights),
     Other("kaggle", "datasets, notebooks and a rehearsal for Kaggle", add_kaggle),
 )

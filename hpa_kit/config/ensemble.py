@@ -43,6 +43,18 @@ class MemberSettings(Settings):
         default=None, ge=32, le=8192, description="side to which fields are resized; by default as trained"
     )
 
+    crop: int | None = Field(
+        default=None,
+        ge=32,
+        le=4096,
+        description="of SubCell: side of its crops in pixels of 0.08 µm; by default as converted",
+    )
+    pixel_size: float | None = Field(
+        default=None,
+        gt=0,
+        description="of SubCell: µm per pixel of the fields; by default the longer side is 2048 of 0.08 µm",
+    )
+
     @property
     def gives_scores(self) -> bool:
         """Whether its image scores count."""

@@ -19,6 +19,7 @@ from hpa_kit.config.kinds import (
     Split,
     Views,
     split_text,
+    whole_number,
 )
 
 Savings = Annotated[tuple[Literal["views", "members", "map_size"], ...], BeforeValidator(split_text)]
@@ -62,6 +63,19 @@ class StreamSettings(Settings):
         le=4096,
         description=f"side of the class maps on which cells are scored{_else(DEFAULT_MAP_SIZE)}",
     )
+    crop: int | None = Field(
+        None,
+        ge=32,
+        le=4096,
+        description="of SubCell: side of the crops that become its 448 pixels, in pixels of 0.08 µm "
+        "(default: the ensemble's, else as converted)",
+    )
+    pixel_size: float | None = Field(
+        None,
+        gt=0,
+        description="of SubCell: µm per pixel of the fields (default: the ensemble's, else a field's longer "
+        "side is 2048 pixels of 0.08 µm)",
+    )
     batch: int = Field(8, ge=1, le=4096, description="fields per step")
     workers: int = Field(2, ge=0, le=256, description="threads that read fields and find cells")
     device: str = Field(
@@ -91,9 +105,9 @@ class StreamSettings(Settings):
         names = EnsembleSettings.model_fields.keys() - {"members"}
         given = {name: getattr(self, name, None) for name in names}
         update: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        if self.views is not None:
-            views = {"views": self.views}
-            update["members"] = tuple(member.model_copy(update=views) for member in whole.members)
+        own = {name: getattr(self, name) for name in ("views", "crop", "pixel_size")}
+        if changed := {name: value for name, value in own.items() if value is not None}:
+            update["members"] = tuple(member.model_copy(update=changed) for member in whole.members)
         return whole.model_copy(update=update)
 
     def with_defaults(self) -> Self:
@@ -144,3 +158,6 @@ class PredictSettings(ScoreSettings):
         description="folder for ID.npz label maps; by default beside out, named as it is, _label_maps behind",
     )
     pack: bool = Field(False, description=PACK)
+    classes: Annotated[Literal[19, 31], BeforeValidator(whole_number)] = Field(
+        19, description="columns of the table: the competition's 19, or all 31 that SubCell tells apart"
+    )

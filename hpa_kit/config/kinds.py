@@ -66,6 +66,10 @@ Rule = Annotated[str, AfterValidator(known_rule)]
 Form = Literal["mean_share", "max_share", "mean", "max"]
 StrideBy = Literal["cut", "dilate", "both"]
 Normalisation = Literal["field", "fixed", "joint"]
+# The variants of SubCell, by the channels that each looks at, in its order: r microtubules, y ER, b nucleus,
+# g the protein. A network whose backbone is SUBCELL and a variant is SubCell as it was published.
+SUBCELL, SUBCELL_VARIANTS = "SubCell ", ("rybg", "rbg", "ybg", "bg")
+
 # How image logits come from those of cells; see hpa_kit.models.cell_pooling.
 CellPooling = Literal["linear", "noisy-or", "max", "attention", "lse"]
 InChannels = Annotated[Literal[3, 4], BeforeValidator(whole_number)]

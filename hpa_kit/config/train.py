@@ -10,6 +10,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from hpa_kit.config.base import Group, GroupedSettings
 from hpa_kit.config.kinds import (
     LR,
+    SUBCELL,
+    SUBCELL_VARIANTS,
     CellPooling,
     ExternalMode,
     InChannels,
@@ -364,6 +366,12 @@ class TrainSettings(GroupedSettings):
     def looks_at_cells(self) -> bool:
         """Whether the network looks at one cell at a time, and so gives no maps."""
         return self.network in ("crops", "head")
+
+    @property
+    def subcell(self) -> str | None:
+        """Which variant of SubCell the network is, as it was published; None for every other network."""
+        variant = self.backbone.removeprefix(SUBCELL)
+        return variant if variant != self.backbone and variant in SUBCELL_VARIANTS else None
 
     @property
     def pools_cells(self) -> bool:

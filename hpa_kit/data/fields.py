@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Collection, Iterator, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,10 +31,19 @@ def find_fields(folder: str | Path) -> list[str]:
     Raises:
         InputError: the folder is missing, or is a file.
     """
+    return sorted(find_channels(folder))
+
+
+def find_channels(folder: str | Path) -> Mapping[str, Set[str]]:
+    """Find the channels that a folder holds of each field, by ID; see :func:`find_fields`.
+
+    Raises:
+        InputError: the folder is missing, or is a file.
+    """
     found: dict[str, set[str]] = {}
     for _, id, channel in _channel_files(Path(folder)):
         found.setdefault(id, set()).add(channel)
-    return sorted(id for id, channels in found.items() if not _is_merged(id, channels, found))
+    return {id: channels for id, channels in found.items() if not _is_merged(id, channels, found)}
 
 
 def read_field(
@@ -42,7 +51,7 @@ def read_field(
     id: str,
     n_channels: int = len(CHANNELS),
     threads: int | None = None,
-    needed: int | None = None,
+    needed: int | Collection[str] | None = None,
 ) -> Field:
     """Read the channels of a field, in parallel.
 
@@ -56,8 +65,8 @@ def read_field(
         n_channels: 3 reads red, green and blue alone: yellow need not be there and is 0.
         threads: that read one channel each; by default as many as there are processors. Where several fields
             are read at a time, one each is fastest.
-        needed: how many must be there, by default all that are read; 3 of 4 takes a field without yellow,
-            which is 0 then.
+        needed: how many must be there, by default all that are read, or which, by :data:`CHANNELS`; 3 of 4
+            takes a field without yellow. What is not there is 0.
 
     Returns:
         uint8 (4, H, W), C-contiguous: red, green, blue, yellow.
@@ -65,12 +74,18 @@ def read_field(
     Raises:
         InputError: a channel is missing or cannot be read, or the channels differ in size.
     """
-    paths = channel_paths(Path(folder), id, n_channels if needed is None else min(needed, n_channels))
-    others = (_beside(paths[0], id, channel) for channel in CHANNELS[len(paths) : n_channels])
-    paths += [path for path in others if path is not None]
-    n_channels, channels = len(paths), CHANNELS[: len(paths)]
-    threads = min(n_channels, threads or cpus())
-    ids = [id] * n_channels
+    wanted = CHANNELS[:n_channels]
+    if needed is None or isinstance(needed, int):
+        needed = CHANNELS[: n_channels if needed is None else needed]
+    required = tuple(channel for channel in wanted if channel in needed)
+    files = dict(zip(required, channel_paths(Path(folder), id, required), strict=True))
+    first = next(iter(files.values()))
+    for channel in set(wanted).difference(required):
+        if (path := _beside(first, id, channel)) is not None:
+            files[channel] = path
+    channels = tuple(channel for channel in wanted if channel in files)
+    paths, ids = [files[channel] for channel in channels], [id] * len(channels)
+    threads = min(len(channels), threads or cpus())
     if threads == 1:
         planes = list(map(_read_channel, paths, channels, ids))
     else:
@@ -89,8 +104,8 @@ def read_field(
         warnings.warn(
             f"fields: 16-bit files in {folder} hold {bits} bits; scaled by what each holds", stacklevel=2
         )
-    absent = [np.zeros_like(planes[0][0])] * (len(CHANNELS) - n_channels)
-    return np.stack([plane for plane, _ in planes] + absent)
+    found_planes = {channel: plane for channel, (plane, _) in zip(channels, planes, strict=True)}
+    return np.stack([found_planes.get(channel, np.zeros_like(planes[0][0])) for channel in CHANNELS])
 
 
 def field_size(folder: str | Path, id: str) -> tuple[int, int]:
@@ -203,17 +218,17 @@ def _is_merged(id: str, channels: Set[str], fields: Collection[str]) -> bool:
     return False
 
 
-def channel_paths(folder: Path, id: str, n_channels: int = len(CHANNELS)) -> list[Path]:
-    """Find the files of a field's first channels.
+def channel_paths(folder: Path, id: str, channels: Sequence[str] = CHANNELS) -> list[Path]:
+    """Find the files of a field's channels.
 
     Raises:
         InputError: one is missing.
     """
     check_id(id)
-    paths = [_find_channel(folder, id, channel) for channel in CHANNELS[:n_channels]]
+    paths = [_find_channel(folder, id, channel) for channel in channels]
     found = [path for path in paths if path is not None]
-    if len(found) < n_channels:
-        raise InputError(_missing(folder, id, paths))
+    if len(found) < len(channels):
+        raise InputError(_missing(folder, id, paths, channels))
     return found
 
 
@@ -243,14 +258,13 @@ def _find_channel(folder: Path, id: str, channel: str) -> Path | None:
     return next((folder / order[ending] for ending in ENDINGS if ending in order), None)
 
 
-def _missing(folder: Path, id: str, paths: list[Path | None]) -> str:
+def _missing(folder: Path, id: str, paths: list[Path | None], channels: Sequence[str] = CHANNELS) -> str:
     """One line that names every channel file that is not there."""
-    channels = CHANNELS[: len(paths)]
     ending = next((path.suffix for path in paths if path), ".png")
     names = [f"{id}_{channel}{ending}" for channel, path in zip(channels, paths, strict=True) if path is None]
     *others, last = channels
     if len(names) == len(channels):
-        expected = f"{id}_red.png, _{', _'.join(others[1:])} and _{last}"
+        expected = ", _".join([f"{id}_{others[0]}.png", *others[1:]]) + f" and _{last}"
         return f"fields: {folder} has no image of ID {id}; expected {expected}"
     listed = " and ".join(str(folder / name) for name in names)
     verb = "is" if len(names) == 1 else "are"

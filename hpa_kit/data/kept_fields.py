@@ -53,7 +53,7 @@ def origins(images: Path, id: str, n_channels: int) -> list[Origin]:
         InputError: one is missing or cannot be read.
     """
     found = []
-    for path in channel_paths(images, id, n_channels):
+    for path in channel_paths(images, id, CHANNELS[:n_channels]):
         stat = _stat(path)
         found.append(Origin(path.name, stat.st_size, stat.st_mtime_ns, _checksum(path)))
     return found
@@ -115,7 +115,7 @@ def kept_fault(path: Path, size: int, images: Path, id: str, n_channels: int) ->
     before = [Origin(*image) for image in about["images"]]
     if len(before) < n_channels:
         return f"store: {path} lacks {', '.join(CHANNELS[len(before) : n_channels])}"
-    now = zip(before, channel_paths(images, id, n_channels), strict=False)
+    now = zip(before, channel_paths(images, id, CHANNELS[:n_channels]), strict=False)
     changed = [kept.name for kept, image in now if not _unchanged(kept, image)]
     return f"store: {path} was made from another {changed[0]}" if changed else None
 

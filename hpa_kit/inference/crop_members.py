@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ _LEAST = 8  # crops at once: where memory runs out with so few, they are not wha
 _NEVER = -1e4  # the logit of a number that no pixel has; such a cell is scored 0
 
 
+CropKey = tuple[Any, ...]  # sides of the field and of the crops, and what else tells crops apart
+
+
 class SeenCells(NamedTuple):
     """What a member says of all cells of a batch of fields, float32 (N, 19) logits, and of its fields.
 
@@ -50,11 +53,28 @@ class CropMember:
     """
 
     has_maps: ClassVar[bool] = False
+    resizes: ClassVar[bool] = True  # cuts its crops out of the field at its size
+    merged: ClassVar[bool] = True  # tells of the competition's classes
 
     settings: MemberSettings
     model: Any
     size: int
     crop_side: int
+
+    @property
+    def key(self) -> CropKey:
+        """What tells its crops from those of other members."""
+        return self.size, self.crop_side
+
+    def unmerged(self) -> Self:
+        """The same, telling of SubCell's own classes.
+
+        Raises:
+            InputError: it is another network.
+        """
+        raise InputError(
+            f"classes: 31 are SubCell's; member {self.settings.checkpoint} tells of the competition's 19"
+        )
 
     def plan(self, given_up: int = 0) -> tuple[tuple[float, ...], tuple[tuple[int, ...], ...]]:
         """One scale, that of the crops, and the flips of the views; 2 gives the flips up."""
@@ -83,7 +103,7 @@ class CropMember:
         self, inputs: Sequence[FieldInputs], device: torch.device, at_once: int, given_up: int, amp: bool
     ) -> tuple[SeenCells, int]:
         """Predict all cells of fields, fewer at once where memory runs out; how many fitted comes with it."""
-        crops = [one.crops[self.size, self.crop_side] for one in inputs]
+        crops = [one.crops[self.key] for one in inputs]
         while True:
             try:
                 return self.predict(crops, device, at_once=at_once, given_up=given_up, amp=amp), at_once
@@ -124,9 +144,31 @@ class CropMember:
                 for part in parts
             ]
             logits = torch.where(there[:, None], torch.cat(found), _NEVER)
-        by_field = zip(logits.split(counts), there.split(counts), strict=True)
+        by_field = zip(self.whole(logits).split(counts), there.split(counts), strict=True)
         images = [pool_cells(of[None], shown[None]) for of, shown in by_field]
-        return SeenCells(logits, with_negative(torch.cat(images)).sigmoid())
+        scores = with_negative(torch.cat(images)).sigmoid()
+        return SeenCells(self.whole(logits) if self.merged else logits, scores)
+
+    def cut(
+        self, field: NDArray[np.uint8], small: Mapping[int, NDArray[np.uint8]], cells: NDArray[np.int32]
+    ) -> Crops:
+        """The crops that it looks at of a field.
+
+        Args:
+            field: uint8 (4, H, W).
+            small: {side: the field, uint8 (4, side, side)}, its size among them.
+            cells: the label map, int32, of any size.
+        """
+        n_cells, known = int(cells.max(initial=0)), None
+        reduced = resized(cells, (self.size, self.size))
+        shown = np.count_nonzero(np.bincount(reduced.ravel(), minlength=n_cells + 1)[1:])
+        if shown < n_cells:
+            known = cell_places(cells).centre
+        return crops_of(small[self.size], reduced, self.crop_side, n_cells, known)
+
+    def whole(self, logits: Tensor) -> Tensor:
+        """What the network says of cells -> logits (N, 19)."""
+        return logits
 
     def _look(self, pixels: Tensor, masks: Tensor, statistics: Tensor, *, given_up: int, amp: bool) -> Tensor:
         crops = pixels.float().contiguous(memory_format=torch.channels_last)
@@ -143,22 +185,17 @@ class CropMember:
 
 def cut_for(
     members: Sequence[CropMember],
-    fields: Mapping[int, NDArray[np.uint8]],
+    field: NDArray[np.uint8],
+    small: Mapping[int, NDArray[np.uint8]],
     cells: NDArray[np.int32] | None,
-) -> dict[tuple[int, int], Crops]:
-    """The crops that members look at of a field, by the sides of field and crops.
+) -> dict[CropKey, Crops]:
+    """The crops that members look at of a field, by their keys.
 
     Args:
         members: who looks.
-        fields: {side: the field, uint8 (4, side, side)} of all their sizes.
-        cells: its label map, int32 (H, W), of any size; None for a field without one, which has no crops.
+        field: uint8 (4, H, W).
+        small: {side: the field, uint8 (4, side, side)} of all sizes of members that resize it.
+        cells: its label map, int32 (H, W); None for a field without one, which has no crops.
     """
-    cells = np.zeros((1, 1), np.int32) if cells is None else cells
-    n_cells, known, found = int(cells.max(initial=0)), None, {}
-    for size, side in sorted({(member.size, member.crop_side) for member in members}):
-        small = resized(cells, (size, size))
-        shown = np.count_nonzero(np.bincount(small.ravel(), minlength=n_cells + 1)[1:])
-        if shown < n_cells and known is None:
-            known = cell_places(cells).centre
-        found[size, side] = crops_of(fields[size], small, side, n_cells, known)
-    return found
+    cells = np.zeros(field.shape[1:], np.int32) if cells is None else cells
+    return {key: member.cut(field, small, cells) for key, member in {one.key: one for one in members}.items()}

@@ -15,7 +15,7 @@ from hpa_kit.cells import resized
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import EnsembleSettings, MemberSettings, Views
 from hpa_kit.config.kinds import DEFAULT_MAP_SIZE, DEFAULT_VIEWS
-from hpa_kit.data import resize_field
+from hpa_kit.data import CHANNELS, resize_field
 from hpa_kit.devices import is_out_of_memory
 from hpa_kit.errors import InputError
 from hpa_kit.inference.prediction import FieldInputs, FieldMaps
@@ -59,13 +59,22 @@ class QualityLevel(NamedTuple):
         return SCORING_PIXELS + self.map_size**2
 
 
-def channels_needed(members: Sequence[MemberSettings]) -> int:
-    """Channels that a field must have to be predicted: 3, without yellow, where every member reads three.
+def channels_needed(members: Sequence[MemberSettings]) -> Collection[str]:
+    """Channels that a field must have to be predicted: those that some member reads.
 
     Raises:
         InputError: a checkpoint cannot be read.
     """
-    return max(settings_of(checkpoint_file(member.checkpoint)).in_channels for member in members)
+    needed: set[str] = set()
+    for member in members:
+        trained = settings_of(checkpoint_file(member.checkpoint))
+        if trained.subcell is None:
+            needed |= {*CHANNELS[: trained.in_channels]}
+            continue
+        from hpa_kit.inference.subcell_members import colours_of
+
+        needed |= {*colours_of(trained.subcell)}
+    return needed
 
 
 class Ensemble:
@@ -89,6 +98,7 @@ class Ensemble:
         device: where the members run.
         amp: half precision on a GPU.
         class_maps, logit_maps: which maps are wanted; those that are not come out without pixels.
+        merged: False wants logits of cells of SubCell's 31 classes, by members that are SubCell.
 
     Raises:
         InputError: a member cannot be loaded, or none gives scores, or none gives maps.
@@ -105,6 +115,7 @@ class Ensemble:
         amp: bool = True,
         class_maps: bool = True,
         logit_maps: bool = True,
+        merged: bool = True,
     ) -> None:
         settings = EnsembleSettings(members=tuple(_with_settings(member, views) for member in members))
         self.device = torch.device(device)
@@ -112,6 +123,8 @@ class Ensemble:
         self.map_size, self.batch = map_size, batch
         self.class_maps, self.logit_maps = class_maps, logit_maps
         self.members = [load(member, self.device) for member in settings.members]
+        if not merged:
+            self.members = [member.unmerged() for member in self.members]
         self.level = QualityLevel(0, len(self.members), map_size)
         self.crops_per_step, self._cells_seen, self._fields_seen = CROPS, 0, 0
 
@@ -155,7 +168,8 @@ class Ensemble:
 
     def inputs(self, field: NDArray[np.uint8], cells: NDArray[np.int32] | None = None) -> FieldInputs:
         """A field uint8 (4, H, W), and its label map int32 (H, W), -> what the members look at of it."""
-        fields = {size: resize_field(field, size) for size in {member.size for member in self.members}}
+        sizes = {member.size for member in self.members if member.resizes}
+        fields = {size: resize_field(field, size) for size in sizes}
         with_maps = [member for member in self.members if isinstance(member, LoadedMember)]
         small_cells = None
         if cells is not None and any(member.pooling is not None for member in with_maps):
@@ -166,7 +180,7 @@ class Ensemble:
         from hpa_kit.inference.crop_members import cut_for
 
         by_crops = [member for member in self.members if not isinstance(member, LoadedMember)]
-        crops = cut_for(by_crops, fields, cells)
+        crops = cut_for(by_crops, field, fields, cells)
         n_cells = len(next(iter(crops.values())).pixels)
         self._cells_seen, self._fields_seen = self._cells_seen + n_cells, self._fields_seen + 1
         return FieldInputs(small, small_cells, crops)

@@ -29,12 +29,12 @@ class FieldInputs(NamedTuple):
     Attributes:
         fields: {side: uint8 (4, side, side)}.
         cells: int32 (m, m), its label map, where a member looks at that; None for a field without one.
-        crops: {(side of the field, side of the crops): crops of its cells}, where a member looks at these.
+        crops: crops of its cells, by the keys of the members that look at these.
     """
 
     fields: Mapping[int, Field]
     cells: NDArray[np.int32] | None = None
-    crops: "Mapping[tuple[int, int], Crops]" = MappingProxyType({})
+    crops: "Mapping[tuple[Any, ...], Crops]" = MappingProxyType({})
 
 
 class FieldMaps(NamedTuple):

@@ -109,6 +109,7 @@ def predict_fields(
             amp=settings.amp,
             class_maps=scoring is None or scoring.class_maps,
             logit_maps=scoring is None or scoring.logit_maps,
+            merged=scoring is None or scoring.merged,
         )
         at_once = min(SEGMENTER_BATCH, settings.batch)
         finds = None
@@ -365,7 +366,7 @@ class _Stream:
 
 
 def _without_cells(
-    ids: Iterator[str], images: Path, workers: int, needed: int
+    ids: Iterator[str], images: Path, workers: int, needed: int | Collection[str]
 ) -> Generator[tuple[str, FieldCells | Failure], None, None]:
     """Fields as they are read, their label maps empty."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -58,6 +58,7 @@ class LoadedMember:
     """
 
     has_maps: ClassVar[bool] = True
+    resizes: ClassVar[bool] = True  # looks at the whole field at its size
 
     settings: MemberSettings
     model: Any
@@ -80,6 +81,16 @@ class LoadedMember:
         """The side of the views of a scale: as wanted, or the nearest that the network takes."""
         sides: Sides = self.model.sides
         return sides.nearest(int(self.size * scale))
+
+    def unmerged(self) -> NoReturn:
+        """Refuse to tell of SubCell's classes.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f"classes: 31 are SubCell's; member {self.settings.checkpoint} tells of the competition's 19"
+        )
 
     def check_sides(self) -> None:
         """Find out which sides the network takes before it looks at any field.
@@ -181,6 +192,10 @@ def member_of(settings: MemberSettings, model: Any, trained: TrainSettings) -> "
     """A network that was trained so, as the member that its part in an ensemble says."""
     size = settings.size or trained.size
     if trained.network == "crops":
+        if trained.subcell is not None:
+            from hpa_kit.inference.subcell_members import subcell_member
+
+            return subcell_member(settings, model, trained)
         from hpa_kit.inference.crop_members import CropMember
 
         assert trained.crops.side is not None

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hpa_kit.models.field_net import Normaliser, mean_logits
     from hpa_kit.models.losses import bce_loss, ce_loss, focal_loss
     from hpa_kit.models.sides import Sides
+    from hpa_kit.models.subcell import SubCell, load_subcell
     from hpa_kit.models.unet import SegmentationNet
 
 __getattr__ = lazy(__name__)

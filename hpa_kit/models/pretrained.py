@@ -29,8 +29,8 @@ def load_backbone_weights(network: nn.Module, name: str, in_channels: int, pretr
         network: built by timm without classifier.
         name: its timm name, for downloads and errors.
         in_channels: channels that the network reads.
-        pretrained: path of a safetensors file or of a state dict saved by torch, a folder that ``hpa-kit weights
-            convert`` wrote, or ``"download"``.
+        pretrained: path of a safetensors file or of a state dict saved by torch, a folder that ``hpa-kit
+            weights convert`` wrote, or ``"download"``.
 
     Raises:
         InputError: the file is missing, is no weights file, or its keys or shapes do not fit; all are listed.

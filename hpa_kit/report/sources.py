@@ -300,6 +300,14 @@ def _crops_seen(
             break
     else:
         return None
+    if trained.subcell is not None:
+        from hpa_kit.inference.subcell_members import subcell_key
+
+        own = subcell_key(member, member.crop or trained.crops.side or 0, trained.crops.neighbours != "kept")
+        return lambda prediction: [
+            np.ascontiguousarray(crop[:3].transpose(1, 2, 0))
+            for crop in prediction.prepared.inputs.crops[own].pixels[:most]
+        ]
     import torch
 
     from hpa_kit.models import Normaliser

@@ -65,6 +65,7 @@ class ScoringFunction:
     class_maps: bool = False
     logit_maps: bool = False
     steps: tuple[Settings, ...] = ()
+    merged: bool = True  # cell logits of the competition's classes; else of all that SubCell tells apart
 
     def __call__(self, seen: FieldEvidence) -> NDArray[np.float64]:
         """Score every cell of a field.

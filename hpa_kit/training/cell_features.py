@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from hpa_kit import __version__
 from hpa_kit.cells import MaskFolder, label_map_ids, resized
-from hpa_kit.cells.crops import Crops, crops_of
+from hpa_kit.cells.crops import Crops, crops_of, scaled_crops
 from hpa_kit.config import FeaturesSettings, TrainSettings, make_settings
 from hpa_kit.data import DataFolder, labelled_fields, read_field, resize_field
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text, make_folder, regular_path, remove_stale, written_file
 from hpa_kit.flow import run_ahead
 from hpa_kit.locks import locked
+from hpa_kit.models.subcell import DILATION, SIDE
 from hpa_kit.progress import progress_bar
 from hpa_kit.resume import stamps_of_folders
 from hpa_kit.scoring.inputs import cell_places
@@ -154,12 +155,10 @@ def _encoded(
     encoder: Encoder, folders: dict[str, Path], masks: MaskFolder, settings: FeaturesSettings, flips: bool
 ) -> Iterator[tuple[str, NDArray[np.float16]]]:
     """IDs and vectors of fields; threads read, and cut crops, ahead of the network."""
-    size, side = encoder.settings.size, encoder.settings.crops.side
-    assert side is not None
 
     def read(id: str) -> tuple[str, Crops]:
-        field = resize_field(read_field(folders[id], id, encoder.settings.in_channels, threads=1), size)
-        return id, _crops(field, masks.read_cells(id), size, cast(int, side))
+        field = read_field(folders[id], id, encoder.settings.in_channels, threads=1)
+        return id, _crops(field, masks.read_cells(id), encoder.settings)
 
     device = next(encoder.model.parameters()).device
     with ThreadPoolExecutor(settings.workers) as pool:
@@ -167,8 +166,19 @@ def _encoded(
             yield id, _vectors(encoder, crops, device, settings, flips, id)
 
 
-def _crops(field: NDArray[np.uint8], cells: NDArray[np.int32], size: int, side: int) -> Crops:
-    """Crops of all cells, by their numbers; one that the small label map has lost lies where it was."""
+def _crops(field: NDArray[np.uint8], cells: NDArray[np.int32], settings: TrainSettings) -> Crops:
+    """Crops of all cells of a field as it is, by their numbers, as the encoder learnt from such.
+
+    One that the small label map has lost lies where it was.
+    """
+    size, side = settings.size, settings.crops.side
+    assert side is not None
+    if settings.subcell is not None:
+        pixels = max(field.shape[1:]) / size  # of 0.08 µm
+        cut, radius = max(1, round(side * pixels)), round(DILATION * pixels)
+        cells = cells if cells.shape == field.shape[1:] else resized(cells, field.shape[1:])
+        return scaled_crops(field, cells, cut, SIDE, radius, settings.crops.neighbours != "kept")
+    field = resize_field(field, size)
     small, n_cells = resized(cells, (size, size)), int(cells.max(initial=0))
     shown = np.count_nonzero(np.bincount(small.ravel(), minlength=n_cells + 1)[1:])
     known = cell_places(cells).centre if shown < n_cells else None

@@ -28,8 +28,9 @@ class Member(NamedTuple):
 
     ``model`` is what ``settings.network`` names: a :class:`~hpa_kit.models.CamClassifier` for ``cam``, an
     :class:`~hpa_kit.models.ArcFaceNet` for ``arcface``, a :class:`~hpa_kit.models.unet.SegmentationNet` for
-    ``unet``, a :class:`~hpa_kit.models.CropNet` for ``crops``. A head is read together with its
-    encoder, as the network of crops that both are, and ``settings`` are those of that one.
+    ``unet``, a :class:`~hpa_kit.models.CropNet` for ``crops`` or, where the backbone says so, a
+    :class:`~hpa_kit.models.SubCell`. A head is read together with its encoder, as the network of crops that
+    both are, and ``settings`` are those of that one.
     ``info`` has ``path`` of the checkpoint, ``version`` of the kit that wrote it, ``epoch`` (from 1),
     ``metrics`` of that epoch, and whether the weights are ``averaged``.
     """
@@ -85,10 +86,16 @@ def _read_network(settings: TrainSettings, weights: dict[str, Tensor], file: Pat
     Raises:
         InputError: it cannot be built, or the weights do not fit.
     """
-    bare = settings.model_copy(update={"pretrained": None, "warm_start": None})
-    n_subcategories = weights[SUBCATEGORY_WEIGHTS].shape[0] if SUBCATEGORY_WEIGHTS in weights else 0
+    model: nn.Module
     try:
-        model = build_network(bare, n_subcategories)
+        if settings.subcell is None:
+            bare = settings.model_copy(update={"pretrained": None, "warm_start": None})
+            n_subcategories = weights[SUBCATEGORY_WEIGHTS].shape[0] if SUBCATEGORY_WEIGHTS in weights else 0
+            model = build_network(bare, n_subcategories)
+        else:
+            from hpa_kit.models import SubCell
+
+            model = SubCell.like(settings.subcell, weights)
     except InputError as error:  # of another version of timm, perhaps
         raise InputError(f"checkpoint: {file}: {error}") from None
     load_weights(model, weights, file)

@@ -127,7 +127,8 @@ def what_does_not_fit(
     return (
         f"train: a step of {about}{each} {what}s is expected to take {memory.of(each) / GIB:.1f} GiB, more "
         f"than the {capacity / GIB:.1f} GiB there are: {memory.fixed / GIB:.2f} for "
-        f"{memory.parameters / 1e6:.1f} million parameters, {(memory.per_field + memory.transient) / GIB:.3f} for each {what} of "
+        f"{memory.parameters / 1e6:.1f} million parameters, "
+        f"{(memory.per_field + memory.transient) / GIB:.3f} for each {what} of "
         f"{memory.tokens} places; try {', or '.join(ways) or 'a smaller backbone'}"
     )
 

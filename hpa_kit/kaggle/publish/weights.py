@@ -30,6 +30,7 @@ from hpa_kit.kaggle.publish.dataset import (
     notes,
     write_dataset,
 )
+from hpa_kit.training.cards import NOT_STATED, UNKNOWN, Origin, card_of, origins_of
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +62,26 @@ class MemberCard(NamedTuple):
     part: str
     epoch: int | None
     metrics: tuple[tuple[str, float], ...]
+    origins: tuple[str, ...] = ()  # weights of others in it, with their licences
+    made_from: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, path: Path, member: MemberSettings, settings: TrainSettings, info: Mapping[str, Any]) -> Self:
         """Make the card's line for a checkpoint, of its settings and of what its run measured."""
         network = f"{settings.network} {settings.backbone}"
+        if settings.subcell is not None:
+            side, outside = settings.crops.side, settings.crops.neighbours
+            trained = f"as published; crops of {side} pixels of 0.08 µm, neighbours {outside}"
+            return cls(
+                path.name,
+                _sha256(path),
+                path.stat().st_size,
+                settings.backbone,
+                trained,
+                _part(member),
+                None,
+                (),
+            )
         trained = f"{settings.size} px, fold {settings.fold} of {settings.folds}, seed {settings.seed}"
         if settings.network == "cam":
             trained = f"stride {settings.stride}, {trained}"
@@ -73,11 +89,22 @@ class MemberCard(NamedTuple):
             trained = f"stride {settings.stride}, crops of {settings.crops.side} px of {trained}"
         if settings.pretrained:
             trained += f", started from {Path(str(settings.pretrained)).name}"
-        part = f"{member.mode}, weight {member.weight:g}, views {member.views}"
         metrics = tuple((name, float(value)) for name, value in (info.get("metrics") or {}).items())
         return cls(
-            path.name, _sha256(path), path.stat().st_size, network, trained, part, info.get("epoch"), metrics
+            path.name,
+            _sha256(path),
+            path.stat().st_size,
+            network,
+            trained,
+            _part(member),
+            info.get("epoch"),
+            metrics,
         )
+
+
+def _part(member: MemberSettings) -> str:
+    """A member's part in its ensemble."""
+    return f"{member.mode}, weight {member.weight:g}, views {member.views}"
 
 
 class CellNetwork(NamedTuple):
@@ -100,6 +127,9 @@ def weights_dataset(
     out: str | Path,
     owner: str,
     licence: str | None = None,
+    *,
+    private: bool = False,
+    weights_licence: str | None = None,
 ) -> Dataset:
     """Write trained members, or the published cell networks, as a dataset, and print what to do with it.
 
@@ -110,27 +140,36 @@ def weights_dataset(
         sources: run folders and checkpoints; or one ensemble YAML; or one folder of both published networks.
         out: folder to write.
         owner: Kaggle user.
-        licence: by Kaggle's name for it; None is CC-BY-SA-4.0 for members, ``other`` for published networks.
+        licence: by Kaggle's name for it; None is CC-BY-SA-4.0 for members, ``other`` for published networks
+            and for members with weights of other licences.
+        private: the dataset stays its owner's alone, so that what may not be passed on may be in it.
+        weights_licence: of weights in members that this kit has not trained, where none is known.
 
     Raises:
-        InputError: a source cannot be read or does not go with the rest, or Kaggle would refuse a name.
+        InputError: a source cannot be read or does not go with the rest, Kaggle would refuse a name, or a
+            member has weights that may not be passed on.
     """
     out, paths = Path(out), [Path(source) for source in sources]
     published = [path for path in paths if _is_published(path)]
     if published and len(paths) > 1:
         raise InputError(f"weights: {published[0]} holds published cell networks; give it alone")
     kind = CELLS if published else MEMBERS
-    licence = licence or kind.licence
+    ensemble = None if published else _ensemble(paths)
+    origins = {} if ensemble is None else _origins(ensemble, weights_licence)
+    _refuse_bound(origins, private, licence)
+    if licence is None:
+        licence = "other" if private or _only_others(ensemble) else kind.licence
     dataset_metadata(owner, kind.slug, kind.title, licence)  # refused before long work
-    if published:
+    if ensemble is None:
         own, card = _write_cells(published[0], out, licence)
     else:
-        own, card = _write_members(_ensemble(paths), out, licence)
+        own, card = _write_members(ensemble, origins, out, licence, private)
     dataset = write_dataset(out, owner, kind.slug, kind.title, licence, card)
     size = sum(path.stat().st_size for path in out.iterdir() if path.is_file())
     lines = [
         f"{out}: {', '.join(own)} and {METADATA}, {size / 1e6:.1f} MB",
         *notes(dataset, own),
+        *(["keep it private: weights in it may not be passed on"] if private else []),
         f"first upload:  {dataset.create()}",
         f"later uploads: {dataset.update(f'hpa-kit {__version__}')}",
         f"attach it:     hpa-kit kaggle metadata --add {dataset.id}",
@@ -155,10 +194,60 @@ def _ensemble(paths: Sequence[Path]) -> EnsembleSettings:
     return read_ensemble(yamls[0])
 
 
-def _write_members(ensemble: EnsembleSettings, out: Path, licence: str) -> tuple[list[str], str]:
+def _origins(ensemble: EnsembleSettings, licence: str | None) -> dict[Path, list[Origin]]:
+    """The weights in members that this kit has not trained, by checkpoint; a licence is for those without."""
+    found = {member.checkpoint: origins_of(member.checkpoint) for member in ensemble.members}
+    if licence is None:
+        return found
+    return {
+        path: [
+            one.model_copy(update={"licence": licence})
+            if one.licence.startswith((UNKNOWN, NOT_STATED))
+            else one
+            for one in origins
+        ]
+        for path, origins in found.items()
+    }
+
+
+def _refuse_bound(origins: Mapping[Path, Sequence[Origin]], private: bool, licence: str | None) -> None:
+    """Refuse to pack weights that may not be passed on, unless the dataset is to stay private.
+
+    Raises:
+        InputError: a member has such weights.
+    """
+    if private:
+        return
+    for path, some in origins.items():
+        for one in some:
+            if not one.may_be_passed_on:
+                known = not one.licence.startswith((UNKNOWN, NOT_STATED))
+                state = "" if known else ", state their licence with --weights-licence TEXT"
+                raise InputError(
+                    f"weights: {path} holds {one.weights}, licence {one.licence}: as far as is known they may "
+                    f"not be passed on; keep the dataset to yourself and say so with --private{state}, or leave "
+                    "the member out and attach what their owners offer"
+                )
+
+
+def _only_others(ensemble: EnsembleSettings | None) -> bool:
+    """Whether this kit has trained no member of an ensemble."""
+    return ensemble is not None and all(card_of(one.checkpoint) is not None for one in ensemble.members)
+
+
+def _write_members(
+    ensemble: EnsembleSettings,
+    origins: Mapping[Path, Sequence[Origin]],
+    out: Path,
+    licence: str,
+    private: bool,
+) -> tuple[list[str], str]:
     """All members and their ensemble; the names of the files, and the card."""
     names = _names([member.checkpoint for member in ensemble.members])
-    cards = [_write_member(member, out, name) for member, name in zip(ensemble.members, names, strict=True)]
+    cards = [
+        _write_member(member, origins[member.checkpoint], out, name)
+        for member, name in zip(ensemble.members, names, strict=True)
+    ]
     # Label maps and cell networks come from what is attached on Kaggle, not from here.
     moved = [
         member.model_copy(update={"checkpoint": out / card.file})
@@ -167,10 +256,10 @@ def _write_members(ensemble: EnsembleSettings, out: Path, licence: str) -> tuple
     whole = ensemble.model_copy(update={"members": tuple(moved), "masks": None, "weights": None})
     write_ensemble(whole, out / ENSEMBLE)
     files = [name for card in dict.fromkeys(cards) for name in (card.file, Path(card.file).stem + ".yaml")]
-    return [ENSEMBLE, CARD, *sorted(set(files))], _members_card(cards, whole, licence)
+    return [ENSEMBLE, CARD, *sorted(set(files))], _members_card(cards, whole, licence, private)
 
 
-def _write_member(member: MemberSettings, out: Path, name: str) -> MemberCard:
+def _write_member(member: MemberSettings, origins: Sequence[Origin], out: Path, name: str) -> MemberCard:
     """A member's network as it would be used, without what only training needs.
 
     Raises:
@@ -188,10 +277,18 @@ def _write_member(member: MemberSettings, out: Path, name: str) -> MemberCard:
     path = out / f"{name}.safetensors"
     state: dict[str, Any] = {"model": model.state_dict(), "averaged": info["averaged"]}
     state |= {key: info[key] for key in ("epoch", "metrics") if info.get(key) is not None}
+    card = card_of(member.checkpoint)
+    if card is not None:
+        state["card"] = card.model_dump(mode="json")
+    if origins:
+        state["origins"] = [one.model_dump(mode="json") for one in origins]
     write_checkpoint(path, settings, state)
     write_yaml(settings, path.with_suffix(".yaml"))
     _check_copy(path, model.state_dict())
-    return MemberCard.of(path, member, settings, info)
+    return MemberCard.of(path, member, settings, info)._replace(
+        origins=tuple(f"{one.weights}, licence: {one.licence}" for one in origins),
+        made_from=() if card is None else card.lines(),
+    )
 
 
 def _check_copy(path: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -237,10 +334,14 @@ def _write_cells(folder: Path, out: Path, licence: str) -> tuple[list[str], str]
     return [CARD, *sorted(one.file for one in networks)], _cells_card(networks, licence)
 
 
-def _members_card(members: Sequence[MemberCard], ensemble: EnsembleSettings, licence: str) -> str:
+def _members_card(
+    members: Sequence[MemberCard], ensemble: EnsembleSettings, licence: str, private: bool
+) -> str:
     """The model card of an ensemble's members, as Markdown."""
     lines = ["# Members for HPA single-cell classification", ""]
     lines += [f"Written by hpa-kit {__version__}. Licence of these weights: {licence}.", ""]
+    if private:
+        lines += ["Weights in it may not be passed on: this dataset stays private.", ""]
     for card in members:
         lines += [f"## {card.file}", ""]
         lines += [f"* {card.network}; {card.settings}", f"* in the ensemble: {card.part}"]
@@ -248,6 +349,8 @@ def _members_card(members: Sequence[MemberCard], ensemble: EnsembleSettings, lic
             f"* epoch {card.epoch}, on the fold kept for validation:" if card.metrics else "* no scores kept"
         ]
         lines += [f"  * {name} {value:.4g}" for name, value in card.metrics if name != "epoch"]
+        lines += [f"* weights of others in it: {one}" for one in card.origins]
+        lines += [f"  * {one}" for one in card.made_from]
         lines += [f"* {card.size / 1e6:.1f} MB, sha256 `{card.sha256}`", ""]
     lines += [
         "## Use",
@@ -260,7 +363,7 @@ def _members_card(members: Sequence[MemberCard], ensemble: EnsembleSettings, lic
         "## Data",
         "",
         f"Trained on data of the {HPA}; the rules of the competition that they came from apply too. Weights "
-        "that training started from have licences of their own.",
+        "that training started from, and those of others, have the licences that stand beside them.",
     ]
     return "\n".join(lines) + "\n"
 

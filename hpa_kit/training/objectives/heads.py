@@ -260,6 +260,10 @@ def joined(settings: TrainSettings, weights: dict[str, Tensor], file: Path) -> t
             f"checkpoint: {file} is a head on features of another encoder than {path} is now; give that one "
             f"as {beside}, or make features and head anew"
         )
+    if encoder.settings.subcell is not None:
+        raise InputError(
+            f"checkpoint: {file} is a head on features of SubCell; it predicts no fields yet, SubCell itself does"
+        )
     model = encoder.model
     model.head = head.plain()
     own = ("data", "out", "fold", "folds", "folds_of", "seed", "features", "encoder", "encoder_sha256")
