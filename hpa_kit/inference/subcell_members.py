@@ -18,6 +18,7 @@ from hpa_kit.config.kinds import SUBCELL_VARIANTS
 from hpa_kit.data.fields import CHANNELS, find_channels
 from hpa_kit.errors import InputError
 from hpa_kit.inference.crop_members import CropKey, CropMember
+from hpa_kit.models.cell_pooling import with_negative
 from hpa_kit.models.subcell import DILATION, PIXEL_SIZE, SIDE, SUBCELL_CLASSES
 from hpa_kit.resume import BEST
 from hpa_kit.training.checkpoint import checkpoint_file, settings_of
@@ -52,7 +53,13 @@ class SubCellMember(CropMember):
     merged: bool = True  # type: ignore[misc]  # of one, which the class of the others has for all
 
     def unmerged(self) -> Self:
-        """The same, telling of all its own classes."""
+        """The same, telling of all its own classes.
+
+        Raises:
+            InputError: a head behind it tells of the competition's.
+        """
+        if self.model.head is not None:
+            return super().unmerged()
         return replace(self, merged=False)
 
     @property
@@ -82,10 +89,14 @@ class SubCellMember(CropMember):
 
     def whole(self, logits: Tensor) -> Tensor:
         """Logits (N, 31) of its classes -> of the competition's (N, 19): the largest of what each merges."""
+        if logits.shape[1] == N_CLASSES:  # of a head, which tells of these
+            return logits
         return torch.stack([logits[:, places].amax(dim=1) for places in _MERGED], dim=1)
 
     def _look(self, pixels: Tensor, masks: Tensor, statistics: Tensor, *, given_up: int, amp: bool) -> Tensor:
-        """Logits (N, 31) of the probabilities, averaged over the views."""
+        """Logits (N, 31) of the probabilities, averaged over the views; of a head its own, (N, 19)."""
+        if self.model.head is not None:
+            return self._look_through_head(pixels, given_up, amp)
         crops = pixels[:, [CHANNELS.index(LETTERS[letter]) for letter in self.channels]].float()
         flips = self.plan(given_up)[1]
         total = torch.zeros((), device=crops.device)
@@ -93,6 +104,12 @@ class SubCellMember(CropMember):
             with torch.autocast(crops.device.type, dtype=torch.float16, enabled=amp):
                 total = total + self.model(crops.flip(flip) if flip else crops).probabilities
         return (total / len(flips)).clamp(_SMALLEST, 1 - _SMALLEST).logit()
+
+    def _look_through_head(self, pixels: Tensor, given_up: int, amp: bool) -> Tensor:
+        flips = self.plan(given_up)[1]
+        with torch.autocast(pixels.device.type, dtype=torch.float16, enabled=amp):
+            seen = [self.model.head_logits(pixels.flip(flip) if flip else pixels).float() for flip in flips]
+        return with_negative(torch.stack(seen).mean(dim=0))
 
 
 def subcell_member(settings: MemberSettings, model: Any, trained: TrainSettings) -> SubCellMember:

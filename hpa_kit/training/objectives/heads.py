@@ -232,7 +232,7 @@ class HeadObjective(Objective):
 
 
 def joined(settings: TrainSettings, weights: dict[str, Tensor], file: Path) -> tuple[Any, TrainSettings]:
-    """A head behind its encoder: a network of crops like any other, and its settings.
+    """A head behind its encoder, a network of crops or SubCell, and the settings of what both are.
 
     Args:
         settings: of the head's run.
@@ -259,10 +259,6 @@ def joined(settings: TrainSettings, weights: dict[str, Tensor], file: Path) -> t
         raise InputError(
             f"checkpoint: {file} is a head on features of another encoder than {path} is now; give that one "
             f"as {beside}, or make features and head anew"
-        )
-    if encoder.settings.subcell is not None:
-        raise InputError(
-            f"checkpoint: {file} is a head on features of SubCell; it predicts no fields yet, SubCell itself does"
         )
     model = encoder.model
     model.head = head.plain()
