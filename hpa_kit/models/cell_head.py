@@ -1,5 +1,7 @@
 """A head on kept features of cells: a bag of vectors -> logits of cells and, pooled, of their image."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -55,8 +57,8 @@ class CellHead(nn.Module):
     @torch.no_grad()
     def plain(self) -> nn.Sequential:
         """The same head on features as they are, their mean and spread worked into its first layer."""
-        dropout, first = self.head[0], self.head[1]
-        made = two_layers(self.width, float(dropout.p))  # type: ignore[arg-type]
+        dropout, first = cast(nn.Dropout, self.head[0]), cast(nn.Linear, self.head[1])
+        made = two_layers(self.width, dropout.p)
         made.load_state_dict(self.head.state_dict())
         weight = first.weight / self.spread
         made[1].weight.copy_(weight)  # type: ignore[operator]

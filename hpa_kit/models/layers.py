@@ -1,7 +1,8 @@
 """The layers of a timm network in their order: which of them learn, and how fast each does."""
 
+from typing import Any
+
 from timm.models import group_parameters
-from torch import nn
 
 from hpa_kit.errors import InputError
 from hpa_kit.models.backbones import Backbone
@@ -58,7 +59,7 @@ def freeze(backbone: Backbone, trainable: str) -> None:
     backbone.train(backbone.training)
 
 
-def _noted(backbone: Backbone) -> tuple[str, nn.Module]:
+def _noted(backbone: Backbone) -> tuple[str, Any]:
     """The timm network in a backbone, and its name there.
 
     Raises:

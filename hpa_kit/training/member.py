@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from hpa_kit.devices import pick_device
 from hpa_kit.errors import InputError
 from hpa_kit.models.sides import on_meta, reason_of
 from hpa_kit.training.checkpoint import checkpoint_file, read_checkpoint
+
+if TYPE_CHECKING:
+    from hpa_kit.models.backbones import Backbone
 
 NETWORKS = ("cam", "arcface", "unet", "crops")
 SUBCATEGORY_WEIGHTS = "subcategory_head.weight"
@@ -162,9 +165,9 @@ def build_network(settings: TrainSettings, n_subcategories: int | None = None) -
     if settings.fine_tune.trainable != "whole":
         from hpa_kit.models.layers import freeze
 
-        freeze(model.backbone, settings.fine_tune.trainable)
+        freeze(cast("Backbone", model.backbone), settings.fine_tune.trainable)
     if settings.fine_tune.checkpointing:
-        model.backbone.compute_again()
+        cast("Backbone", model.backbone).compute_again()
     return model
 
 
@@ -321,22 +324,21 @@ def _fault(settings: TrainSettings, build: Callable[[], nn.Module], fields: int)
 def _tried(settings: TrainSettings, build: Callable[[], nn.Module], fields: int) -> nn.Module:
     """A network that has run forward and backward, without numbers where that goes."""
     try:
-        with torch.device("meta"):
-            return _run(on_meta(build), settings, fields)
+        return _run(on_meta(build), settings, fields, "meta")
     except InputError:
         raise
     except Exception:  # perhaps for want of numbers
         with torch.random.fork_rng(devices=()), torch.device("cpu"):
-            return _run(build(), settings, fields)
+            return _run(build(), settings, fields, "cpu")
 
 
-def _run(model: Any, settings: TrainSettings, fields: int) -> nn.Module:
-    """Run a network forward and backward on the device that is set."""
+def _run(model: Any, settings: TrainSettings, fields: int, device: str) -> nn.Module:
+    """Run a network forward and backward, a head with bags of two cells."""
     side = settings.input_side or settings.size
-    shape = (fields, settings.in_channels, side, side)
+    shape: tuple[int, ...] = (fields, settings.in_channels, side, side)
     if settings.network == "head":
         shape = (fields, 2, model.width)
-    found: Any = model.train()(torch.zeros(shape))
+    found: Any = model.train()(torch.zeros(shape, device=device))
     if isinstance(found, Tensor) and found.requires_grad:
         found.float().sum().backward()
     return model

@@ -73,7 +73,7 @@ def step_memory(settings: TrainSettings, build: Callable[[], nn.Module], half: b
     if settings.fine_tune.checkpointing:
         # On the way back the blocks are computed again one after the other, each as if it kept all.
         again = on_meta(lambda: _without_checkpointing(build())).train()
-        kept += _kept(again, fields, half)[0] // max(1, *layers_of(again.backbone).values())  # type: ignore[arg-type]
+        kept += _kept(again, fields, half)[0] // max(1, *layers_of(again.backbone).values())
     passes = 1 + (settings.puzzle_cam.source != "off") + (settings.cells.consistency > 0)
     weights = sum(weight.numel() for weight in model.parameters())
     learnt = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)

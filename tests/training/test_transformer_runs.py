@@ -32,9 +32,8 @@ def test_puzzles_subcategories_and_pooling_over_cells_are_learnt_and_other_sides
     labels = read_labels(competition / "train.csv")
     shown = multi_hot(parse_label(label) for label in labels["Label"])
     table = tmp_path / "sub.csv"
-    write_subcategories(
-        table, labels["ID"].tolist(), np.where(shown > 0, np.arange(len(shown))[:, None] % 2, -1)
-    )
+    numbers = np.where(shown > 0, np.arange(len(shown))[:, None] % 2, -1)
+    write_subcategories(table, labels["ID"].tolist(), numbers)
     made = settings(
         backbone=DINOV2, stride=14, size=56, epochs=1, batch=10, masks=masks, puzzle="cam", consistency=1, round=1, subcategories=table,
         trainable="last:2", layer_decay=0.5, gradient_checkpointing=True,
