@@ -35,8 +35,8 @@ def test_puzzles_subcategories_and_pooling_over_cells_are_learnt_and_other_sides
     numbers = np.where(shown > 0, np.arange(len(shown))[:, None] % 2, -1)
     write_subcategories(table, labels["ID"].tolist(), numbers)
     made = settings(
-        backbone=DINOV2, stride=14, size=56, epochs=1, batch=10, masks=masks, puzzle="cam", consistency=1, round=1, subcategories=table,
-        trainable="last:2", layer_decay=0.5, gradient_checkpointing=True,
+        backbone=DINOV2, stride=14, size=56, epochs=1, batch=10, masks=masks, puzzle="cam", consistency=1,
+        round=1, subcategories=table, trainable="last:2", layer_decay=0.5, gradient_checkpointing=True,
     )  # fmt: skip
     run = train(made)
     model = load_member(run).model
