@@ -97,6 +97,27 @@ def make_crop_member(tmp_path_factory: pytest.TempPathFactory) -> MakeMember:
 
 
 @pytest.fixture(scope="session")
+def make_subcell(tmp_path_factory: pytest.TempPathFactory) -> MakeMember:
+    """Converts the files of a small SubCell of random weights."""
+    from subcell import write_files
+
+    from hpa_kit.training.subcell_weights import convert_subcell
+
+    def make(channels: str = "rybg", out: Path | None = None, **options: object) -> Path:
+        folder = tmp_path_factory.mktemp("subcell")
+        encoder, *classifiers = write_files(folder / channels, channels)
+        return convert_subcell(encoder, classifiers, out or folder / "member", **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def subcell(make_subcell: MakeMember) -> Path:
+    """The folder of one SubCell, of all four channels."""
+    return make_subcell(licence="MIT")
+
+
+@pytest.fixture(scope="session")
 def crop_member(make_crop_member: MakeMember) -> Path:
     """The run folder of one network of crops."""
     return make_crop_member()

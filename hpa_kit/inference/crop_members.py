@@ -54,7 +54,6 @@ class CropMember:
 
     has_maps: ClassVar[bool] = False
     resizes: ClassVar[bool] = True  # cuts its crops out of the field at its size
-    merged: ClassVar[bool] = True  # tells of the competition's classes
 
     settings: MemberSettings
     model: Any
@@ -65,6 +64,11 @@ class CropMember:
     def key(self) -> CropKey:
         """What tells its crops from those of other members."""
         return self.size, self.crop_side
+
+    @property
+    def merged(self) -> bool:
+        """Whether it tells of the competition's 19 classes."""
+        return True
 
     def unmerged(self) -> Self:
         """The same, telling of SubCell's own classes.

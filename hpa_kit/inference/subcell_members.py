@@ -43,14 +43,14 @@ class SubCellMember(CropMember):
         crop_side: side of the crops in pixels of 0.08 µm, which become 448 of the network's.
         channels: the variant.
         zeroed: whether what is outside the cell is black.
-        merged: whether it tells of the competition's 19 classes, or of its own 31.
+        own_classes: whether it tells of its own 31 classes, not of the competition's 19.
     """
 
     resizes: ClassVar[bool] = False
 
     channels: str = SUBCELL_VARIANTS[0]
     zeroed: bool = True
-    merged: bool = True  # type: ignore[misc]  # of one, which the class of the others has for all
+    own_classes: bool = False
 
     def unmerged(self) -> Self:
         """The same, telling of all its own classes.
@@ -60,7 +60,12 @@ class SubCellMember(CropMember):
         """
         if self.model.head is not None:
             return super().unmerged()
-        return replace(self, merged=False)
+        return replace(self, own_classes=True)
+
+    @property
+    def merged(self) -> bool:
+        """Whether it tells of the competition's 19 classes."""
+        return not self.own_classes
 
     @property
     def key(self) -> CropKey:

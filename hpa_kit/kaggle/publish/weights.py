@@ -224,9 +224,9 @@ def _refuse_bound(origins: Mapping[Path, Sequence[Origin]], private: bool, licen
                 known = not one.licence.startswith((UNKNOWN, NOT_STATED))
                 state = "" if known else ", state their licence with --weights-licence TEXT"
                 raise InputError(
-                    f"weights: {path} holds {one.weights}, licence {one.licence}: as far as is known they may "
-                    f"not be passed on; keep the dataset to yourself and say so with --private{state}, or leave "
-                    "the member out and attach what their owners offer"
+                    f"weights: {path} holds {one.weights}, licence {one.licence}: as far as is known they "
+                    f"may not be passed on; keep the dataset private and say so with --private{state}, or "
+                    "leave the member out and attach what their owners offer"
                 )
 
 
