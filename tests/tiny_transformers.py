@@ -8,6 +8,7 @@ from timm.models import Eva, VisionTransformer, generate_default_cfgs, register_
 from torch import nn
 
 DINOV2, DINOV3, PLAIN = "vit_test_patch14_reg4_dinov2", "vit_test_patch16_dinov3", "vit_test_patch16_56"
+OF_SUBCELL = "vit_test_patch16_subcell"
 
 # Of one side, as timm notes of its own.
 _NOTES = {"fixed_input_size": True, "first_conv": "patch_embed.proj", "classifier": "head"}
@@ -15,6 +16,7 @@ default_cfgs = generate_default_cfgs(
     {
         f"{DINOV2}.none": {**_NOTES, "input_size": (3, 70, 70)},
         f"{DINOV3}.none": {**_NOTES, "input_size": (3, 64, 64)},
+        f"{OF_SUBCELL}.none": {**_NOTES, "input_size": (3, 64, 64)},
         f"{PLAIN}.none": {**_NOTES, "input_size": (3, 64, 64)},
     }
 )
@@ -59,3 +61,11 @@ def vit_test_patch16_dinov3(pretrained: bool = False, **options: Any) -> nn.Modu
 def vit_test_patch16_56(pretrained: bool = False, **options: Any) -> nn.Module:
     """A plain ViT with a class token."""
     return _small(PLAIN, VisionTransformer, 64, options, patch_size=16)
+
+
+@register_model
+def vit_test_patch16_subcell(pretrained: bool = False, **options: Any) -> nn.Module:
+    """As wide and deep as the tests' SubCell."""
+    return _small(
+        OF_SUBCELL, VisionTransformer, 64, options, patch_size=16, embed_dim=128, depth=2, mlp_ratio=1.5
+    )

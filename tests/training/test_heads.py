@@ -16,10 +16,10 @@ from hpa_kit.models.cell_head import CellHead
 from hpa_kit.models.cell_pooling import pool_cells, with_negative
 from hpa_kit.training import cell_features, load_member, train
 from hpa_kit.training.cell_features_file import read_cell_features
-from hpa_kit.training.checkpoint import BEST, write_checkpoint
+from hpa_kit.training.checkpoint import BEST, read_checkpoint, write_checkpoint
 from hpa_kit.training.features import make_features
 from hpa_kit.training.learnt_fields import learnt_from
-from hpa_kit.training.member import build_network
+from hpa_kit.training.member import build_network, weights_of
 from hpa_kit.training.objectives.heads import ENCODER, Bags
 
 IDS = [f"00{number}e1" for number in range(13)]
@@ -182,9 +182,6 @@ def test_a_head_learns_goes_on_and_is_a_network_of_crops_with_its_encoder(head, 
     crops = torch.randint(0, 255, (3, 4, 32, 32), dtype=torch.uint8)
     with torch.inference_mode():
         vectors = load_member(encoder).model.cell_features(crops)
-        from hpa_kit.training.checkpoint import read_checkpoint
-        from hpa_kit.training.member import weights_of
-
         kept_head.load_state_dict(weights_of(read_checkpoint(whole / BEST).state))
         assert torch.allclose(model(crops), kept_head.eval().cell_logits(vectors), atol=1e-3)
     assert "elsewhere" in learnt_from(whole) and len(learnt_from(whole)) > 5
@@ -194,8 +191,6 @@ def test_the_encoder_is_found_beside_the_head_and_another_one_is_refused(head, e
     run = train(head(epochs=1))
     moved = tmp_path / "moved"
     elsewhere = load_settings(run).model_copy(update={"encoder": tmp_path / "gone"})
-    from hpa_kit.training.checkpoint import read_checkpoint
-
     moved.mkdir()
     write_checkpoint(moved / BEST, elsewhere, read_checkpoint(run / BEST).state)
     with pytest.raises(
@@ -243,3 +238,70 @@ def test_fields_without_vectors_or_without_a_cell_are_told_apart(head, kept, com
 def test_what_does_not_belong_to_a_head_is_refused(head, changes, words):
     with pytest.raises(ValueError, match=words):
         head(**changes)
+
+
+def test_subcell_encodes_cells_and_a_head_behind_it_is_a_member(subcell, competition, masks, head, tmp_path):
+    from hpa_kit.config import MemberSettings
+    from hpa_kit.data import read_field
+    from hpa_kit.inference.views import load
+    from hpa_kit.models import load_subcell
+
+    out = make_features(asked(competition, masks, tmp_path / "subcell.npz", member=subcell))
+    found = read_cell_features(out)
+    cpu = torch.device("cpu")
+    crops = load(MemberSettings(checkpoint=subcell), cpu).cut(
+        read_field(competition / "train", IDS[3]), {}, cells_of(3)
+    )
+    with torch.inference_mode():
+        red_yellow_blue_green = torch.from_numpy(crops.pixels)[:, [0, 3, 2, 1]].float()
+        expected = load_subcell(subcell).features(red_yellow_blue_green)
+    rows = found.values[found.starts[3] : found.starts[4]]
+    assert np.allclose(rows, expected.numpy(), rtol=2e-3, atol=2e-3)
+
+    run = train(head(features=out, epochs=1))
+    member = load(MemberSettings(checkpoint=run, views="none"), cpu)
+    own = build_network(head(features=out))
+    own.load_state_dict(weights_of(read_checkpoint(run / BEST).state))
+    with torch.inference_mode():
+        seen = member.predict([crops], cpu, at_once=8)
+        assert torch.allclose(seen.logits, own.eval().cell_logits(expected), atol=1e-3)
+    with pytest.raises(InputError, match="31 are SubCell's"):
+        member.unmerged()
+    assert learnt_from(run) is None  # nobody said what SubCell has seen
+
+
+def test_a_network_starts_with_subcells_encoder_each_filter_on_its_colour(subcell, crops_of_subcell):
+    from hpa_kit.models import load_subcell
+
+    network = build_network(crops_of_subcell(pretrained=subcell)).backbone.maps.network
+    theirs = load_subcell(subcell).encoder
+    stem = network.patch_embed.proj.weight
+    assert stem.shape[1] == 5 and not stem[:, 4].any()  # the mask's
+    assert torch.equal(stem[:, [0, 3, 2, 1]], theirs.patch_embed.proj.weight)
+    for one, other in zip(network.blocks.parameters(), theirs.blocks.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(network.pos_embed, theirs.pos_embed)
+
+
+@pytest.fixture
+def crops_of_subcell(settings, masks):
+    """Settings of a run of crops on a ViT of the small SubCell's sides."""
+    from tiny_transformers import OF_SUBCELL
+
+    return lambda **changes: settings(
+        **{
+            "network": "crops", "masks": masks, "backbone": OF_SUBCELL, "stride": 16, "crop_size": 64,
+            "normalisation": "joint", **changes,
+        }
+    )  # fmt: skip
+
+
+def test_joint_contrast_scales_each_crop_over_all_its_channels():
+    from hpa_kit.models import Normaliser
+
+    crops = torch.randint(3, 200, (2, 4, 8, 8), dtype=torch.uint8)
+    scaled = Normaliser(4, "joint")(crops)
+    assert torch.equal(scaled.amin((1, 2, 3)), torch.zeros(2))
+    assert torch.allclose(scaled.amax((1, 2, 3)), torch.ones(2))
+    one = crops[1].float()
+    assert torch.allclose(scaled[1], (one - one.min()) / (one.max() - one.min() + 1e-6))
