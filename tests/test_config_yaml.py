@@ -144,8 +144,8 @@ SWITCHES = [
 
 @pytest.mark.parametrize(("command", "name"), SWITCHES)
 def test_a_switch_takes_true_yes_on_and_their_opposites(command, name, folder):
-    if name in ("puzzle_subcategories", "puzzle_masked"):
-        pytest.skip("goes with a puzzle only")
+    if name in ("puzzle_subcategories", "puzzle_masked", "cells"):
+        pytest.skip("goes with a puzzle, or with masks, only")
     for words, expected in ((("true", "yes", "on", "True"), True), (("false", "no", "off", "No"), False)):
         for word in (*words, *(f"'{word}'" for word in words)):
             assert in_yaml(command, name, f"{name}: {word}\n", folder).model_dump()[name] is expected

@@ -108,6 +108,38 @@ def crops_of(
     return Crops(pixels, masks, field_statistics(field))
 
 
+def scaled_crops(
+    field: NDArray[np.uint8], cells: NDArray[np.integer], side: int, wanted: int, radius: int, zeroed: bool
+) -> Crops:
+    """Cut crops out of a field of full size and scale each by itself; see :func:`cut_crops`.
+
+    Args:
+        field: uint8 (C, H, W).
+        cells: its label map (H, W), 0 background and 1…n.
+        side: of what is cut, in pixels of the field.
+        wanted: side of the crops that come out.
+        radius: by which a cell's mask grows, in pixels of the field.
+        zeroed: blacken what is outside the mask.
+    """
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    at = centres(cells)
+    found = np.zeros((len(at), len(field), wanted, wanted), np.uint8)
+    masks = np.zeros((len(at), wanted, wanted), np.uint8)
+    how = cv2.INTER_AREA if side > wanted else cv2.INTER_LINEAR
+    for number in range(1, len(at) + 1):  # one after the other: at full size all would be large
+        (crop,), (mask,) = cut_crops(field, cells, [number], at[number - 1 : number], side)
+        if at[number - 1, 0] < 0:
+            continue
+        mask = cv2.dilate(mask, disc)
+        if zeroed:
+            crop = crop * mask
+        for channel, plane in zip(found[number - 1], crop, strict=True):
+            cv2.resize(plane, (wanted, wanted), dst=channel, interpolation=how)
+        masks[number - 1] = cv2.resize(mask, (wanted, wanted), interpolation=cv2.INTER_NEAREST)
+        masks[number - 1, wanted // 2, wanted // 2] |= not masks[number - 1].any()
+    return Crops(found, masks, np.zeros((2, len(field)), np.float32))
+
+
 def field_statistics(field: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Mean and spread of each channel of a field uint8 (C, S, S), float32 (2, C), 0 to 255."""
     found = [cv2.meanStdDev(np.ascontiguousarray(plane)) for plane in field]

@@ -1,5 +1,7 @@
 """Kinds of values that several settings share."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -58,11 +60,12 @@ def known_rule(value: str) -> str:
 ClassIndex = Annotated[int, Field(ge=0, lt=N_CLASSES)]
 Classes = Annotated[tuple[ClassIndex, ...], BeforeValidator(split_text)]
 FieldSide = Annotated[int, Field(ge=64, le=3072)]
-Stride = Annotated[Literal[8, 16, 32], BeforeValidator(whole_number)]
+# 14 is that of DINOv2's patches; timm's transformers have the one of their patches only.
+Stride = Annotated[Literal[8, 14, 16, 32], BeforeValidator(whole_number)]
 Rule = Annotated[str, AfterValidator(known_rule)]
 Form = Literal["mean_share", "max_share", "mean", "max"]
 StrideBy = Literal["cut", "dilate", "both"]
-Normalisation = Literal["field", "fixed"]
+Normalisation = Literal["field", "fixed", "joint"]
 # The variants of SubCell, by the channels that each looks at, in its order: r microtubules, y ER, b nucleus,
 # g the protein. A network whose backbone is SUBCELL and a variant is SubCell as it was published.
 SUBCELL, SUBCELL_VARIANTS = "SubCell ", ("rybg", "rbg", "ybg", "bg")
@@ -78,6 +81,51 @@ Views = Annotated[Literal["auto", "none", "flips"], BeforeValidator(scales_are_a
 SegmenterName = Literal["auto", "published", "classical", "hpacellseg"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(several)]
+
+
+def trainable_part(value: str) -> str:
+    """What of a backbone learns: ``whole``, ``frozen``, or ``last:N`` blocks.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if value not in ("whole", "frozen") and re.fullmatch(r"last:[1-9][0-9]{0,3}", value) is None:
+        raise ValueError("expected whole, frozen or last:N, such as last:4")
+    return value
+
+
+Trainable = Annotated[str, AfterValidator(trainable_part)]
+LayerDecay = Annotated[float, Field(gt=0, le=1)]
+
+# Names of timm's transformers, whose weights are ruined by learning rates that convolutions need.
+_TRANSFORMERS = re.compile(r"(samvit|vit|deit3?|beit(v2)?|eva(02)?|cait|xcit|swin(v2)?)_")
+_PATCH = re.compile(r"_patch(8|14|16|32)(_|\b)")
+# Peak learning rates by what is learnt: all of a network from random weights, or its new layers only; all of
+# one that is pre-trained, of convolutions and of tokens.
+LR, LR_PRETRAINED, LR_TRANSFORMER = 2e-3, 5e-4, 1e-4
+
+
+def defaults_of_backbone(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What of ``stride``, ``size`` and ``lr`` is not given -> its default, where that hangs on the backbone.
+
+    Args:
+        values: settings by name that are given.
+
+    Returns:
+        ``stride``, that of a transformer's patches; ``size``, at 14 px the largest multiple within the usual
+        512; ``lr``, where the backbone starts with pretrained weights that learn.
+    """
+    found: dict[str, Any] = {}
+    name = str(values.get("backbone", ""))
+    patch = _PATCH.search(name) if _TRANSFORMERS.match(name) else None
+    if patch is not None:
+        found["stride"] = int(patch[1])
+    if str(values.get("stride", found.get("stride"))) == "14":
+        found["size"] = 504
+    if values.get("pretrained") is not None and values.get("trainable") != "frozen":
+        found["lr"] = LR_TRANSFORMER if _TRANSFORMERS.match(name) else LR_PRETRAINED
+    return {key: value for key, value in found.items() if key not in values}
+
 
 # How cells are scored where neither options, nor an ensemble's YAML, nor a notebook's parameters say it.
 DEFAULT_RULE: Rule = "best"

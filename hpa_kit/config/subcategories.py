@@ -1,9 +1,9 @@
 """Settings of the commands that find sub-categories: features, subcategories."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from hpa_kit.config.base import Settings
 from hpa_kit.config.kinds import ExternalMode, Split, split_text
@@ -12,16 +12,32 @@ Scale = Annotated[float, Field(gt=0, le=8)]
 
 
 class FeaturesSettings(Settings):
-    """``hpa-kit features``: one vector per field, from a trained network."""
+    """``hpa-kit features``: one vector per field, or per cell, from a trained network or an encoder."""
 
     data: Path = Field(description="competition folder, or a folder of images")
-    member: Path = Field(description="run folder or checkpoint of a network cam or arcface")
+    member: Path = Field(
+        description="run folder or checkpoint of a network cam or arcface; with cells of a network crops, a "
+        "folder of SubCell, or with backbone a weights file"
+    )
     out: Path = Field(description="npz file to write")
+    cells: bool = Field(False, description="one vector per cell, for train --network head")
+    masks: Path | None = Field(None, description="with cells: folder of label maps, as for train")
+    backbone: str | None = Field(
+        None, description="with cells: timm model name that the weights file is of; for a crop's own channels"
+    )
+    size: int = Field(512, ge=32, le=8192, description="with backbone: side to which fields are resized")
+    crop_size: int | None = Field(
+        None,
+        ge=32,
+        le=1024,
+        description="with backbone: side of crops in pixels of these; by default what holds most cells",
+    )
     split: Split = Field("train", description="which images of a competition folder")
     views: Literal["auto", "several", "one"] = Field(
         "auto",
         description="several: all scales, each as is and flipped; one: the member's size as is; "
-        "auto: several for round 0, one for later rounds",
+        "auto: several for round 0, one for later rounds; of cells several are two, as is and flipped, and "
+        "auto is one",
     )
     scales: Annotated[tuple[Scale, ...], BeforeValidator(split_text)] = Field(
         (1.0, 1.2), min_length=1, description="several views: times the member's size, such as 1,1.2"
@@ -37,6 +53,16 @@ class FeaturesSettings(Settings):
     workers: int = Field(2, ge=1, le=256, description="threads that read fields")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
     amp: bool = Field(True, description="half precision on a GPU")
+
+    @model_validator(mode="after")
+    def _cells_are_there(self) -> Self:
+        if self.cells != (self.masks is not None):
+            raise ValueError(
+                "cells needs masks, a folder of label maps" if self.cells else "masks needs cells"
+            )
+        if self.backbone is not None and not self.cells:
+            raise ValueError("backbone needs cells: of whole fields a run's network gives features")
+        return self
 
 
 class SubcategoriesSettings(Settings):

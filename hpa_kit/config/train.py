@@ -3,20 +3,24 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from hpa_kit.config.base import Group, GroupedSettings
 from hpa_kit.config.kinds import (
+    LR,
     SUBCELL,
     SUBCELL_VARIANTS,
     CellPooling,
     ExternalMode,
     InChannels,
+    LayerDecay,
     Normalisation,
     Stride,
     StrideBy,
+    Trainable,
+    defaults_of_backbone,
     whole_number,
 )
 
@@ -131,6 +135,26 @@ class CropSettings(Group):
     )
 
 
+class FineTuneSettings(Group):
+    """How a backbone learns on from the weights that it starts with."""
+
+    trainable: Trainable = Field(
+        default="whole",
+        description="what of the backbone learns: whole, last:N of its blocks, or frozen, nothing of it",
+    )
+    layer_decay: LayerDecay = Field(
+        default=1.0,
+        description="learning rate of each block of the backbone, as part of that of the next; "
+        "0.65 to 0.8 for pretrained transformers",
+    )
+    checkpointing: bool = Field(
+        default=False,
+        alias="gradient_checkpointing",
+        description="compute blocks again on the way back instead of keeping what they said: less memory, "
+        "a third more time",
+    )
+
+
 class LimitSettings(Group):
     """The time of a session, and what a kill in it may cost."""
 
@@ -150,23 +174,31 @@ class LimitSettings(Group):
 class TrainSettings(GroupedSettings):
     """``hpa-kit train``: a network from image labels, or from pseudo labels of cells.
 
-    In groups are ``limits``, ``cells``, ``crops``, ``sc_cam``, ``puzzle_cam`` and ``arcface``.
+    In groups are ``limits``, ``fine_tune``, ``cells``, ``crops``, ``sc_cam``, ``puzzle_cam`` and ``arcface``.
     """
 
     aliases: ClassVar[Mapping[str, str]] = {"normalisation": "contrast"}
 
     data: Path = Field(description="competition folder: train.csv and train/")
     out: Path = Field(description="run folder to write, resumed where it holds a checkpoint")
-    network: Literal["cam", "arcface", "unet", "crops"] = Field(
+    network: Literal["cam", "arcface", "unet", "crops", "head"] = Field(
         "cam",
         description="cam: classifier with maps; arcface: features for sub-categories; unet: stage 2; crops: "
-        "classifier of single cells",
+        "classifier of single cells; head: one of kept features of cells",
     )
+    features: Path | None = Field(None, description="of a head: file of hpa-kit features --cells")
+    encoder: Path | None = Field(
+        None, description="of a head: what gave the features; by default where the file says that it was"
+    )
+    encoder_sha256: str | None = Field(None, description="of a head: of its encoder, as the features say")
     backbone: str = Field("resnet50", description="timm model name")
     pretrained: Path | Literal["download"] | None = Field(
-        None, description="local weights file of the backbone, or the word download"
+        None, description="local weights file of the backbone, folder of SubCell, or the word download"
     )
-    stride: Stride = Field(32, description="input pixels per map pixel; of a unet's deepest maps")
+    stride: Stride = Field(
+        32,
+        description="input pixels per map pixel, if not given a transformer's patch; of a unet the deepest",
+    )
     stride_by: StrideBy = Field(
         "cut",
         description="how strides 8 and 16 are had: cut leaves last stages out, dilate dilates them, "
@@ -176,9 +208,12 @@ class TrainSettings(GroupedSettings):
     normalisation: Normalisation = Field(
         default="field",
         alias="contrast",
-        description="field: every channel of every field by its own mean and spread; fixed: ImageNet's",
+        description="field: every channel of every field by its own mean and spread; fixed: ImageNet's; "
+        "joint: from 0 to 1 over all channels of a field or crop, as SubCell learnt",
     )
-    size: int = Field(512, ge=32, le=8192, description="side to which fields are resized")
+    size: int = Field(
+        512, ge=32, le=8192, description="side to which fields are resized; 504 for stride 14 if not given"
+    )
     epochs: int = Field(25, ge=1, description="passes over the training fields")
     batch: int | None = Field(
         None,
@@ -190,7 +225,12 @@ class TrainSettings(GroupedSettings):
         description="loss of labels of a cam and of crops: focal, or cross-entropy (bce)",
     )
     optimiser: str = Field("adamw", description="timm optimiser name, such as sgd or adamw")
-    lr: float = Field(2e-3, gt=0, description="peak learning rate; take less with pretrained weights")
+    lr: float = Field(
+        LR,
+        gt=0,
+        description="peak learning rate; with pretrained weights that learn, if not given, 5e-4, or 1e-4 for "
+        "transformers",
+    )
     weight_decay: float = Field(0.01, ge=0, description="weight decay")
     warmup: float = Field(0.1, ge=0, lt=1, description="part of all steps with rising learning rate")
     drop_rate: float = Field(0.0, ge=0, lt=1, description="channel dropout before the head")
@@ -227,6 +267,7 @@ class TrainSettings(GroupedSettings):
     cache: bool = Field(True, description="keep resized fields in memory where they fit")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
     amp: bool = Field(True, description="half precision on a GPU")
+    fine_tune: FineTuneSettings = FineTuneSettings()
     limits: LimitSettings = LimitSettings()
     resume_from: Path | None = Field(
         None, description="run folder of an earlier session, only read: the run goes on from it in out"
@@ -267,6 +308,11 @@ class TrainSettings(GroupedSettings):
         0.225, gt=0, lt=1, description="confidence from which a cell's mask is drawn in a class"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_backbone(cls, values: Any) -> Any:
+        return values | defaults_of_backbone(values) if isinstance(values, dict) else values
+
     @model_validator(mode="after")
     def _fold_exists(self) -> Self:
         if self.fold >= self.folds:
@@ -280,6 +326,10 @@ class TrainSettings(GroupedSettings):
             raise ValueError(f"round {round} {'needs' if round else 'takes no'} subcategories")
         if stage_2 and self.pseudo_labels is None:
             raise ValueError("network unet needs pseudo_labels")
+        if self.network in ("unet", "head") and self.fine_tune != FineTuneSettings():
+            raise ValueError(
+                f"network {self.network} takes no trainable, layer_decay or gradient_checkpointing"
+            )
         if self.network == "arcface" and self.pseudo_labels is not None:
             raise ValueError("network arcface takes no pseudo_labels")
         if self.network != "cam" and (round or self.puzzle_cam.source != "off"):
@@ -289,6 +339,10 @@ class TrainSettings(GroupedSettings):
     @model_validator(mode="after")
     def _cells_are_there(self) -> Self:
         given = self.masks is not None or self.pseudo_labels is not None
+        if (self.network == "head") != (self.features is not None):
+            raise ValueError("network head needs features, and no other network takes them")
+        if self.network == "head" and (given or self.external or self.all_fields or self.pretrained):
+            raise ValueError("network head takes no masks, pseudo_labels, external, all_fields or pretrained")
         if self.network == "crops" and not given:
             raise ValueError("network crops needs masks, a folder of label maps, or pseudo_labels")
         if self.cells.pooling == "cells" and not given:
@@ -307,6 +361,11 @@ class TrainSettings(GroupedSettings):
     def input_side(self) -> int | None:
         """Side of what the network looks at, fields or crops, in pixels; None where it is not chosen yet."""
         return self.crops.side if self.network == "crops" else self.size
+
+    @property
+    def looks_at_cells(self) -> bool:
+        """Whether the network looks at one cell at a time, and so gives no maps."""
+        return self.network in ("crops", "head")
 
     @property
     def subcell(self) -> str | None:

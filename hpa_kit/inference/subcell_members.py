@@ -6,26 +6,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpa_kit.cells.crops import Crops, centres, cut_crops
+from hpa_kit.cells.crops import Crops, scaled_crops
 from hpa_kit.classes import N_CLASSES, location_to_class
 from hpa_kit.config import EnsembleSettings, MemberSettings, TrainSettings
 from hpa_kit.config.kinds import SUBCELL_VARIANTS
 from hpa_kit.data.fields import CHANNELS, find_channels
 from hpa_kit.errors import InputError
 from hpa_kit.inference.crop_members import CropKey, CropMember
-from hpa_kit.models.subcell import PIXEL_SIZE, SIDE, SUBCELL_CLASSES
+from hpa_kit.models.cell_pooling import with_negative
+from hpa_kit.models.subcell import DILATION, PIXEL_SIZE, SIDE, SUBCELL_CLASSES
 from hpa_kit.resume import BEST
 from hpa_kit.training.checkpoint import checkpoint_file, settings_of
 
 log = logging.getLogger(__name__)
 
-DILATION = 7  # pixels of 0.08 µm by which a cell's mask grows before the rest of its crop is blackened
 LETTERS = {"r": "red", "g": "green", "b": "blue", "y": "yellow"}
 # The classes of the competition, each with those of SubCell that it merges; four of these it does not have.
 _MERGED = [
@@ -54,7 +53,13 @@ class SubCellMember(CropMember):
     own_classes: bool = False
 
     def unmerged(self) -> Self:
-        """The same, telling of all its own classes."""
+        """The same, telling of all its own classes.
+
+        Raises:
+            InputError: a head behind it tells of the competition's.
+        """
+        if self.model.head is not None:
+            return super().unmerged()
         return replace(self, own_classes=True)
 
     @property
@@ -85,30 +90,18 @@ class SubCellMember(CropMember):
         known = self.settings.pixel_size
         pixels = max(field.shape[1:]) / self.size if known is None else PIXEL_SIZE / known
         side, radius = max(1, round(self.crop_side * pixels)), round(DILATION * pixels)
-        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-        at = centres(cells)
-        found = np.zeros((len(at), len(field), SIDE, SIDE), np.uint8)
-        masks = np.zeros((len(at), SIDE, SIDE), np.uint8)
-        how = cv2.INTER_AREA if side > SIDE else cv2.INTER_LINEAR
-        for number in range(1, len(at) + 1):  # one after the other: at full size all would be large
-            (crop,), (mask,) = cut_crops(field, cells, [number], at[number - 1 : number], side)
-            if at[number - 1, 0] < 0:
-                continue
-            mask = cv2.dilate(mask, disc)
-            if self.zeroed:
-                crop = crop * mask
-            for channel, plane in zip(found[number - 1], crop, strict=True):
-                cv2.resize(plane, (SIDE, SIDE), dst=channel, interpolation=how)
-            masks[number - 1] = cv2.resize(mask, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
-            masks[number - 1, SIDE // 2, SIDE // 2] |= not masks[number - 1].any()
-        return Crops(found, masks, np.zeros((2, len(field)), np.float32))
+        return scaled_crops(field, cells, side, SIDE, radius, self.zeroed)
 
     def whole(self, logits: Tensor) -> Tensor:
         """Logits (N, 31) of its classes -> of the competition's (N, 19): the largest of what each merges."""
+        if logits.shape[1] == N_CLASSES:  # of a head, which tells of these
+            return logits
         return torch.stack([logits[:, places].amax(dim=1) for places in _MERGED], dim=1)
 
     def _look(self, pixels: Tensor, masks: Tensor, statistics: Tensor, *, given_up: int, amp: bool) -> Tensor:
-        """Logits (N, 31) of the probabilities, averaged over the views."""
+        """Logits (N, 31) of the probabilities, averaged over the views; of a head its own, (N, 19)."""
+        if self.model.head is not None:
+            return self._look_through_head(pixels, given_up, amp)
         crops = pixels[:, [CHANNELS.index(LETTERS[letter]) for letter in self.channels]].float()
         flips = self.plan(given_up)[1]
         total = torch.zeros((), device=crops.device)
@@ -116,6 +109,12 @@ class SubCellMember(CropMember):
             with torch.autocast(crops.device.type, dtype=torch.float16, enabled=amp):
                 total = total + self.model(crops.flip(flip) if flip else crops).probabilities
         return (total / len(flips)).clamp(_SMALLEST, 1 - _SMALLEST).logit()
+
+    def _look_through_head(self, pixels: Tensor, given_up: int, amp: bool) -> Tensor:
+        flips = self.plan(given_up)[1]
+        with torch.autocast(pixels.device.type, dtype=torch.float16, enabled=amp):
+            seen = [self.model.head_logits(pixels.flip(flip) if flip else pixels).float() for flip in flips]
+        return with_negative(torch.stack(seen).mean(dim=0))
 
 
 def subcell_member(settings: MemberSettings, model: Any, trained: TrainSettings) -> SubCellMember:

@@ -1,4 +1,4 @@
-"""Any timm network as a source of feature maps at stride 32, 16 or 8."""
+"""Any timm network as a source of feature maps at stride 32, 16, 14 or 8."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +36,7 @@ class Backbone(nn.Module):
     Attributes:
         n_features: channels of the maps.
         sides: which sides it takes.
+        part_frozen: whether some of its layers do not learn (:func:`~hpa_kit.models.layers.freeze`).
 
     Raises:
         InputError: the name is unknown, the network has no maps of that stride or cannot look at fields of
@@ -61,6 +62,31 @@ class Backbone(nn.Module):
         self.maps = plan.way(network, name, stride, stride_by)
         self.sides = plan.sides
         self.n_features = plan.sides.n_features
+        self.part_frozen = False
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Train what learns; what is frozen stays as it is when it infers."""
+        super().train(mode)
+        if self.part_frozen:
+            for module in self.maps.modules():
+                weights = list(module.parameters())
+                if weights and not any(weight.requires_grad for weight in weights):
+                    module.eval()
+        return self
+
+    def compute_again(self) -> None:
+        """Compute blocks again on the way back instead of keeping what they said (gradient checkpointing).
+
+        Raises:
+            InputError: timm cannot do so with this network.
+        """
+        network: Any = self.maps.network
+        try:
+            network.set_grad_checkpointing(True)
+        except (AttributeError, AssertionError, NotImplementedError) as error:
+            raise InputError(
+                f"gradient_checkpointing: timm's {self.name} has none ({reason_of(error)}); leave it out"
+            ) from None
 
     def forward(self, x: Tensor) -> Tensor:
         """Float (B, C, H, W) -> feature maps (B, n_features, h, w).
@@ -317,7 +343,7 @@ def _maps_of(network: nn.Module, name: str, stride: int, stride_by: StrideBy) ->
     if stride_by == "dilate" or not any(strides):
         return _Whole(network)
     if stride not in strides:
-        known = sorted(set(strides) & {8, 16, 32} or set(strides))
+        known = sorted(set(strides) & {8, 14, 16, 32} or set(strides))
         raise InputError(f"backbone: {name} has no stage of stride {stride}; it has {known}")
     index = len(strides) - 1 - strides[::-1].index(stride)
     intermediates = hasattr(network, "forward_intermediates") and hasattr(

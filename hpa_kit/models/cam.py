@@ -31,7 +31,7 @@ class CamClassifier(FieldNet):
 
     Args:
         backbone: timm model name.
-        stride: input pixels per map pixel: 32, 16 or 8.
+        stride: input pixels per map pixel: 32, 16, 14 or 8.
         stride_by: ``cut`` leaves out the last stages, ``dilate`` dilates them, ``both`` leaves out the last
             and dilates those before it.
         in_channels: 4 for red, green, blue, yellow; 3 leaves yellow out. Inputs may have 4 either way.

@@ -19,6 +19,13 @@ FADED: dict[Neighbours, float] = {"kept": 1.0, "faded": 0.3, "zeroed": 0.0}
 HIDDEN = 256
 
 
+def two_layers(width: int, drop_rate: float = 0.0) -> nn.Sequential:
+    """What reads the logits of 18 classes off the features of a cell, Negative being what these leave."""
+    return nn.Sequential(
+        nn.Dropout(drop_rate), nn.Linear(width, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, N_CLASSES - 1)
+    )
+
+
 class CropNet(FieldNet):
     """Crops of cells -> logits, by the average and the maximum of the feature maps and a two-layer head.
 
@@ -27,7 +34,7 @@ class CropNet(FieldNet):
 
     Args:
         backbone: timm model name.
-        stride: input pixels per map pixel: 32, 16 or 8.
+        stride: input pixels per map pixel: 32, 16, 14 or 8.
         stride_by: see :class:`~hpa_kit.models.backbones.Backbone`.
         in_channels: 4 for red, green, blue, yellow; 3 leaves yellow out. Inputs may have 4 either way.
         mask_channel: give the backbone the cell's mask as one more channel.
@@ -62,12 +69,7 @@ class CropNet(FieldNet):
             backbone, stride, stride_by, in_channels, pretrained, normalisation, size, int(mask_channel)
         )
         self.mask_channel, self.outside = mask_channel, FADED[neighbours]
-        self.head = nn.Sequential(
-            nn.Dropout(drop_rate),
-            nn.Linear(2 * self.n_features, HIDDEN),
-            nn.ReLU(),
-            nn.Linear(HIDDEN, N_CLASSES - 1),
-        )
+        self.head = two_layers(2 * self.n_features, drop_rate)
 
     def prepare(self, crops: Tensor, masks: Tensor | None = None, statistics: Tensor | None = None) -> Tensor:
         """Crops as the backbone sees them.
@@ -89,10 +91,22 @@ class CropNet(FieldNet):
 
     def classify(self, prepared: Tensor) -> Tensor:
         """Crops as :meth:`prepare` gives them -> logits float32 (B, 19)."""
+        return self.classify_features(self.pooled(prepared))
+
+    def pooled(self, prepared: Tensor) -> Tensor:
+        """Crops as :meth:`prepare` gives them -> average and maximum of their maps (B, 2 x n_features)."""
         maps = self.backbone(prepared)
-        pooled = torch.cat([maps.mean((-2, -1)), maps.amax((-2, -1))], dim=1)
-        logits = self.head(pooled).float()
-        return with_negative(functional.pad(logits, (0, 1)))
+        return torch.cat([maps.mean((-2, -1)), maps.amax((-2, -1))], dim=1)
+
+    def classify_features(self, pooled: Tensor) -> Tensor:
+        """What :meth:`pooled` gives -> logits float32 (B, 19)."""
+        return with_negative(functional.pad(self.head(pooled).float(), (0, 1)))
+
+    def cell_features(
+        self, crops: Tensor, masks: Tensor | None = None, statistics: Tensor | None = None
+    ) -> Tensor:
+        """Crops -> one vector per cell, float32 (B, 2 x n_features), to be kept; see :meth:`prepare`."""
+        return self.pooled(self.prepare(crops, masks, statistics)).float()
 
     def forward(self, crops: Tensor, masks: Tensor | None = None, statistics: Tensor | None = None) -> Tensor:
         """Crops -> logits float32 (B, 19); see :meth:`prepare`."""

@@ -24,7 +24,8 @@ class Normaliser(nn.Module):
         in_channels: 4 for red, green, blue, yellow; 3 leaves yellow out. Inputs may have 4 either way.
         normalisation: ``field`` gives each channel of each field its own mean and spread, so that a dim
             protein looks like a bright one (instance normalisation of the input, as the competition's 7th
-            place did); ``fixed`` takes ImageNet's statistics for all, as the 15th place did.
+            place did); ``fixed`` takes ImageNet's statistics for all, as the 15th place did; ``joint`` puts
+            each field or crop between 0 and 1 over all its channels, as SubCell's authors did.
 
     Raises:
         InputError: ``in_channels`` is neither 3 nor 4.
@@ -49,7 +50,7 @@ class Normaliser(nn.Module):
         Args:
             fields: see above.
             statistics: float (B, 2, 4 or in_channels), mean and spread of each channel, for parts of fields;
-                by default of what is given. ``fixed`` looks at none.
+                by default of what is given. ``fixed`` and ``joint`` look at none.
 
         Raises:
             InputError: the batch has another number of axes, or too few channels.
@@ -61,6 +62,9 @@ class Normaliser(nn.Module):
                 f"the network reads {names}"
             )
         x = fields[:, : self.in_channels].to(self.mean.dtype)
+        if self.normalisation == "joint":
+            low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
+            return (x - low) / (high - low + 1e-6)
         if self.normalisation == "field":
             if statistics is None:
                 spread, mean = torch.std_mean(x, dim=(-2, -1), keepdim=True, correction=0)
@@ -75,11 +79,11 @@ class FieldNet(nn.Module):
 
     Args:
         backbone: timm model name.
-        stride: input pixels per map pixel: 32, 16 or 8.
+        stride: input pixels per map pixel: 32, 16, 14 or 8.
         stride_by: see :class:`~hpa_kit.models.backbones.Backbone`.
         in_channels: 4 for red, green, blue, yellow; 3 leaves yellow out. Inputs may have 4 either way.
         pretrained: None (random weights), path of the backbone's local weights, or ``"download"``.
-        normalisation: ``field`` or ``fixed``; see :class:`Normaliser`.
+        normalisation: ``field``, ``fixed`` or ``joint``; see :class:`Normaliser`.
         size: side of the fields that it learns from, None for any.
         further_channels: of the backbone's input, beside those of the fields.
 

@@ -22,19 +22,26 @@ def load_backbone_weights(network: nn.Module, name: str, in_channels: int, pretr
 
     The stem's filters of a fourth channel, and of a mask behind them, are copies of those of the third;
     nothing is rescaled. Weights of a classifier are left out. A file that already has ``in_channels``
-    channels is taken as it is.
+    channels is taken as it is. Of SubCell, a folder, the filters of each colour go to that colour; those of
+    colours that its variant has not, and of a mask, are 0.
 
     Args:
         network: built by timm without classifier.
         name: its timm name, for downloads and errors.
         in_channels: channels that the network reads.
-        pretrained: path of a safetensors file or of a state dict saved by torch, or ``"download"``.
+        pretrained: path of a safetensors file or of a state dict saved by torch, a folder that ``hpa-kit
+            weights convert`` wrote, or ``"download"``.
 
     Raises:
         InputError: the file is missing, is no weights file, or its keys or shapes do not fit; all are listed.
     """
     source = f"timm's weights of {name}" if str(pretrained) == "download" else str(pretrained)
-    found = _download(name) if str(pretrained) == "download" else read_state_dict(pretrained)
+    if str(pretrained) == "download":
+        found = _download(name)
+    elif Path(pretrained).is_dir():
+        found = _of_subcell(pretrained, in_channels)
+    else:
+        found = read_state_dict(pretrained)
     fitted = _fit_keys(found, network)
     wanted = network.state_dict()
     for stem in _names(network, "first_conv"):
@@ -83,6 +90,24 @@ def _refuse_packed(path: Path) -> None:
             claimed = sum(member.file_size for member in archive.infolist())
         if claimed > path.stat().st_size:
             raise ValueError(f"it unpacks to {claimed} bytes; torch's files are not packed")
+
+
+def _of_subcell(folder: Path | str, in_channels: int) -> State:
+    """SubCell's encoder by timm's names, its filters in the order of a field's channels.
+
+    Raises:
+        InputError: the folder holds no SubCell.
+    """
+    from hpa_kit.models.subcell import load_subcell
+
+    subcell = load_subcell(folder)
+    state: State = dict(subcell.encoder.state_dict())
+    filters = state["patch_embed.proj.weight"]
+    none = torch.zeros_like(filters[:, 0])
+    by_colour = dict(zip(subcell.channels, filters.unbind(1), strict=True))
+    colours = [by_colour.get(colour, none) for colour in "rgby"]
+    fitted = [*colours, none][:in_channels]
+    return state | {"patch_embed.proj.weight": torch.stack(fitted, dim=1)}
 
 
 def _download(name: str) -> State:

@@ -19,6 +19,8 @@ from torch.nn import functional
 
 from hpa_kit.config.kinds import SUBCELL, SUBCELL_VARIANTS
 from hpa_kit.errors import InputError, one_line
+from hpa_kit.models.cell_pooling import with_negative
+from hpa_kit.models.crop_net import two_layers
 from hpa_kit.resume import BEST
 
 SUBCELL_CLASSES = (
@@ -33,6 +35,7 @@ SIDE = 448  # of the crops that it has learnt from
 PUBLISHED_DEPTH = 12
 # Crops are measured in pixels of 0.08 µm, of which a field of the atlas has so many along a side.
 FIELD_SIDE, PIXEL_SIZE = 2048, 0.08
+DILATION = 7  # of these, by which a cell's mask grows before the rest of its crop is blackened
 _HEAD_WIDTH, _EPS, _CHECKPOINT = 64, 1e-12, "hpa_kit checkpoint 1"
 
 
@@ -75,6 +78,7 @@ class SubCell(nn.Module):
         encoder: timm's vision transformer, whose own ``forward`` interpolates positions in another way than
             SubCell; see :meth:`tokens`.
         n_features: width of the features, 1536 as published.
+        head: what reads the competition's classes off the features, where one has learnt that; else None.
 
     Args:
         channels: the variant.
@@ -115,6 +119,7 @@ class SubCell(nn.Module):
         self.pool = GatedPooling(width, *pooling)
         self.n_features = width * pooling[1]
         self.classifiers = nn.ModuleList(_classifier((self.n_features, *widths)) for widths in classifiers)
+        self.head: nn.Sequential | None = None
 
     @classmethod
     def like(cls, channels: str, weights: Mapping[str, Tensor]) -> Self:
@@ -145,6 +150,8 @@ class SubCell(nn.Module):
             raise InputError(f"its weights read {n_channels} channels, but {channels} has {len(channels)}")
         with torch.device("meta"):
             network = cls(channels, **options)
+            if "head.1.weight" in weights:
+                network.head = two_layers(network.n_features)
         return network.to_empty(device="cpu").eval()
 
     def positions(self, rows: int, columns: int) -> Tensor:
@@ -194,6 +201,18 @@ class SubCell(nn.Module):
             )
         pooled: Tensor = self.pool(self.tokens(self.scaled(crops)))
         return pooled.float()
+
+    def cell_features(self, crops: Tensor, masks: Tensor | None = None, *_: Tensor) -> Tensor:
+        """Crops (B, 3 or 4, H, W), channels in the order of fields -> vectors of cells, as :meth:`features`.
+
+        ``masks`` are not looked at: what is to be black is black in the crops.
+        """
+        return self.features(crops[:, ["rgby".index(colour) for colour in self.channels]].float())
+
+    def head_logits(self, crops: Tensor) -> Tensor:
+        """Crops as :meth:`cell_features` takes them -> logits of cells by the head, float32 (B, 19)."""
+        assert self.head is not None
+        return with_negative(functional.pad(self.head(self.cell_features(crops)).float(), (0, 1)))
 
     @staticmethod
     def scaled(crops: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
         ensemble = chosen.model_copy(update={"members": asked})
         scoring = scoring_of(ensemble)
         negative = any(
-            runs[place].pools_cells or runs[place].network == "crops" for place in group.members.places
+            runs[place].pools_cells or runs[place].looks_at_cells for place in group.members.places
         )
         form = _Form(settings.labels == "soft", settings.floor, negative)
         with folder.journal(group.name) as journal:
@@ -183,8 +183,8 @@ def _what_counts(settings: PseudoLabelSettings, ensemble: EnsembleSettings) -> E
     telling = [member for member in ensemble.members if member.gives_maps]
     asked = telling
     if settings.labels == "hard":
-        networks = [settings_of(checkpoint_file(member.checkpoint)).network for member in telling]
-        asked = [member for member, network in zip(telling, networks, strict=True) if network != "crops"]
+        runs = [settings_of(checkpoint_file(member.checkpoint)) for member in telling]
+        asked = [member for member, run in zip(telling, runs, strict=True) if not run.looks_at_cells]
     if not asked:
         raise InputError(
             f"{WHAT}: labels hard are made of class maps, which networks of crops do not give; take labels "

@@ -113,7 +113,8 @@ def origins_of(path: Path) -> list[Origin]:
             break
         for origin in _own_origins(start):
             found.setdefault(origin.weights, origin)
-        before = settings_of(checkpoint_file(start)).warm_start
+        settings = settings_of(checkpoint_file(start))
+        before = settings.warm_start or settings.encoder
         start = None if before is None else Path(before)
     return list(found.values())
 

@@ -43,7 +43,8 @@ class FeatureViews(NamedTuple):
 
 
 def make_features(settings: FeaturesSettings) -> Path:
-    """Write one feature vector per field; a run that was cut off, or whose images change, does what it lacks.
+    """Write one feature vector per field, or per cell; a run that was cut off does what it lacks, as does one
+    whose images change.
 
     Per view, the mean over positions of the network's last feature maps is divided by its length; a view and
     its mirror image are averaged and divided by the length again; the scales are joined and divided by the
@@ -56,6 +57,10 @@ def make_features(settings: FeaturesSettings) -> Path:
         InputError: member or data cannot be used; a field that cannot be read is named; or another process
             makes the same file.
     """
+    if settings.cells:
+        from hpa_kit.training.cell_features import make_cell_features
+
+        return make_cell_features(settings)
     with regular_path(settings.out) as path:
         out = written_file(path)
         remove_stale(out.parent)

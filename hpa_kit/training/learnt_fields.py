@@ -14,7 +14,8 @@ log = logging.getLogger(__name__)
 def learnt_from(checkpoint: Path) -> frozenset[str] | None:
     """The fields that a member has learnt from, by the folds in its run folder; None where there are none.
 
-    A run that started with another's weights has learnt from that one's fields too. Where the other is not
+    A run that started with another's weights has learnt from that one's fields too, and so has a head from
+    those of its encoder. Where the other is not
     there any more this is said, and its fields are not counted.
 
     A run that learnt soft labels knows, through these, of the fields that the members behind them had learnt
@@ -46,7 +47,7 @@ def learnt_from(checkpoint: Path) -> frozenset[str] | None:
         table = read_table(folds, ("ID", "fold"))
         unseen = None if settings.get("all_fields") else str(settings.get("fold"))
         learnt |= frozenset(table["ID"][table["fold"].str.strip() != unseen])
-        before = settings.get("warm_start")
+        before = settings.get("warm_start") or settings.get("encoder")
         start = None if before is None else Path(str(before))
     return learnt
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from hpa_kit.devices import pick_device
 from hpa_kit.errors import InputError
 from hpa_kit.models.sides import on_meta, reason_of
 from hpa_kit.training.checkpoint import checkpoint_file, read_checkpoint
+
+if TYPE_CHECKING:
+    from hpa_kit.models.backbones import Backbone
 
 NETWORKS = ("cam", "arcface", "unet", "crops")
 SUBCATEGORY_WEIGHTS = "subcategory_head.weight"
@@ -29,7 +32,8 @@ class Member(NamedTuple):
     ``model`` is what ``settings.network`` names: a :class:`~hpa_kit.models.CamClassifier` for ``cam``, an
     :class:`~hpa_kit.models.ArcFaceNet` for ``arcface``, a :class:`~hpa_kit.models.unet.SegmentationNet` for
     ``unet``, a :class:`~hpa_kit.models.CropNet` for ``crops`` or, where the backbone says so, a
-    :class:`~hpa_kit.models.SubCell`.
+    :class:`~hpa_kit.models.SubCell`. A head is read together with its encoder, as the network of crops that
+    both are, and ``settings`` are those of that one.
     ``info`` has ``path`` of the checkpoint, ``version`` of the kit that wrote it, ``epoch`` (from 1),
     ``metrics`` of that epoch, and whether the weights are ``averaged``.
     """
@@ -56,12 +60,35 @@ def load_member(
     file = checkpoint_file(Path(path))
     saved = read_checkpoint(file, only=("model", "ema", "swa", "averaged", "epoch", "metrics"))
     settings = make_settings(TrainSettings, saved.settings, source=f"checkpoint: {file}")
-    if settings.network not in networks:
+    if settings.network not in networks and not (settings.network == "head" and "crops" in networks):
         raise InputError(
             f"checkpoint: {file} is a network {settings.network}{_WITHOUT_MAPS.get(settings.network, '')}; "
             f"expected {' or '.join(networks)}"
         )
     weights = weights_of(saved.state)
+    if settings.network == "head":
+        from hpa_kit.training.objectives.heads import joined
+
+        model, settings = joined(settings, weights, file)
+    else:
+        model = _read_network(settings, weights, file)
+    info = {
+        "path": file,
+        "version": saved.version,
+        "epoch": saved.state.get("epoch"),
+        "metrics": saved.state.get("metrics") or {},
+        "averaged": not {"ema", "swa"}.isdisjoint(saved.state) or bool(saved.state.get("averaged")),
+    }
+    target = pick_device(device) if isinstance(device, str) else device
+    return Member(model.to(target).eval(), settings, info)
+
+
+def _read_network(settings: TrainSettings, weights: dict[str, Tensor], file: Path) -> nn.Module:
+    """The network of a checkpoint, with its weights.
+
+    Raises:
+        InputError: it cannot be built, or the weights do not fit.
+    """
     model: nn.Module
     try:
         if settings.subcell is None:
@@ -75,15 +102,7 @@ def load_member(
     except InputError as error:  # of another version of timm, perhaps
         raise InputError(f"checkpoint: {file}: {error}") from None
     load_weights(model, weights, file)
-    info = {
-        "path": file,
-        "version": saved.version,
-        "epoch": saved.state.get("epoch"),
-        "metrics": saved.state.get("metrics") or {},
-        "averaged": not {"ema", "swa"}.isdisjoint(saved.state) or bool(saved.state.get("averaged")),
-    }
-    target = pick_device(device) if isinstance(device, str) else device
-    return Member(model.to(target).eval(), settings, info)
+    return model
 
 
 def build_network(settings: TrainSettings, n_subcategories: int | None = None) -> nn.Module:
@@ -108,7 +127,11 @@ def build_network(settings: TrainSettings, n_subcategories: int | None = None) -
         "size": settings.input_side,
     }
     model: nn.Module
-    if settings.network == "unet":
+    if settings.network == "head":
+        from hpa_kit.training.objectives.heads import build_head
+
+        model = build_head(settings)
+    elif settings.network == "unet":
         from hpa_kit.models import SegmentationNet
 
         model = SegmentationNet(settings.backbone, **options)
@@ -139,6 +162,12 @@ def build_network(settings: TrainSettings, n_subcategories: int | None = None) -
         )
     if settings.warm_start is not None:
         start_from(model, settings, settings.warm_start)
+    if settings.fine_tune.trainable != "whole":
+        from hpa_kit.models.layers import freeze
+
+        freeze(cast("Backbone", model.backbone), settings.fine_tune.trainable)
+    if settings.fine_tune.checkpointing:
+        cast("Backbone", model.backbone).compute_again()
     return model
 
 
@@ -244,6 +273,8 @@ def _shape(weights: dict[str, Tensor]) -> torch.Size | None:
 def refuse_what_cannot_learn(settings: TrainSettings, build: Callable[[], nn.Module], fields: int) -> None:
     """Run a network forward and backward as it learns, without numbers where that goes.
 
+    On a GPU it is said where a step is expected to take more memory than there is.
+
     Args:
         settings: of the run.
         build: gives the network, with any weights.
@@ -257,6 +288,10 @@ def refuse_what_cannot_learn(settings: TrainSettings, build: Callable[[], nn.Mod
         raise InputError("consistency: the fields of a step are mixed; take batch 2 or more for each process")
     fault = _fault(settings, build, fields)
     if fault is None:
+        if settings.device != "cpu" and torch.cuda.is_available():
+            from hpa_kit.training.memory import say_what_does_not_fit
+
+            say_what_does_not_fit(settings, build)
         return
     what, side = "crop" if settings.network == "crops" else "field", settings.input_side
     if fields == 1 and _fault(settings, build, 2) is None:
@@ -269,9 +304,10 @@ def refuse_what_cannot_learn(settings: TrainSettings, build: Callable[[], nn.Mod
 
 
 def learns_with_all_weights(settings: TrainSettings, build: Callable[[], nn.Module]) -> bool:
-    """Whether every weight of a network's backbone gets a gradient; processes that share them must know."""
+    """Whether every weight of a backbone that learns gets a gradient; processes that share them must know."""
     model = _tried(settings, build, 2)
-    return all(weight.grad is not None for weight in getattr(model, "backbone", model).parameters())
+    weights = getattr(model, "backbone", model).parameters()
+    return all(weight.grad is not None for weight in weights if weight.requires_grad)
 
 
 def _fault(settings: TrainSettings, build: Callable[[], nn.Module], fields: int) -> str | None:
@@ -287,19 +323,22 @@ def _fault(settings: TrainSettings, build: Callable[[], nn.Module], fields: int)
 
 def _tried(settings: TrainSettings, build: Callable[[], nn.Module], fields: int) -> nn.Module:
     """A network that has run forward and backward, without numbers where that goes."""
-    side = settings.input_side or settings.size
-    shape = (fields, settings.in_channels, side, side)
     try:
-        return _run(on_meta(build), torch.zeros(shape, device="meta"))
+        return _run(on_meta(build), settings, fields, "meta")
     except InputError:
         raise
     except Exception:  # perhaps for want of numbers
         with torch.random.fork_rng(devices=()), torch.device("cpu"):
-            return _run(build(), torch.zeros(shape))
+            return _run(build(), settings, fields, "cpu")
 
 
-def _run(model: nn.Module, fields: Tensor) -> nn.Module:
-    found: Any = model.train()(fields)
-    if isinstance(found, Tensor):
+def _run(model: Any, settings: TrainSettings, fields: int, device: str) -> nn.Module:
+    """Run a network forward and backward, a head with bags of two cells."""
+    side = settings.input_side or settings.size
+    shape: tuple[int, ...] = (fields, settings.in_channels, side, side)
+    if settings.network == "head":
+        shape = (fields, 2, model.width)
+    found: Any = model.train()(torch.zeros(shape, device=device))
+    if isinstance(found, Tensor) and found.requires_grad:
         found.float().sum().backward()
     return model

@@ -11,7 +11,8 @@ from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, update_bn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel
 
 from hpa_kit.config import TrainSettings, nearest
 from hpa_kit.errors import InputError
@@ -26,7 +27,7 @@ _BATCHES_OF_STATISTICS = 100
 
 
 def make_optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """One group with all weights, weight decay on all of them.
+    """One group with all weights, or one per layer of a backbone that learns by layers; weight decay on all.
 
     Raises:
         InputError: timm has no such optimiser, or it needs a library that is not installed.
@@ -37,7 +38,7 @@ def make_optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
         raise InputError(f"optimiser: timm has no {settings.optimiser!r}{nearest(name, known)}")
     try:
         return create_optimizer_v2(
-            model,
+            model if settings.fine_tune.layer_decay == 1 else _by_layer(model, settings),
             opt=_TIMM_NAMES.get(name, name),
             lr=settings.lr,
             weight_decay=settings.weight_decay,
@@ -48,6 +49,26 @@ def make_optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
         raise InputError(
             f"optimiser: {settings.optimiser} cannot be used: {' '.join(str(error).split())}"
         ) from None
+
+
+def _by_layer(model: Any, settings: TrainSettings) -> list[dict[str, Any]]:
+    """Weights in groups by layer, the last first: what is behind the backbone, its blocks, then its stem.
+
+    A group's rate is ``layer_decay`` times that of the one before it; ``lr_scale`` is timm's word for its
+    part of the scheduled rate.
+    """
+    from hpa_kit.models.layers import layers_of
+
+    layers = {f"backbone.{name}": layer for name, layer in layers_of(model.backbone).items()}
+    behind = 1 + max(layers.values())
+    groups: dict[int, list[Tensor]] = {}
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            groups.setdefault(layers.get(name, behind), []).append(weight)
+    return [
+        {"params": groups[layer], "lr_scale": settings.fine_tune.layer_decay ** (behind - layer)}
+        for layer in sorted(groups, reverse=True)
+    ]
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
@@ -82,7 +103,7 @@ class Schedule:
         self._optimiser = optimiser
         averaged = settings.swa > 0 and settings.swa_lr is not None
         self._swa_start = int(settings.swa * total_steps) if averaged else total_steps
-        self._swa_lr = settings.swa_lr
+        self._swa_lr = settings.swa_lr or settings.lr
         rising = min(int(settings.warmup * total_steps), total_steps - 1)
         logger = logging.getLogger("timm.scheduler.cosine_lr")
         before = logger.level
@@ -104,7 +125,7 @@ class Schedule:
         self._cosine.step_update(step)
         if step >= self._swa_start:
             for group in self._optimiser.param_groups:
-                group["lr"] = self._swa_lr
+                group["lr"] = self._swa_lr * group.get("lr_scale", 1.0)
 
 
 class Averages:
@@ -142,6 +163,7 @@ class Averages:
             return averaged
         return model if self.ema is None else self.ema.module
 
+    @torch.no_grad()
     def measure_statistics(
         self, batches: Iterable[Batch], forward: Callable[[nn.Module, Batch], Tensor]
     ) -> None:
@@ -152,10 +174,19 @@ class Averages:
             forward: gives a network a batch.
         """
         averaged = self._evenly()
-        if averaged is not None:
-            # It gives a network the first entry of each.
-            some = ([batch] for batch in islice(batches, _BATCHES_OF_STATISTICS))
-            update_bn(some, _Given(averaged, forward))
+        if averaged is None:
+            return
+        averaged.train()
+        # What is frozen keeps the statistics that it came with.
+        norms = [one for one in averaged.modules() if isinstance(one, _BatchNorm) and one.training]
+        momenta = [one.momentum for one in norms]
+        for one in norms:
+            one.reset_running_stats()
+            one.momentum = None  # a plain mean over the batches
+        for batch in islice(batches, _BATCHES_OF_STATISTICS if norms else 0):
+            forward(averaged, batch)
+        for one, momentum in zip(norms, momenta, strict=True):
+            one.momentum = momentum
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: the weights ``ema`` and ``swa`` and the number ``swa_updates``, if any."""
@@ -176,14 +207,3 @@ class Averages:
     def _evenly(self) -> nn.Module | None:
         """The evenly averaged network, once it has taken in weights."""
         return self.swa.module if self.swa is not None and int(self.swa.n_averaged) else None
-
-
-class _Given(nn.Module):
-    """A network that is called with batches."""
-
-    def __init__(self, network: nn.Module, forward: Callable[[nn.Module, Batch], Tensor]) -> None:
-        super().__init__()
-        self.network, self._forward = network, forward
-
-    def forward(self, batch: Batch) -> Tensor:
-        return self._forward(self.network, batch)

@@ -31,11 +31,11 @@ _FREE = frozenset(
 _MOVABLE = frozenset(
     {
         "pretrained", "warm_start", "external", "subcategories", "pseudo_labels", "masks", "augmentation",
-        "folds_of",
+        "folds_of", "features", "encoder",
     }
 )  # fmt: skip
 # Chosen as a run starts, where they are not given; see Objective.completed.
-_CHOSEN = ("crop_size", "label_round")
+_CHOSEN = ("crop_size", "label_round", "encoder", "encoder_sha256")
 # Of a checkpoint to go on from; the best weights alone have no history.
 _NEEDED = ("step_number", "epoch", "best", "history", "fields")
 _OF_FOLDS = (

@@ -122,11 +122,11 @@ def _drawing(ensemble: EnsembleSettings) -> set[int]:
     Raises:
         InputError: there is none.
     """
-    networks = [settings_of(checkpoint_file(member.checkpoint)).network for member in ensemble.members]
+    runs = [settings_of(checkpoint_file(member.checkpoint)) for member in ensemble.members]
     found = {
         place
-        for place, (member, network) in enumerate(zip(ensemble.members, networks, strict=True))
-        if member.gives_maps and network != "crops"
+        for place, (member, run) in enumerate(zip(ensemble.members, runs, strict=True))
+        if member.gives_maps and not run.looks_at_cells
     }
     if not found:
         raise InputError(

@@ -12,7 +12,7 @@ from hpa_kit.errors import InputError
 from hpa_kit.models.backbones import Backbone
 
 PAGE = Path(__file__).parents[2] / "docs" / "backbones.md"
-STRIDES = (32, 16, 8)
+STRIDES = (32, 16, 14, 8)
 
 FAMILIES = """## Families
 

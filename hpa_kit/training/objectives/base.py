@@ -146,6 +146,10 @@ def objective_of(network: str) -> type[Objective]:
         from hpa_kit.training.objectives.crops import CropObjective
 
         return CropObjective
+    if network == "head":
+        from hpa_kit.training.objectives.heads import HeadObjective
+
+        return HeadObjective
     from hpa_kit.training.objectives.cam import CamObjective
 
     return CamObjective
