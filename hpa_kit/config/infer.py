@@ -5,14 +5,17 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from hpa_kit.config.base import Settings, make_settings
+from hpa_kit.config.base import make_settings
 from hpa_kit.config.ensemble import EnsembleSettings, read_ensemble
 from hpa_kit.config.kinds import (
+    ALSO,
     DEFAULT_MAP_SIZE,
     DEFAULT_RULE,
     DEFAULT_SEGMENTER,
     DEFAULT_VIEWS,
     PACK,
+    Alsos,
+    ImageSettings,
     Paths,
     Rule,
     SegmenterName,
@@ -29,7 +32,7 @@ def _else(default: object) -> str:
     return f" (default: the ensemble's, else {default})"
 
 
-class StreamSettings(Settings):
+class StreamSettings(ImageSettings):
     """What all commands share in which members predict fields: which members, where the cells are, how fast.
 
     What an ensemble's YAML can say too is None where it is not given, and then says nothing; any other value
@@ -139,8 +142,13 @@ class InferSettings(ScoreSettings):
 class PredictSettings(ScoreSettings):
     """``hpa-kit predict``: a table with a row per cell of any folder of fields."""
 
+    out: Path = Field(
+        description="table to write, .csv, .parquet or .h5ad (AnnData); NAME_seconds.yaml beside it says "
+        "what a field took"
+    )
     label_maps: Path | None = Field(
         None,
         description="folder for ID.npz label maps; by default beside out, named as it is, _label_maps behind",
     )
     pack: bool = Field(False, description=PACK)
+    also: Alsos = Field((), description=ALSO)

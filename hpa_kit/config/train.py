@@ -11,6 +11,7 @@ from hpa_kit.config.base import Group, GroupedSettings
 from hpa_kit.config.kinds import (
     CellPooling,
     ExternalMode,
+    ImageSettings,
     InChannels,
     Normalisation,
     Stride,
@@ -145,7 +146,7 @@ class LimitSettings(Group):
     )
 
 
-class TrainSettings(GroupedSettings):
+class TrainSettings(GroupedSettings, ImageSettings):
     """``hpa-kit train``: a network from image labels, or from pseudo labels of cells.
 
     In groups are ``limits``, ``cells``, ``crops``, ``sc_cam``, ``puzzle_cam`` and ``arcface``.

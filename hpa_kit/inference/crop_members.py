@@ -20,6 +20,7 @@ from hpa_kit.inference.prediction import FieldInputs
 from hpa_kit.inference.views import FLIPS
 from hpa_kit.models import Sides
 from hpa_kit.models.cell_pooling import pool_cells, with_negative
+from hpa_kit.models.crop_net import HIDDEN
 from hpa_kit.scoring.inputs import cell_places
 
 log = logging.getLogger(__name__)
@@ -31,11 +32,13 @@ _NEVER = -1e4  # the logit of a number that no pixel has; such a cell is scored 
 class SeenCells(NamedTuple):
     """What a member says of all cells of a batch of fields, float32 (N, 19) logits, and of its fields.
 
-    Scores of the fields are float32 (F, 19), by the cells' logits, pooled as linear softmax.
+    Scores of the fields are float32 (F, 19), by the cells' logits, pooled as linear softmax; embeddings of
+    the cells float32 (N, 256), or without cells where nobody wants them.
     """
 
     logits: Tensor
     scores: Tensor
+    embeddings: Tensor
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,20 @@ class CropMember:
         """Nothing to say: it looks at crops of one side."""
 
     def predict_in_steps(
-        self, inputs: Sequence[FieldInputs], device: torch.device, at_once: int, given_up: int, amp: bool
+        self,
+        inputs: Sequence[FieldInputs],
+        device: torch.device,
+        at_once: int,
+        given_up: int,
+        amp: bool,
+        embed: bool = False,
     ) -> tuple[SeenCells, int]:
         """Predict all cells of fields, fewer at once where memory runs out; how many fitted comes with it."""
         crops = [one.crops[self.size, self.crop_side] for one in inputs]
         while True:
             try:
-                return self.predict(crops, device, at_once=at_once, given_up=given_up, amp=amp), at_once
+                seen = self.predict(crops, device, at_once=at_once, given_up=given_up, amp=amp, embed=embed)
+                return seen, at_once
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or at_once <= _LEAST:
                     raise
@@ -104,11 +114,14 @@ class CropMember:
         at_once: int,
         given_up: int = 0,
         amp: bool = False,
+        embed: bool = False,
     ) -> SeenCells:
         """Look at all cells of fields, so many crops at once whatever field they are of.
 
-        Logits are averaged over the views; Negative's then comes from the others'.
+        Logits are averaged over the views; Negative's then comes from the others'. So are embeddings, where
+        they are wanted.
         """
+        embeddings = torch.zeros((0, HIDDEN), device=device)
         counts = [len(one.pixels) for one in fields]
         if not sum(counts):
             logits = torch.zeros((0, N_CLASSES), device=device)
@@ -123,22 +136,34 @@ class CropMember:
                 self._look(*(tensor.to(device) for tensor in part), given_up=given_up, amp=amp)
                 for part in parts
             ]
-            logits = torch.where(there[:, None], torch.cat(found), _NEVER)
+            logits = torch.where(there[:, None], torch.cat([logits for logits, _ in found]), _NEVER)
+            if embed:
+                embeddings = torch.cat([embedded for _, embedded in found])
         by_field = zip(logits.split(counts), there.split(counts), strict=True)
         images = [pool_cells(of[None], shown[None]) for of, shown in by_field]
-        return SeenCells(logits, with_negative(torch.cat(images)).sigmoid())
+        return SeenCells(logits, with_negative(torch.cat(images)).sigmoid(), embeddings)
 
-    def _look(self, pixels: Tensor, masks: Tensor, statistics: Tensor, *, given_up: int, amp: bool) -> Tensor:
+    def _look(
+        self, pixels: Tensor, masks: Tensor, statistics: Tensor, *, given_up: int, amp: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Logits and embeddings of crops, averaged over the views."""
         crops = pixels.float().contiguous(memory_format=torch.channels_last)
-        total: Tensor | None = None
+        logits: list[Tensor] = []
+        embedded: list[Tensor] = []
         flips = self.plan(given_up)[1]
         for flip in flips:
             views = (crops.flip(flip), masks.flip(flip)) if flip else (crops, masks)
             with torch.autocast(crops.device.type, dtype=torch.float16, enabled=amp):
-                logits = self.model(*views, statistics).float()
-            total = logits if total is None else total + logits
-        assert total is not None
-        return with_negative(total / len(flips))
+                embedded.append(self.model.embed(self.model.prepare(*views, statistics)))
+                logits.append(self.model.classify_embedded(embedded[-1]).float())
+        return with_negative(_mean(logits)), _mean([one.float() for one in embedded])
+
+
+def _mean(parts: Sequence[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total / len(parts)
 
 
 def cut_for(
@@ -150,13 +175,13 @@ def cut_for(
 
     Args:
         members: who looks.
-        fields: {side: the field, uint8 (4, side, side)} of all their sizes.
+        fields: {size: the field, uint8 (4, side, side)} of all their sizes.
         cells: its label map, int32 (H, W), of any size; None for a field without one, which has no crops.
     """
     cells = np.zeros((1, 1), np.int32) if cells is None else cells
     n_cells, known, found = int(cells.max(initial=0)), None, {}
     for size, side in sorted({(member.size, member.crop_side) for member in members}):
-        small = resized(cells, (size, size))
+        small = resized(cells, fields[size].shape[1:])
         shown = np.count_nonzero(np.bincount(small.ravel(), minlength=n_cells + 1)[1:])
         if shown < n_cells and known is None:
             known = cell_places(cells).centre

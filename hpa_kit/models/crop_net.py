@@ -89,10 +89,18 @@ class CropNet(FieldNet):
 
     def classify(self, prepared: Tensor) -> Tensor:
         """Crops as :meth:`prepare` gives them -> logits float32 (B, 19)."""
+        return self.classify_embedded(self.embed(prepared))
+
+    def embed(self, prepared: Tensor) -> Tensor:
+        """Crops as :meth:`prepare` gives them -> what their classes are told from, (B, 256), not below 0."""
         maps = self.backbone(prepared)
         pooled = torch.cat([maps.mean((-2, -1)), maps.amax((-2, -1))], dim=1)
-        logits = self.head(pooled).float()
-        return with_negative(functional.pad(logits, (0, 1)))
+        embedded: Tensor = self.head[:-1](pooled)
+        return embedded
+
+    def classify_embedded(self, embedded: Tensor) -> Tensor:
+        """Embeddings of crops -> logits float32 (B, 19)."""
+        return with_negative(functional.pad(self.head[-1](embedded).float(), (0, 1)))
 
     def forward(self, crops: Tensor, masks: Tensor | None = None, statistics: Tensor | None = None) -> Tensor:
         """Crops -> logits float32 (B, 19); see :meth:`prepare`."""
