@@ -327,15 +327,20 @@ def _attributes(folder: Path) -> Mapping[str, Any]:
 @contextmanager
 def _zarr(path: Path, where: str) -> Iterator[LabImage]:
     try:
-        import zarr
-    except ImportError:
-        raise InputError(f"{where} is OME-Zarr, which zarr reads; it is missing: {LAB}") from None
-    try:
         about = _attributes(path)["multiscales"][0]
         level = about["datasets"][0]
         place = (path / str(level["path"])).resolve()
         if not place.is_relative_to(path.resolve()):
             raise ValueError(f"its planes are in {level['path']}")
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(
+            f"{where} is damaged: it does not say where its planes are ({one_line(error)}); {AGAIN}"
+        ) from None
+    try:
+        import zarr
+    except ImportError:
+        raise InputError(f"{where} is OME-Zarr, which zarr reads; it is missing: {LAB}") from None
+    try:
         stored: Any = zarr.open_array(str(place), mode="r")
         shape = tuple(int(side) for side in stored.shape)
         axes = _zarr_axes(about, len(shape))

@@ -68,7 +68,10 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
     images = DataFolder(settings.data, settings).images(settings.split)
     ids = find_fields(images)
     if not ids:
-        raise InputError(f"predict: {images} holds no field; expected ID_red.png, _green, _blue and _yellow")
+        raise InputError(
+            f"predict: {images} holds no field; expected ID_red.png, _green, _blue and _yellow, or tif, "
+            "OME-TIFF or OME-Zarr of all channels"
+        )
     ensemble = settings.of_ensemble()
     scoring = scoring_of(ensemble)
     header = pd.DataFrame(columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")

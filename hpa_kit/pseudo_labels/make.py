@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpa_kit.cells import FieldCells, MaskFolder, Packer, label_map_ids, write_label_maps
-from hpa_kit.cells.packing import remove_packed
+from hpa_kit.cells.packing import refuse_to_pack, remove_packed
 from hpa_kit.cells.segmenters import code_of_segmenter
 from hpa_kit.classes import NEGATIVE, multi_hot, parse_label
 from hpa_kit.config import EnsembleSettings, PseudoLabelSettings
@@ -127,6 +127,7 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
     outcome, done, taken = Outcome([], {}, [], 0, {}, 0), list[DoneField](), list[dict[str, float]]()
     said: set[str] = set()
     own, packer = MaskFolder(folder.root / MASKS), Packer(folder.root / MASKS, settings.pack)
+    refuse_to_pack(WHAT, {id.rpartition("/")[0] for id in ids} - {""}, settings.pack)
     packer.begin()
     for group in _groups(ids, fields, members):
         asked = tuple(chosen.members[place] for place in group.members.places)
