@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hpa_kit import __version__
 from hpa_kit.config.base import Settings
@@ -28,6 +28,13 @@ LETTERS = 32
 
 # A folder, or None, and which fields a file of a name may belong to.
 FieldFolder = tuple[Path | None, Callable[[str], Iterable[str]]]
+
+
+class Stamped(Protocol):
+    """A folder of fields that tells itself what a field's results depend on, such as a lab's."""
+
+    def stamps(self, ids: Iterable[str]) -> Iterator[tuple[str, list[object]]]:
+        """Give of each field that is there its files by name, size and time, and how they are read."""
 
 
 def depends_on(*values: Any) -> str:
@@ -44,9 +51,11 @@ def depends_on(*values: Any) -> str:
 
 
 def field_stamps(
-    ids: Iterable[str], images: Path, others: Sequence[FieldFolder], extra: Mapping[str, object]
+    ids: Iterable[str], images: "Path | Stamped", others: Sequence[FieldFolder], extra: Mapping[str, object]
 ) -> dict[str, str]:
     """Fingerprint each field's files by name, size and time, without reading them.
+
+    IDs with folders in them have their files there, in all of the folders.
 
     Args:
         ids: the fields.
@@ -62,13 +71,20 @@ def field_stamps(
         InputError: an archive is damaged.
     """
     files: dict[str, list[object]] = {id: [] for id in ids}
-    folders: list[FieldFolder] = [(images, lambda name: [name.rpartition("_")[0]]), *others]
+    own = images if isinstance(images, Path) else None
+    if not isinstance(images, Path):
+        for id, made_from in images.stamps(files):
+            files[id] += made_from
+    folders: list[FieldFolder] = [(own, lambda name: [name.rpartition("_")[0]]), *others]
+    inside = {id.rpartition("/")[0] for id in files}
     for place, (folder, ids_of) in enumerate(folders):
         if folder is None:
             continue
-        for name, size_and_time in _files(folder, place > 0):
-            for found in (files[id] for id in ids_of(name) if id in files):
-                found.append([place == 0, name, *size_and_time()])
+        for below in inside:
+            start = f"{below}/" if below else ""
+            for name, size_and_time in _files(folder / below, place > 0 and not below):
+                for found in (files[start + id] for id in ids_of(name) if start + id in files):
+                    found.append([place == 0, name, *size_and_time()])
     return {
         id: _short(json.dumps([sorted(found, key=str), extra.get(id)]).encode())
         for id, found in files.items()
@@ -100,7 +116,9 @@ def _size_and_time(entry: "os.DirEntry[str]") -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def stamps_of_folders(folders: Mapping[str, Path], others: Sequence[FieldFolder] = ()) -> dict[str, str]:
+def stamps_of_folders(
+    folders: "Mapping[str, Path | Stamped]", others: Sequence[FieldFolder] = ()
+) -> dict[str, str]:
     """Fingerprint the files of fields whose images lie in several folders, as :func:`field_stamps`.
 
     Args:

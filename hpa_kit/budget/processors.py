@@ -21,7 +21,7 @@ from hpa_kit.cells.crops import centres
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import BudgetSettings
 from hpa_kit.config.kinds import DEFAULT_MAP_SIZE, DEFAULT_RULE
-from hpa_kit.data import CLASS_COLUMNS, FieldStore, read_field, resize_field
+from hpa_kit.data import CLASS_COLUMNS, FieldStore, Images, read_field, resize_field
 from hpa_kit.data.cell_scores import cell_rows
 from hpa_kit.data.fields import channel_paths
 from hpa_kit.inference.prediction import FieldMaps, prepare
@@ -49,7 +49,7 @@ _SHOWN = (0, 16)  # classes that a field of written pseudo labels shows
 
 
 def measure_fields(
-    settings: BudgetSettings, images: Path, ids: Sequence[str], scratch: Path
+    settings: BudgetSettings, images: Images, ids: Sequence[str], scratch: Path
 ) -> Iterator[Part]:
     """Measure what is done to fields at full size: read, made small, segmented, scored, made strings.
 
@@ -106,7 +106,7 @@ def measure_fields(
 
 
 def measure_loader(
-    settings: BudgetSettings, images: Path, ids: Sequence[str], scratch: Path
+    settings: BudgetSettings, images: Images, ids: Sequence[str], scratch: Path
 ) -> Iterator[Part]:
     """Measure what training does to fields at its size: label maps, augmentation by policy, crops.
 

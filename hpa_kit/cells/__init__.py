@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hpa_kit.cells.label_maps import LabelMaps, label_map_ids, write_label_maps
     from hpa_kit.cells.label_step import label_cells
     from hpa_kit.cells.mask_folder import MaskFolder, read_label_maps
+    from hpa_kit.cells.own_segmenters import add_segmenter
     from hpa_kit.cells.packing import Packer, pack_label_maps
     from hpa_kit.cells.resize import resized
     from hpa_kit.cells.segmenters import FieldCells, load_or_segment, segmenter

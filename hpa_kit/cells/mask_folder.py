@@ -60,6 +60,7 @@ class MaskFolder:
             raise InputError(f"masks: {self.folder} is no folder; {EXPECTED_NAMES}")
         self._lock = threading.Lock()
         self._masks = self._pieces = 0
+        self._folders: dict[str, MaskFolder] = {}  # those in it, as far as they were asked for
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
@@ -196,6 +197,10 @@ class MaskFolder:
         return None if place is None else read(place)
 
     def _file(self, id: str) -> Place | None:
+        below, _, name = id.rpartition("/")
+        if below:
+            inside = self._inside(below)
+            return None if inside is None else inside._file(name)
         for ending in ENDINGS[:2]:  # the folder is only listed where these are not there
             path = self.folder / f"{id}{ending}"
             if os.path.isfile(path):  # noqa: PTH113 - False, not an error, where the name is too long
@@ -210,8 +215,19 @@ class MaskFolder:
         rank = _rank(id, name)
         return rank == _NONE, name not in self._listing.loose, rank
 
+    def _inside(self, below: str) -> "MaskFolder | None":
+        """The folder in this one that IDs with folders in them have their files in."""
+        with self._lock:
+            if below not in self._folders and (self.folder / below).is_dir():
+                self._folders[below] = MaskFolder(self.folder / below)
+            return self._folders.get(below)
+
     def _of(self, id: str) -> list[str]:
         """The names that begin with an ID."""
+        below, _, name = id.rpartition("/")
+        if below:
+            inside = self._inside(below)
+            return [] if inside is None else [f"{below}/{one}" for one in inside._of(name)]
         names = self._listing.names
         first = bisect.bisect_left(names, id)
         last = bisect.bisect_left(names, f"{id}\U0010ffff")

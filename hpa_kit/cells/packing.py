@@ -63,6 +63,24 @@ def pack_label_maps(folder: str | Path, per_archive: int | None = None, rest: bo
         return 0 if rest else len(loose) - len(files)
 
 
+def refuse_to_pack(what: str, folders: Collection[str], packs: bool) -> None:
+    """Refuse to pack label maps that lie in folders: archives hold names of files alone.
+
+    Args:
+        what: the command, for the error.
+        folders: that IDs have in them, such as ``plate1/A01``.
+        packs: whether anything is to be packed.
+
+    Raises:
+        InputError: there are such folders.
+    """
+    if packs and folders:
+        raise InputError(
+            f"{what}: label maps of IDs with folders in them, such as {min(folders)}/…, are not packed; "
+            "leave pack out"
+        )
+
+
 class Packer:
     """Packs label maps of a folder while they are written, so that few lie loose at any moment.
 

@@ -7,14 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from hpa_kit.archives import Place
-from hpa_kit.cells.label_maps import VERSION, label_map_info, refuse_foreign, write_label_maps
+from hpa_kit.cells.lab_files import lab_file, outlines_of, write_geojson, write_ome_labels
+from hpa_kit.cells.label_maps import VERSION, LabelMaps, label_map_info, refuse_foreign, write_label_maps
 from hpa_kit.cells.mask_files import read_mask_file
 from hpa_kit.cells.mask_folder import MaskFolder
-from hpa_kit.cells.packing import Packer
+from hpa_kit.cells.packing import Packer, refuse_to_pack
 from hpa_kit.cells.segmenters import FieldCells, Segmenter, load_or_segment, segmenter
 from hpa_kit.config import SegmentSettings
-from hpa_kit.data import CHANNELS, DataFolder, field_size
+from hpa_kit.data import CHANNELS, DataFolder, Images, field_size, lab_pixel
 from hpa_kit.data.kept_fields import origins
 from hpa_kit.errors import InputError
 from hpa_kit.files import make_folder, remove_stale
@@ -36,7 +39,8 @@ def segment(settings: SegmentSettings) -> Path:
     Returns:
         The folder, with ``ID.npz`` for each field, see :func:`~hpa_kit.cells.write_label_maps`; with
         ``settings.pack`` in archives, which are made while fields are segmented, see
-        :func:`~hpa_kit.cells.pack_label_maps`.
+        :func:`~hpa_kit.cells.pack_label_maps`; with ``settings.also`` further files, see
+        :mod:`hpa_kit.cells.lab_files`.
 
     Goes on where it was stopped: whole files made by the same segmenter with the same weights from the same
     images stay, packed or not; damaged and outdated ones are made again, with a warning; npz files that
@@ -47,7 +51,7 @@ def segment(settings: SegmentSettings) -> Path:
         InputError: data or settings cannot be used, the folder holds npz files of others or a damaged
             archive, or some fields cannot be used; the others are written then.
     """
-    folder = DataFolder(settings.data)
+    folder = DataFolder(settings.data, settings)
     images = folder.images(settings.split)
     ids = share(sorted(folder.fields(settings.split).ids), settings.shard, settings.shards)
     if settings.out.exists() and not settings.out.is_dir():
@@ -55,7 +59,7 @@ def segment(settings: SegmentSettings) -> Path:
     segment_fields = segmenter(
         settings.segmenter, settings.weights, settings.device, settings.batch, settings.workers
     )
-    remove_stale(make_folder(settings.out))
+    _make_folders(settings.out, ids, settings.pack)
     kept = _kept(ids, images, settings, segment_fields.settings)
     todo = [id for id, found in kept.items() if found.fault is not None]
     log.info("segment: %d fields to do, %d kept from before", len(todo), len(ids) - len(todo))
@@ -76,6 +80,15 @@ def segment(settings: SegmentSettings) -> Path:
     return settings.out
 
 
+def _make_folders(out: Path, ids: list[str], pack: bool) -> None:
+    """Make the folder, and remove what was left half-written in it and in those that IDs name."""
+    remove_stale(make_folder(out))
+    inside = {id.rpartition("/")[0] for id in ids} - {""}
+    refuse_to_pack("segment", inside, pack)
+    for below in inside:
+        remove_stale(out / below)
+
+
 class _Kept(NamedTuple):
     """What lies in a field's place: what is wrong with it, empty where nothing is there; or its cells."""
 
@@ -84,7 +97,7 @@ class _Kept(NamedTuple):
 
 
 def _kept(
-    ids: list[str], images: Path, settings: SegmentSettings, made_with: dict[str, Any]
+    ids: list[str], images: Images, settings: SegmentSettings, made_with: dict[str, Any]
 ) -> dict[str, _Kept]:
     """What is there of each field; warns where it is not good."""
     found, folder = {}, MaskFolder(settings.out)
@@ -100,7 +113,7 @@ def _kept(
 
 
 def _check(
-    images: Path, settings: SegmentSettings, made_with: dict[str, Any], folder: MaskFolder, id: str
+    images: Images, settings: SegmentSettings, made_with: dict[str, Any], folder: MaskFolder, id: str
 ) -> _Kept:
     def read(path: Place) -> _Kept:
         info = label_map_info(path)
@@ -110,7 +123,10 @@ def _check(
         if info.images not in (None, _made_from(images, id, settings.in_channels)):
             return _Kept(f"label maps: {path} was made from other images of ID {id}")
         # A damaged array shows only when it is read; the size is all of the field that reading needs here.
-        read_mask_file(path, field_size(images, id))
+        found = read_mask_file(path, field_size(images, id))
+        if settings.also and found.nuclei is not None:
+            nuclei = np.where(found.nuclei != 0, found.cells, np.int32(0))
+            _write_also(settings, images, id, LabelMaps(nuclei, found.cells))
         return _Kept(None, info.n_cells)
 
     try:
@@ -120,7 +136,19 @@ def _check(
         return _Kept(str(error))
 
 
-def _made_from(images: Path, id: str, needed: int) -> list[list[Any]]:
+def _write_also(settings: SegmentSettings, images: Images, id: str, maps: LabelMaps) -> None:
+    """Write those of the further files of a field that are not there."""
+    for kind in settings.also:
+        path = lab_file(settings.out, id, kind)
+        if path.is_file():
+            continue
+        if kind == "ome-tiff":
+            write_ome_labels(path, maps, lab_pixel(images, id))
+        else:
+            write_geojson(path, id, outlines_of(maps))
+
+
+def _made_from(images: Images, id: str, needed: int) -> list[list[Any]]:
     """Name, bytes and checksum of a field's images; yellow is used where it is, though 3 are needed.
 
     Raises:
@@ -134,7 +162,7 @@ def _made_from(images: Path, id: str, needed: int) -> list[list[Any]]:
 
 
 def _make(
-    ids: list[str], images: Path, settings: SegmentSettings, segment_fields: Segmenter, packer: Packer
+    ids: list[str], images: Images, settings: SegmentSettings, segment_fields: Segmenter, packer: Packer
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Segment fields and write their files; {ID: number of cells}, and {ID: reason} of those that failed."""
     out, workers = settings.out, settings.workers
@@ -147,7 +175,10 @@ def _make(
         if isinstance(made_from, Failure):  # an image is there no longer
             return id, made_from.reason
         try:
+            for kind in settings.also:  # those of other label maps go first
+                lab_file(out, id, kind).unlink(missing_ok=True)
             write_label_maps(out / f"{id}.npz", result.maps, segment_fields.settings, made_from)
+            _write_also(settings, images, id, result.maps)
         except OSError as error:
             raise InputError(
                 f"segment: {out / id}.npz cannot be written: {error.strerror or error}; the same command "

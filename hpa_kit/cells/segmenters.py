@@ -7,15 +7,16 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, get_args, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpa_kit.cells.label_maps import LabelMaps
 from hpa_kit.cells.regions import LabelMap
-from hpa_kit.config import SegmenterName, nearest
-from hpa_kit.data import CHANNELS, read_field
+from hpa_kit.config import nearest
+from hpa_kit.config.kinds import SEGMENTER_NAMES
+from hpa_kit.data import CHANNELS, Images, lab_scale, read_field
 from hpa_kit.devices import pick_device
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, attempt, run_ahead
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 Field = NDArray[np.uint8]
 Pair = tuple[LabelMap, LabelMap]
 
-NAMES: tuple[str, ...] = get_args(SegmenterName)
+BUILT_IN = frozenset(SEGMENTER_NAMES)
 # Fields that need no segmenter and wait behind one that does: memory against full batches.
 MAX_PASSING = 8
 # Fields that are read while the segmenter's networks work on as many: with fewer, the networks wait for them.
@@ -100,7 +101,8 @@ def segmenter(
     Args:
         name: ``classical`` needs no weights; ``published`` runs HPA-Cell-Segmentation's networks and
             ``hpacellseg`` its own package, both with its weights; ``auto`` is published where weights are
-            given and classical elsewhere, and the log says which.
+            given and classical elsewhere, and the log says which; or one of your own, see
+            :func:`~hpa_kit.cells.add_segmenter`.
         weights: folder of HPA-Cell-Segmentation's weights.
         device: of the networks: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         batch: fields of one size that go through the networks together.
@@ -109,8 +111,12 @@ def segmenter(
     Raises:
         InputError: the name is unknown, or weights or device are needed and missing or unusable.
     """
-    if name not in NAMES:
-        raise InputError(f"segmenter: unknown name {name!r}{nearest(name, NAMES)}")
+    if name not in SEGMENTER_NAMES:
+        raise InputError(f"segmenter: unknown name {name!r}{nearest(name, SEGMENTER_NAMES)}")
+    if name not in BUILT_IN:
+        from hpa_kit.cells.own_segmenters import own_segmenter
+
+        return own_segmenter(name)
     chosen = segmenter_for(name, weights)
     if name == "auto":
         log.info(
@@ -134,6 +140,11 @@ def segmenter(
     return OriginalSegmenter(weights, pick_device(device))
 
 
+def code_of_segmenter(name: str) -> list[dict[str, Any]]:
+    """What results depend on beside a segmenter's name: of one of your own, its settings and its code."""
+    return [] if name in BUILT_IN else [segmenter(name).settings]
+
+
 class FieldCells(NamedTuple):
     """A field, uint8 (4, H, W), its label maps, and whether the segmenter had to find them."""
 
@@ -145,6 +156,7 @@ class FieldCells(NamedTuple):
 class _Read(NamedTuple):
     field: Field
     maps: LabelMaps | None  # None: the segmenter has to find them
+    scale: float = 1.0  # pixels of 0.08 µm that one of its pixels is wide
 
 
 _Item = tuple[str, _Read | Failure]
@@ -152,7 +164,7 @@ _Item = tuple[str, _Read | Failure]
 
 def load_or_segment(
     ids: Iterable[str],
-    images: str | Path,
+    images: "str | Images",
     segmenter: Segmenter,
     masks: str | Path | None = None,
     workers: int = 2,
@@ -189,14 +201,15 @@ def load_or_segment(
         folder = MaskFolder(masks)
         folder.check()
     timed = Stopwatch() if watch is None else watch
+    where = Path(images) if isinstance(images, str) else images
     return timed.watch(
-        "reading", _load_or_segment(ids, Path(images), segmenter, folder, max(1, workers), needed, timed)
+        "reading", _load_or_segment(ids, where, segmenter, folder, max(1, workers), needed, timed)
     )
 
 
 def _load_or_segment(
     ids: Iterable[str],
-    images: Path,
+    images: "Images",
     segmenter: Segmenter,
     masks: "MaskFolder | None",
     workers: int,
@@ -220,15 +233,37 @@ def _load_or_segment(
             masks.report()
 
 
-def _read(images: Path, masks: "MaskFolder | None", id: str, needed: int | Collection[str]) -> _Read:
+def _read(images: "Images", masks: "MaskFolder | None", id: str, needed: int | Collection[str]) -> _Read:
     field = read_field(images, id, needed=needed)
-    if masks is None:
-        return _Read(field, None)
     try:
-        return _Read(field, masks.read(id, field) if masks.find(id) is not None else None)
+        if masks is not None and masks.find(id) is not None:
+            return _Read(field, masks.read(id, field))
     except InputError as error:
         log.warning(f"{error}; its cells are found again")
-        return _Read(field, None)
+    scale = lab_scale(images, id)[0]
+    if scale != 1:
+        from hpa_kit.cells.scale import refuse_too_large
+
+        refuse_too_large(field.shape[1:], scale)
+    return _Read(field, None, scale)
+
+
+def _at_known_scale(read: _Read) -> Field:
+    """A field as segmenters know it."""
+    if read.scale == 1:
+        return read.field
+    from hpa_kit.cells.scale import at_known_scale
+
+    return at_known_scale(read.field, read.scale)
+
+
+def _found(read: _Read, pair: Pair) -> FieldCells:
+    """A field with the label maps that were found in it as segmenters know it."""
+    if read.scale != 1:
+        from hpa_kit.cells.scale import as_stored
+
+        pair = as_stored(pair, read.field.shape[1:], read.scale)
+    return FieldCells(read.field, LabelMaps(*pair), made=True)
 
 
 def _through(
@@ -255,10 +290,10 @@ def _segmented(
         item: _Item | None = first
         while item is not None:
             waiting.append(item)
-            field = _lacks_maps(item[1])
-            passing += field is None
-            if field is not None:
-                yield field
+            read = _lacks_maps(item[1])
+            passing += read is None
+            if read is not None:
+                yield _at_known_scale(read)
             item = next(source, None) if passing < MAX_PASSING else None
 
     pairs = watch.watch("cells", segmenter.stream(watch.watch("reading", to_segment())))
@@ -266,7 +301,7 @@ def _segmented(
         while waiting:
             id, read = waiting.popleft()
             if isinstance(read, _Read) and read.maps is None:
-                yield id, FieldCells(read.field, LabelMaps(*pair), made=True)
+                yield id, _found(read, pair)
                 break
             yield id, _one_by_one(read, segmenter)
     # Those behind the last field of the stream and, where it broke, those that were under way.
@@ -275,9 +310,9 @@ def _segmented(
         yield id, _one_by_one(read, segmenter)
 
 
-def _lacks_maps(read: _Read | Failure) -> Field | None:
+def _lacks_maps(read: _Read | Failure) -> _Read | None:
     """A field that was read and has no label maps."""
-    return read.field if isinstance(read, _Read) and read.maps is None else None
+    return read if isinstance(read, _Read) and read.maps is None else None
 
 
 def _one_by_one(read: _Read | Failure, segmenter: Segmenter) -> FieldCells | Failure:
@@ -286,5 +321,4 @@ def _one_by_one(read: _Read | Failure, segmenter: Segmenter) -> FieldCells | Fai
         return read
     if read.maps is not None:
         return FieldCells(read.field, read.maps, made=False)
-    pair = attempt(segmenter, read.field)
-    return pair if isinstance(pair, Failure) else FieldCells(read.field, LabelMaps(*pair), made=True)
+    return attempt(lambda: _found(read, segmenter(_at_known_scale(read))))

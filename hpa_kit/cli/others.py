@@ -49,6 +49,8 @@ def _add_picture(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--fields", type=int, default=4, help="how many fields (default: 4)")
     parser.add_argument("--side", type=int, default=384, help="panel side in pixels (default: 384)")
+    parser.add_argument("--channels", help="where a lab's images have the channels, as for predict")
+    parser.add_argument("--stack", choices=("refuse", "max"), default="refuse", help="as for predict")
     parser.set_defaults(function=_picture, prints=False)
 
 
@@ -124,10 +126,15 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _picture(arguments: argparse.Namespace) -> int:
+    from hpa_kit.config import make_settings
+    from hpa_kit.config.kinds import ImageSettings
     from hpa_kit.report.pictures import draw_submission
 
+    how = {name: getattr(arguments, name) for name in ("channels", "stack")}
     out = draw_submission(
-        arguments.submission, arguments.data, arguments.out, arguments.split, arguments.fields, arguments.side
+        *(arguments.submission, arguments.data, arguments.out),
+        *(arguments.split, arguments.fields, arguments.side),
+        make_settings(ImageSettings, how, source="hpa-kit picture"),
     )
     tell("picture", out)
     return 0

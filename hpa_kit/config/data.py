@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config.base import Settings
-from hpa_kit.config.kinds import Classes, ExternalMode, FieldSide, InChannels, shard_exists
+from hpa_kit.config.kinds import Classes, ExternalMode, FieldSide, ImageSettings, InChannels, shard_exists
 
 
 class SimulateSettings(Settings):
@@ -32,7 +32,7 @@ class SimulateSettings(Settings):
         return self
 
 
-class StoreSettings(Settings):
+class StoreSettings(ImageSettings):
     """``hpa-kit store``: fields resized once, to be read many times."""
 
     data: Path = Field(description="competition folder, or a folder of images")

@@ -49,11 +49,6 @@ class MemberSettings(Settings):
         le=4096,
         description="of SubCell: side of its crops in pixels of 0.08 µm; by default as converted",
     )
-    pixel_size: float | None = Field(
-        default=None,
-        gt=0,
-        description="of SubCell: µm per pixel of the fields; by default the longer side is 2048 of 0.08 µm",
-    )
 
     @property
     def gives_scores(self) -> bool:

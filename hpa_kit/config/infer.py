@@ -5,14 +5,17 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from hpa_kit.config.base import Settings, make_settings
+from hpa_kit.config.base import make_settings
 from hpa_kit.config.ensemble import EnsembleSettings, read_ensemble
 from hpa_kit.config.kinds import (
+    ALSO,
     DEFAULT_MAP_SIZE,
     DEFAULT_RULE,
     DEFAULT_SEGMENTER,
     DEFAULT_VIEWS,
     PACK,
+    Alsos,
+    ImageSettings,
     Paths,
     Rule,
     SegmenterName,
@@ -30,7 +33,7 @@ def _else(default: object) -> str:
     return f" (default: the ensemble's, else {default})"
 
 
-class StreamSettings(Settings):
+class StreamSettings(ImageSettings):
     """What all commands share in which members predict fields: which members, where the cells are, how fast.
 
     What an ensemble's YAML can say too is None where it is not given, and then says nothing; any other value
@@ -70,12 +73,6 @@ class StreamSettings(Settings):
         description="of SubCell: side of the crops that become its 448 pixels, in pixels of 0.08 µm "
         "(default: the ensemble's, else as converted)",
     )
-    pixel_size: float | None = Field(
-        None,
-        gt=0,
-        description="of SubCell: µm per pixel of the fields (default: the ensemble's, else a field's longer "
-        "side is 2048 pixels of 0.08 µm)",
-    )
     batch: int = Field(8, ge=1, le=4096, description="fields per step")
     workers: int = Field(2, ge=0, le=256, description="threads that read fields and find cells")
     device: str = Field(
@@ -105,7 +102,7 @@ class StreamSettings(Settings):
         names = EnsembleSettings.model_fields.keys() - {"members"}
         given = {name: getattr(self, name, None) for name in names}
         update: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        own = {name: getattr(self, name) for name in ("views", "crop", "pixel_size")}
+        own = {name: getattr(self, name) for name in ("views", "crop")}
         if changed := {name: value for name, value in own.items() if value is not None}:
             update["members"] = tuple(member.model_copy(update=changed) for member in whole.members)
         return whole.model_copy(update=update)
@@ -153,6 +150,10 @@ class InferSettings(ScoreSettings):
 class PredictSettings(ScoreSettings):
     """``hpa-kit predict``: a table with a row per cell of any folder of fields."""
 
+    out: Path = Field(
+        description="table to write, .csv, .parquet or .h5ad (AnnData); NAME_seconds.yaml beside it says "
+        "what a field took"
+    )
     label_maps: Path | None = Field(
         None,
         description="folder for ID.npz label maps; by default beside out, named as it is, _label_maps behind",
@@ -161,3 +162,4 @@ class PredictSettings(ScoreSettings):
     classes: Annotated[Literal[19, 31], BeforeValidator(whole_number)] = Field(
         19, description="columns of the table: the competition's 19, or all 31 that SubCell tells apart"
     )
+    also: Alsos = Field((), description=ALSO)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from hpa_kit.classes import N_CLASSES
-from hpa_kit.config.base import nearest
+from hpa_kit.config.base import Settings, nearest
 
 
 def split_text(value: Any) -> Any:
@@ -39,6 +39,46 @@ def shard_exists(settings: Any) -> Any:
     return settings
 
 
+COLOURS = ("red", "green", "blue", "yellow")  # of a field, in its order
+
+
+def channel_places(text: str) -> dict[str, str]:
+    """Where a lab's images have the channels of a field, as ``--channels`` says it.
+
+    Args:
+        text: ``red=2,green=0,blue=3,yellow=1``, in any order, some left out; a first letter stands for its
+            colour. A place is a number that counts from 0, the name that the image itself gives a channel, or
+            ``none`` for red or yellow that were not imaged.
+
+    Returns:
+        {colour: place}, places as they were given.
+
+    Raises:
+        ValueError: it is no such text.
+    """
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        name, _, place = (word.strip() for word in part.partition("="))
+        colour = next((one for one in COLOURS if name.lower() in (one, one[0])), None)
+        if colour is None or not place:
+            raise ValueError(
+                "expected red=PLACE,green=PLACE,blue=PLACE,yellow=PLACE, a place being a number from 0 on, a "
+                "name in the image, or none"
+            )
+        if colour in found:
+            raise ValueError(f"{colour} stands twice")
+        if place.lower() == "none" and colour in ("green", "blue"):
+            raise ValueError(f"{colour} cannot be none: protein and nuclei are what is looked at")
+        found[colour] = place
+    return found
+
+
+def known_channels(value: str) -> str:
+    """The text of ``--channels``, which can be read."""
+    channel_places(value)
+    return value
+
+
 # Names that settings take; :func:`hpa_kit.inference.add_rule` adds to them.
 RULE_NAMES = ["best", "cam_share", "mean_logit", "mean_logit_negative", "cell_logit", "quantile", "copied"]
 
@@ -53,6 +93,24 @@ def known_rule(value: str) -> str:
         raise ValueError(
             f"there is no such rule{nearest(value, RULE_NAMES)}; one of your own has to be added first "
             "(hpa_kit.inference.add_rule)"
+        )
+    return value
+
+
+# Names of segmenters that settings take; :func:`hpa_kit.cells.add_segmenter` adds to them.
+SEGMENTER_NAMES = ["auto", "published", "classical", "hpacellseg"]
+
+
+def known_segmenter(value: str) -> str:
+    """The name of a segmenter that is there when settings are made.
+
+    Raises:
+        ValueError: there is none of that name; the nearest one is named.
+    """
+    if value not in SEGMENTER_NAMES:
+        raise ValueError(
+            f"there is no such segmenter{nearest(value, SEGMENTER_NAMES)}; one of your own has to be added "
+            "first (hpa_kit.cells.add_segmenter)"
         )
     return value
 
@@ -78,7 +136,7 @@ ExternalMode = Annotated[int, Field(ge=-1, le=6), BeforeValidator(whole_number)]
 Split = Literal["train", "test"]
 # auto: the flips at 1, 1.2 and 1.4 times the size for classifiers below 1024 px, the flips for all others.
 Views = Annotated[Literal["auto", "none", "flips"], BeforeValidator(scales_are_auto)]
-SegmenterName = Literal["auto", "published", "classical", "hpacellseg"]
+SegmenterName = Annotated[str, AfterValidator(known_segmenter)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(several)]
 
@@ -134,7 +192,36 @@ DEFAULT_VIEWS: Views = "flips"
 DEFAULT_MAP_SIZE = 512
 DEFAULT_SEGMENTER: SegmenterName = "auto"
 
-# What commands that write label maps say of their option.
+# Further files of a field's cells, beside its label maps.
+Also = Literal["ome-tiff", "geojson"]
+Alsos = Annotated[tuple[Also, ...], BeforeValidator(split_text)]
+
+# What commands that write label maps say of their options.
+ALSO = (
+    "further files of each field's cells beside its label maps: ome-tiff (label maps), geojson (outlines, "
+    "for QuPath and napari), or both; docs/formats.md"
+)
 PACK = (
     "keep label maps in zip archives of 1100, which --masks takes as they are, in place of a file per field"
 )
+
+
+class ImageSettings(Settings):
+    """What all commands share that read fields: how images of other layouts than the competition's are."""
+
+    channels: Annotated[str, AfterValidator(known_channels)] | None = Field(
+        None,
+        description="where a lab's images have the four channels: red=2,green=0,blue=3,yellow=1, by place "
+        "from 0 on or by name, none for what was not imaged (default: by the names in them); "
+        "docs/formats.md",
+    )
+    pixel_size: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="micrometres of a pixel; 0 takes fields as they are, whatever they cover (default: what "
+        "a lab's image says)",
+    )
+    stack: Literal["refuse", "max"] = Field(
+        "refuse", description="images of several planes in depth: refuse them, or take their maximum, max"
+    )

@@ -5,11 +5,10 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from hpa_kit.config.base import Settings
-from hpa_kit.config.kinds import Device, Paths, Rule, SegmenterName, Split, Views
+from hpa_kit.config.kinds import Device, ImageSettings, Paths, Rule, SegmenterName, Split, Views
 
 
-class ReportSettings(Settings):
+class ReportSettings(ImageSettings):
     """``hpa-kit report``: one HTML file that needs no network."""
 
     source: Path = Field(description="submission CSV, run folder, or a folder with runs below it")

@@ -4,11 +4,20 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from hpa_kit.config.base import Settings
-from hpa_kit.config.kinds import DEFAULT_SEGMENTER, PACK, InChannels, SegmenterName, Split, shard_exists
+from hpa_kit.config.kinds import (
+    ALSO,
+    DEFAULT_SEGMENTER,
+    PACK,
+    Alsos,
+    ImageSettings,
+    InChannels,
+    SegmenterName,
+    Split,
+    shard_exists,
+)
 
 
-class SegmentSettings(Settings):
+class SegmentSettings(ImageSettings):
     """``hpa-kit segment``: label maps of all fields, kept."""
 
     data: Path = Field(description="competition folder, or a folder of images")
@@ -20,6 +29,7 @@ class SegmentSettings(Settings):
         4, description="4 needs red, green, blue, yellow; 3 takes fields without yellow too"
     )
     pack: bool = Field(False, description=PACK)
+    also: Alsos = Field((), description=ALSO)
     shard: int = Field(0, ge=0, description="which share of the fields to do, counted from 0")
     shards: int = Field(1, ge=1, description="shares that the sorted fields are cut into")
     batch: int = Field(4, ge=1, le=4096, description="fields of one size per step of the networks")

@@ -6,12 +6,12 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from hpa_kit.config.base import Settings
-from hpa_kit.config.kinds import ExternalMode, Split, split_text
+from hpa_kit.config.kinds import ExternalMode, ImageSettings, Split, split_text
 
 Scale = Annotated[float, Field(gt=0, le=8)]
 
 
-class FeaturesSettings(Settings):
+class FeaturesSettings(ImageSettings):
     """``hpa-kit features``: one vector per field, or per cell, from a trained network or an encoder."""
 
     data: Path = Field(description="competition folder, or a folder of images")

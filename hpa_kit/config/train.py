@@ -14,6 +14,7 @@ from hpa_kit.config.kinds import (
     SUBCELL_VARIANTS,
     CellPooling,
     ExternalMode,
+    ImageSettings,
     InChannels,
     LayerDecay,
     Normalisation,
@@ -171,7 +172,7 @@ class LimitSettings(Group):
     )
 
 
-class TrainSettings(GroupedSettings):
+class TrainSettings(GroupedSettings, ImageSettings):
     """``hpa-kit train``: a network from image labels, or from pseudo labels of cells.
 
     In groups are ``limits``, ``fine_tune``, ``cells``, ``crops``, ``sc_cam``, ``puzzle_cam`` and ``arcface``.

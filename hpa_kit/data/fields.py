@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import cv2
 import numpy as np
@@ -14,14 +15,19 @@ from hpa_kit.data.images import decode_plane, read_header, read_image, to_8_bits
 from hpa_kit.devices import cpus
 from hpa_kit.errors import InputError
 
+if TYPE_CHECKING:
+    from hpa_kit.data.lab_folder import LabFolder
+
 CHANNELS = ("red", "green", "blue", "yellow")
 # In the order of preference where a channel is there twice: what lost nothing first.
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 
 Field = NDArray[np.uint8]
+# A folder of fields: of the competition's layout its path, of another one that knows how to read them.
+Images: TypeAlias = "Path | LabFolder"
 
 
-def find_fields(folder: str | Path) -> list[str]:
+def find_fields(folder: "str | Images") -> list[str]:
     """Find the IDs of all fields of which a folder holds at least one channel, sorted.
 
     A channel's file is ``ID_red``, ``_green``, ``_blue`` or ``_yellow`` and an ending of :data:`ENDINGS` in
@@ -31,23 +37,34 @@ def find_fields(folder: str | Path) -> list[str]:
     Raises:
         InputError: the folder is missing, or is a file.
     """
-    return sorted(find_channels(folder))
+    return sorted(find_channels(folder)) if isinstance(folder, str | Path) else folder.ids
 
 
-def find_channels(folder: str | Path) -> Mapping[str, Set[str]]:
+def find_channels(folder: "str | Images") -> Mapping[str, Set[str]]:
     """Find the channels that a folder holds of each field, by ID; see :func:`find_fields`.
 
     Raises:
-        InputError: the folder is missing, or is a file.
+        InputError: the folder is missing, or is a file, or an image of a lab's cannot be read.
     """
+    if not isinstance(folder, str | Path):
+        return {id: folder.held(id) for id in folder.ids}
     found: dict[str, set[str]] = {}
     for _, id, channel in _channel_files(Path(folder)):
         found.setdefault(id, set()).add(channel)
     return {id: channels for id, channels in found.items() if not _is_merged(id, channels, found)}
 
 
+def holds_fields(folder: Path) -> bool:
+    """Whether a folder itself holds files of channels, as the competition has them; it is not read further.
+
+    Raises:
+        InputError: as :func:`find_fields`.
+    """
+    return next(_channel_files(folder), None) is not None
+
+
 def read_field(
-    folder: str | Path,
+    folder: "str | Images",
     id: str,
     n_channels: int = len(CHANNELS),
     threads: int | None = None,
@@ -60,7 +77,8 @@ def read_field(
     ``UserWarning`` says so where a 16-bit file holds fewer.
 
     Args:
-        folder: holds the images, such as ``train/`` of the competition.
+        folder: holds the images, such as ``train/`` of the competition; or of another layout, see
+            :class:`~hpa_kit.data.lab_folder.LabFolder`.
         id: the field's ID; the files are ``ID_red.png`` and so on.
         n_channels: 3 reads red, green and blue alone: yellow need not be there and is 0.
         threads: that read one channel each; by default as many as there are processors. Where several fields
@@ -78,6 +96,8 @@ def read_field(
     if needed is None or isinstance(needed, int):
         needed = CHANNELS[: n_channels if needed is None else needed]
     required = tuple(channel for channel in wanted if channel in needed)
+    if not isinstance(folder, str | Path):
+        return folder.read(id, n_channels, required)
     files = dict(zip(required, channel_paths(Path(folder), id, required), strict=True))
     first = next(iter(files.values()))
     for channel in set(wanted).difference(required):
@@ -108,12 +128,14 @@ def read_field(
     return np.stack([found_planes.get(channel, np.zeros_like(planes[0][0])) for channel in CHANNELS])
 
 
-def field_size(folder: str | Path, id: str) -> tuple[int, int]:
+def field_size(folder: "str | Images", id: str) -> tuple[int, int]:
     """Read height and width of a field, from the header of one channel, any that has a readable one.
 
     Raises:
         InputError: no channel is there, or none has a readable header.
     """
+    if not isinstance(folder, str | Path):
+        return folder.size(id)
     folder = Path(folder)
     check_id(id)
     failure = InputError(_missing(folder, id, [None] * len(CHANNELS)))
@@ -130,6 +152,28 @@ def field_size(folder: str | Path, id: str) -> tuple[int, int]:
         except InputError as error:
             failure = error
     raise failure
+
+
+def lab_scale(folder: "Images", id: str) -> tuple[float, float]:
+    """Tell at which scale a lab's field is; of the competition's layout all are taken as they are.
+
+    Returns:
+        How many pixels of 0.08 µm one of its pixels is wide, and how many times wider the field is than the
+        fields of 2048² such pixels that networks know; 1 where that is not known.
+
+    Raises:
+        InputError: its image cannot be read, or is far larger or smaller than those fields.
+    """
+    return (1.0, 1.0) if isinstance(folder, Path) else (folder.scale(id), folder.zoom(id))
+
+
+def lab_pixel(folder: "Images", id: str) -> float | None:
+    """Tell the micrometres of a pixel of a lab's field, or None where it is not known.
+
+    Raises:
+        InputError: its image cannot be read.
+    """
+    return None if isinstance(folder, Path) else folder.pixel(id)
 
 
 def resize_field(field: Field, size: int) -> Field:
@@ -218,12 +262,14 @@ def _is_merged(id: str, channels: Set[str], fields: Collection[str]) -> bool:
     return False
 
 
-def channel_paths(folder: Path, id: str, channels: Sequence[str] = CHANNELS) -> list[Path]:
-    """Find the files of a field's channels.
+def channel_paths(folder: "Images", id: str, channels: Sequence[str] = CHANNELS) -> list[Path]:
+    """Find the files of a field's channels, which may be one that holds all of them.
 
     Raises:
         InputError: one is missing.
     """
+    if not isinstance(folder, Path):
+        return folder.paths(id)
     check_id(id)
     paths = [_find_channel(folder, id, channel) for channel in channels]
     found = [path for path in paths if path is not None]

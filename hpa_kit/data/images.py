@@ -74,7 +74,7 @@ def read_header(stream: BinaryIO, where: str, values: Collection[str] = CHANNEL_
             page = tif_page(stream, where, values)
             header = Header("tif", page.height, page.width, page.rare)
         else:
-            raise InputError(f"{where} is {_guess(start)}; {KINDS}")
+            raise InputError(f"{where} is {looks_like(start)}; {KINDS}")
     except struct.error:
         raise InputError(f"{where} is truncated or damaged inside its header; {AGAIN}") from None
     if header.height < 1 or header.width < 1 or header.height * header.width > MAX_PIXELS:
@@ -190,7 +190,7 @@ def _turns(page: Any, order: Literal["little", "big"]) -> Iterator[tuple[int, by
             yield tag.valueoffset, (1).to_bytes(tag.valuebytecount, order)
 
 
-def _guess(start: bytes) -> str:
+def looks_like(start: bytes) -> str:
     """What a file of another kind looks like, for the error."""
     head = start.lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml")):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.data.fields import CHANNELS, channel_paths
+from hpa_kit.data.fields import CHANNELS, Images, channel_paths
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path
 
@@ -46,12 +46,14 @@ def kept_path(folder: Path, id: str, size: int) -> Path:
     return folder / str(size) / f"{id}{SUFFIX}"
 
 
-def origins(images: Path, id: str, n_channels: int) -> list[Origin]:
+def origins(images: "Images", id: str, n_channels: int) -> list[Origin]:
     """The files of a field's first channels, as they are now.
 
     Raises:
         InputError: one is missing or cannot be read.
     """
+    if not isinstance(images, Path):
+        return images.origins(id, n_channels)
     found = []
     for path in channel_paths(images, id, CHANNELS[:n_channels]):
         stat = _stat(path)
@@ -89,7 +91,7 @@ def write_kept(path: Path, field: Field, made_from: list[Origin]) -> None:
         ) from error
 
 
-def kept_fault(path: Path, size: int, images: Path, id: str, n_channels: int) -> str | None:
+def kept_fault(path: Path, size: int, images: "Images", id: str, n_channels: int) -> str | None:
     """What is wrong with a kept field, told from its first lines and its images' sizes and times.
 
     An image of another time counts as unchanged where its checksum is the same: copies have their own times.
@@ -115,9 +117,8 @@ def kept_fault(path: Path, size: int, images: Path, id: str, n_channels: int) ->
     before = [Origin(*image) for image in about["images"]]
     if len(before) < n_channels:
         return f"store: {path} lacks {', '.join(CHANNELS[len(before) : n_channels])}"
-    now = zip(before, channel_paths(images, id, CHANNELS[:n_channels]), strict=False)
-    changed = [kept.name for kept, image in now if not _unchanged(kept, image)]
-    return f"store: {path} was made from another {changed[0]}" if changed else None
+    changed = _changed(before, images, id, n_channels)
+    return f"store: {path} was made from another {changed}" if changed else None
 
 
 def read_kept(path: Path, size: int, n_channels: int) -> Field:
@@ -197,6 +198,14 @@ def _reads_the_same(about: dict[str, Any]) -> bool:
     if about["version"] == 1:
         return not any(str(name).lower().endswith((".tif", ".tiff")) for name, *_ in about["images"])
     return bool(about["version"] == VERSION)
+
+
+def _changed(before: list[Origin], images: Images, id: str, n_channels: int) -> str | None:
+    """The first image that is another than a field was made from, or None."""
+    if not isinstance(images, Path):
+        return images.differing(before, id, n_channels)
+    now = zip(before, channel_paths(images, id, CHANNELS[:n_channels]), strict=False)
+    return next((kept.name for kept, image in now if not _unchanged(kept, image)), None)
 
 
 def _unchanged(kept: Origin, image: Path) -> bool:

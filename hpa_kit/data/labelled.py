@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hpa_kit.data.external import PLACEHOLDER_LINE, read_external, sample_external
-from hpa_kit.data.fields import CHANNELS, ENDINGS
+from hpa_kit.data.fields import CHANNELS, ENDINGS, Images, find_fields
 from hpa_kit.data.layout import DataFolder, read_labels
 from hpa_kit.errors import InputError
 
@@ -32,7 +32,7 @@ class LabelledFields(NamedTuple):
     """``ID``, ``Label``, ``Cellline`` and ``External`` (bool) of fields; the folder of each ID."""
 
     table: pd.DataFrame
-    folders: dict[str, Path]
+    folders: "dict[str, Images]"
 
 
 def labelled_fields(settings: _Settings) -> LabelledFields:
@@ -46,13 +46,15 @@ def labelled_fields(settings: _Settings) -> LabelledFields:
         InputError: a table cannot be read, a field of the competition lacks images, or not one external field
             is taken.
     """
-    folder = DataFolder(settings.data)
+    folder = DataFolder(settings.data, settings)
     images, channels = folder.images("train"), CHANNELS[: settings.in_channels]
     labels = read_labels(folder.labels())
     if labels.empty:
         raise InputError(f"data: {folder.labels()} has no row; expected one per labelled field")
+    if not isinstance(images, Path):
+        return _of_a_lab(settings, images, labels)
     others = {} if settings.external_images is None else image_folders(settings.external_images)
-    folders = require_images(images, labels["ID"], channels, others)
+    folders: dict[str, Images] = dict(require_images(images, labels["ID"], channels, others))
     table = labels.assign(Cellline=PLACEHOLDER_LINE, External=False)
     if settings.external is None:
         return LabelledFields(table, folders)
@@ -63,13 +65,31 @@ def labelled_fields(settings: _Settings) -> LabelledFields:
     return LabelledFields(pd.concat([table, external], ignore_index=True), folders)
 
 
-def fields_to_keep(settings: "StoreSettings") -> dict[str, Path]:
+def _of_a_lab(settings: _Settings, images: Images, labels: pd.DataFrame) -> LabelledFields:
+    """The labelled fields of a folder of another layout than the competition's, without external ones."""
+    if settings.external is not None:
+        raise InputError(
+            f"external: external fields go with the competition's, not with images as those of {images}; "
+            "leave external out"
+        )
+    known = set(find_fields(images))
+    missing = [id for id in labels["ID"] if id not in known]
+    if missing:
+        raise InputError(
+            f"fields: {len(missing)} of {len(labels)} labelled fields have no image in {images}, such as ID "
+            f"{missing[0]}; add them, or take their rows out of train.csv"
+        )
+    table = labels.assign(Cellline=PLACEHOLDER_LINE, External=False)
+    return LabelledFields(table, dict.fromkeys(labels["ID"], images))
+
+
+def fields_to_keep(settings: "StoreSettings") -> "dict[str, Images]":
     """Find the folder of each field to resize: the labelled ones or, where no table is, all there are.
 
     Raises:
         InputError: as :func:`labelled_fields`; or there is no field.
     """
-    folder = DataFolder(settings.data)
+    folder = DataFolder(settings.data, settings)
     if (folder.root / "train.csv").is_file():
         return labelled_fields(settings).folders
     return dict.fromkeys(folder.fields("train").ids, folder.images("train"))

@@ -1,14 +1,17 @@
 """What lies where in a data folder, the competition's, a simulated one or just images; and its tables."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
 from hpa_kit.classes import format_label, parse_label
-from hpa_kit.data.fields import find_fields
+from hpa_kit.data.fields import Images, find_fields, holds_fields
 from hpa_kit.errors import InputError
 from hpa_kit.tables import check_ids, read_table
+
+if TYPE_CHECKING:
+    from hpa_kit.config.kinds import ImageSettings
 
 SPLITS = ("train", "test")
 
@@ -25,28 +28,56 @@ class DataFolder:
     """A folder with ``train/`` and ``test/`` and their tables, or a plain folder of images.
 
     A plain folder, one with neither ``train/`` nor ``test/``, is its own split whatever split is asked for.
+    Where a split's folder holds no ``ID_red.png`` and so on it is looked through for a lab's images, see
+    :class:`~hpa_kit.data.lab_folder.LabFolder`.
 
     Args:
         root: the folder.
+        reading: how images of other layouts than the competition's are read, and the scale of all.
 
     Raises:
         InputError: it is missing, or is a file.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | Path, reading: "ImageSettings | None" = None) -> None:
+        self.root, self._reading = Path(root), reading
+        self._images: dict[Path, Images] = {}
         if not self.root.is_dir():
             found = "is a file" if self.root.exists() else "is missing"
             raise InputError(
                 f"data: {self.root} {found}; expected a folder with train/ and test/, or with images"
             )
 
-    def images(self, split: str) -> Path:
+    def images(self, split: str) -> "Images":
         """Find the folder of a split's images.
 
         Raises:
-            InputError: the split is unknown, or has no folder.
+            InputError: the split is unknown, or has no folder; or ``channels`` are given for files whose
+                names say them.
         """
+        folder = self._folder(split)
+        if folder not in self._images:
+            self._images[folder] = self._images_in(folder)
+        return self._images[folder]
+
+    def _images_in(self, folder: Path) -> "Images":
+        """The folder itself, where the competition's layout lies in it and is taken as it is."""
+        reading = self._reading
+        if holds_fields(folder):
+            if reading is not None and reading.channels is not None:
+                raise InputError(
+                    f"data: {folder} holds ID_red.png and so on, whose names say their "
+                    "channels; leave channels out"
+                )
+            if reading is None or not reading.pixel_size:
+                return folder
+        from hpa_kit.data.lab_folder import LabFolder
+
+        how = () if reading is None else (reading.channels, reading.pixel_size, reading.stack)
+        found = LabFolder(folder, *how)
+        return found if found.ids else folder
+
+    def _folder(self, split: str) -> Path:
         _check_split(split)
         folder = self.root / split
         if folder.is_dir():
@@ -94,7 +125,10 @@ class DataFolder:
         found, listed = find_fields(folder), self._listed(split)
         ids = listed if listed is not None and split == "test" else found
         if not ids:
-            raise InputError(f"data: {folder} holds no field to work on; expected ID_red.png and so on")
+            raise InputError(
+                f"data: {folder} holds no field to work on; expected ID_red.png and so on, or tif, OME-TIFF "
+                "or OME-Zarr of all channels"
+            )
         if listed is None:
             return SplitFields(ids, [], [])
         on_disk, in_table = set(found), set(listed)

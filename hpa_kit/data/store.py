@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.data.fields import CHANNELS, read_field, resize_field
+from hpa_kit.data.fields import CHANNELS, Images, read_field, resize_field
 from hpa_kit.data.kept_fields import Origin, kept_fault, kept_path, origins, read_kept, write_kept
 from hpa_kit.data.labelled import fields_to_keep
 from hpa_kit.devices import available_bytes, cpus
@@ -78,7 +78,7 @@ class FieldStore:
 
     def __init__(
         self,
-        images: Path | Mapping[str, Path],
+        images: "Images | Mapping[str, Images]",
         ids: Sequence[str],
         size: int,
         cache: bool = True,

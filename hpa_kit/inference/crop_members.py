@@ -20,6 +20,7 @@ from hpa_kit.inference.prediction import FieldInputs
 from hpa_kit.inference.views import FLIPS
 from hpa_kit.models import Sides
 from hpa_kit.models.cell_pooling import pool_cells, with_negative
+from hpa_kit.models.crop_net import HIDDEN
 from hpa_kit.scoring.inputs import cell_places
 
 log = logging.getLogger(__name__)
@@ -34,11 +35,13 @@ CropKey = tuple[Any, ...]  # sides of the field and of the crops, and what else 
 class SeenCells(NamedTuple):
     """What a member says of all cells of a batch of fields, float32 (N, 19) logits, and of its fields.
 
-    Scores of the fields are float32 (F, 19), by the cells' logits, pooled as linear softmax.
+    Scores of the fields are float32 (F, 19), by the cells' logits, pooled as linear softmax; embeddings of
+    the cells float32 (N, width), or without cells where nobody wants them.
     """
 
     logits: Tensor
     scores: Tensor
+    embeddings: Tensor
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,11 @@ class CropMember:
     model: Any
     size: int
     crop_side: int
+
+    @property
+    def embedding(self) -> int:
+        """Width of what it knows of a cell before it tells of classes."""
+        return HIDDEN
 
     @property
     def key(self) -> CropKey:
@@ -104,13 +112,20 @@ class CropMember:
         """Nothing to say: it looks at crops of one side."""
 
     def predict_in_steps(
-        self, inputs: Sequence[FieldInputs], device: torch.device, at_once: int, given_up: int, amp: bool
+        self,
+        inputs: Sequence[FieldInputs],
+        device: torch.device,
+        at_once: int,
+        given_up: int,
+        amp: bool,
+        embed: bool = False,
     ) -> tuple[SeenCells, int]:
         """Predict all cells of fields, fewer at once where memory runs out; how many fitted comes with it."""
         crops = [one.crops[self.key] for one in inputs]
         while True:
             try:
-                return self.predict(crops, device, at_once=at_once, given_up=given_up, amp=amp), at_once
+                seen = self.predict(crops, device, at_once=at_once, given_up=given_up, amp=amp, embed=embed)
+                return seen, at_once
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or at_once <= _LEAST:
                     raise
@@ -128,11 +143,14 @@ class CropMember:
         at_once: int,
         given_up: int = 0,
         amp: bool = False,
+        embed: bool = False,
     ) -> SeenCells:
         """Look at all cells of fields, so many crops at once whatever field they are of.
 
-        Logits are averaged over the views; Negative's then comes from the others'.
+        Logits are averaged over the views; Negative's then comes from the others'. So are embeddings, where
+        they are wanted.
         """
+        embeddings = torch.zeros((0, self.embedding), device=device)
         counts = [len(one.pixels) for one in fields]
         if not sum(counts):
             logits = torch.zeros((0, N_CLASSES), device=device)
@@ -147,24 +165,31 @@ class CropMember:
                 self._look(*(tensor.to(device) for tensor in part), given_up=given_up, amp=amp)
                 for part in parts
             ]
-            logits = torch.where(there[:, None], torch.cat(found), _NEVER)
+            logits = torch.where(there[:, None], torch.cat([logits for logits, _ in found]), _NEVER)
+            if embed:
+                embeddings = torch.cat([embedded for _, embedded in found])
         by_field = zip(self.whole(logits).split(counts), there.split(counts), strict=True)
         images = [pool_cells(of[None], shown[None]) for of, shown in by_field]
         scores = with_negative(torch.cat(images)).sigmoid()
-        return SeenCells(self.whole(logits) if self.merged else logits, scores)
+        return SeenCells(self.whole(logits) if self.merged else logits, scores, embeddings)
 
     def cut(
-        self, field: NDArray[np.uint8], small: Mapping[int, NDArray[np.uint8]], cells: NDArray[np.int32]
+        self,
+        field: NDArray[np.uint8],
+        small: Mapping[int, NDArray[np.uint8]],
+        cells: NDArray[np.int32],
+        pixel: float | None = None,
     ) -> Crops:
         """The crops that it looks at of a field.
 
         Args:
             field: uint8 (4, H, W).
-            small: {side: the field, uint8 (4, side, side)}, its size among them.
+            small: {size: the field, uint8 (4, side, side)}, its size among them.
             cells: the label map, int32, of any size.
+            pixel: micrometres of the field's pixels where they are known; ``small`` goes by them already.
         """
         n_cells, known = int(cells.max(initial=0)), None
-        reduced = resized(cells, (self.size, self.size))
+        reduced = resized(cells, small[self.size].shape[1:])
         shown = np.count_nonzero(np.bincount(reduced.ravel(), minlength=n_cells + 1)[1:])
         if shown < n_cells:
             known = cell_places(cells).centre
@@ -174,17 +199,27 @@ class CropMember:
         """What the network says of cells -> logits (N, 19)."""
         return logits
 
-    def _look(self, pixels: Tensor, masks: Tensor, statistics: Tensor, *, given_up: int, amp: bool) -> Tensor:
+    def _look(
+        self, pixels: Tensor, masks: Tensor, statistics: Tensor, *, given_up: int, amp: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Logits and embeddings of crops, averaged over the views."""
         crops = pixels.float().contiguous(memory_format=torch.channels_last)
-        total: Tensor | None = None
+        logits: list[Tensor] = []
+        embedded: list[Tensor] = []
         flips = self.plan(given_up)[1]
         for flip in flips:
             views = (crops.flip(flip), masks.flip(flip)) if flip else (crops, masks)
             with torch.autocast(crops.device.type, dtype=torch.float16, enabled=amp):
-                logits = self.model(*views, statistics).float()
-            total = logits if total is None else total + logits
-        assert total is not None
-        return with_negative(total / len(flips))
+                embedded.append(self.model.embed(self.model.prepare(*views, statistics)))
+                logits.append(self.model.classify_embedded(embedded[-1]).float())
+        return with_negative(_mean(logits)), _mean([one.float() for one in embedded])
+
+
+def _mean(parts: Sequence[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total / len(parts)
 
 
 def cut_for(
@@ -192,14 +227,17 @@ def cut_for(
     field: NDArray[np.uint8],
     small: Mapping[int, NDArray[np.uint8]],
     cells: NDArray[np.int32] | None,
+    pixel: float | None = None,
 ) -> dict[CropKey, Crops]:
     """The crops that members look at of a field, by their keys.
 
     Args:
         members: who looks.
         field: uint8 (4, H, W).
-        small: {side: the field, uint8 (4, side, side)} of all sizes of members that resize it.
+        small: {size: the field, uint8 (4, side, side)} of all sizes of members that resize it.
         cells: its label map, int32 (H, W); None for a field without one, which has no crops.
+        pixel: micrometres of the field's pixels where they are known.
     """
     cells = np.zeros(field.shape[1:], np.int32) if cells is None else cells
-    return {key: member.cut(field, small, cells) for key, member in {one.key: one for one in members}.items()}
+    by_key = {member.key: member for member in members}
+    return {key: member.cut(field, small, cells, pixel) for key, member in by_key.items()}

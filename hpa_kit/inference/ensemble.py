@@ -99,6 +99,7 @@ class Ensemble:
         amp: half precision on a GPU.
         class_maps, logit_maps: which maps are wanted; those that are not come out without pixels.
         merged: False wants logits of cells of SubCell's 31 classes, by members that are SubCell.
+        embeddings: whether those of cells are wanted, which networks of crops give.
 
     Raises:
         InputError: a member cannot be loaded, or none gives scores, or none gives maps.
@@ -116,12 +117,13 @@ class Ensemble:
         class_maps: bool = True,
         logit_maps: bool = True,
         merged: bool = True,
+        embeddings: bool = False,
     ) -> None:
         settings = EnsembleSettings(members=tuple(_with_settings(member, views) for member in members))
         self.device = torch.device(device)
         self.amp = amp and self.device.type == "cuda"
         self.map_size, self.batch = map_size, batch
-        self.class_maps, self.logit_maps = class_maps, logit_maps
+        self.class_maps, self.logit_maps, self.embeddings = class_maps, logit_maps, embeddings
         self.members = [load(member, self.device) for member in settings.members]
         if not merged:
             self.members = [member.unmerged() for member in self.members]
@@ -166,10 +168,20 @@ class Ensemble:
             pixels += MAP_PIXEL * kinds * level.map_size**2
         return pixels
 
-    def inputs(self, field: NDArray[np.uint8], cells: NDArray[np.int32] | None = None) -> FieldInputs:
-        """A field uint8 (4, H, W), and its label map int32 (H, W), -> what the members look at of it."""
+    def inputs(
+        self,
+        field: NDArray[np.uint8],
+        cells: NDArray[np.int32] | None = None,
+        zoom: float = 1.0,
+        pixel: float | None = None,
+    ) -> FieldInputs:
+        """A field uint8 (4, H, W), and its label map int32 (H, W), -> what the members look at of it.
+
+        A field that is ``zoom`` times wider than those that they know is so many times larger for them, too;
+        ``pixel`` is micrometres of its pixels, where they are known.
+        """
         sizes = {member.size for member in self.members if member.resizes}
-        fields = {size: resize_field(field, size) for size in sizes}
+        fields = {size: resize_field(field, max(1, round(size * zoom))) for size in sizes}
         with_maps = [member for member in self.members if isinstance(member, LoadedMember)]
         small_cells = None
         if cells is not None and any(member.pooling is not None for member in with_maps):
@@ -180,7 +192,7 @@ class Ensemble:
         from hpa_kit.inference.crop_members import cut_for
 
         by_crops = [member for member in self.members if not isinstance(member, LoadedMember)]
-        crops = cut_for(by_crops, field, fields, cells)
+        crops = cut_for(by_crops, field, fields, cells, pixel)
         n_cells = len(next(iter(crops.values())).pixels)
         self._cells_seen, self._fields_seen = self._cells_seen + n_cells, self._fields_seen + 1
         return FieldInputs(small, small_cells, crops)
@@ -255,7 +267,7 @@ class Ensemble:
         """What members say together, so many fields at a time as there is memory for."""
         found: list[FieldMaps] = []
         while len(found) < len(inputs):
-            some = inputs[len(found) : len(found) + self.batch]
+            some = _alike(inputs[len(found) : len(found) + self.batch])
             try:
                 found += self._together(some, members)
                 continue
@@ -296,12 +308,14 @@ class Ensemble:
             _Sum(count, N_CLASSES, side * wanted, side * wanted)
             for wanted in (self.class_maps, self.logit_maps)
         )
+        embedded: list[Tensor] = []
         for member in members:
             weight = member.settings.weight
             if not isinstance(member, LoadedMember):
                 of_cells, self.crops_per_step = member.predict_in_steps(
-                    inputs, self.device, self.crops_per_step, level.views, self.amp
+                    inputs, self.device, self.crops_per_step, level.views, self.amp, self.embeddings
                 )
+                embedded.append(of_cells.embeddings)
                 if member.settings.gives_scores:
                     scores.add(of_cells.scores, weight)
                 if member.settings.gives_maps:
@@ -319,10 +333,14 @@ class Ensemble:
         if not of_crops:
             return found
         counts = [len(next(iter(one.crops.values())).pixels) for one in inputs]
-        logits = np.split(cell_logits.mean().float().cpu().numpy(), np.cumsum(counts)[:-1])
+        logits, *vectors = (
+            np.split(values.float().cpu().numpy(), np.cumsum(counts)[:-1])
+            for values in (cell_logits.mean(), *(embedded if self.embeddings else ()))
+        )
         share = of_crops / (of_crops + of_maps)
         return [
-            maps._replace(cell_logits=own, cell_weight=share) for maps, own in zip(found, logits, strict=True)
+            maps._replace(cell_logits=own, cell_weight=share, embeddings=tuple(of[k] for of in vectors))
+            for k, (maps, own) in enumerate(zip(found, logits, strict=True))
         ]
 
     def _staying(self, level: QualityLevel) -> "list[LoadedMember | CropMember]":
@@ -347,6 +365,12 @@ class Ensemble:
         if self.device.type == "cuda":
             batch = batch.pin_memory().to(self.device, non_blocking=True)
         return batch.float().contiguous(memory_format=torch.channels_last)
+
+
+def _alike(inputs: Sequence[FieldInputs]) -> Sequence[FieldInputs]:
+    """The first of some fields that members look at by the same sides; a lab's may cover more or less."""
+    sides = [{size: field.shape for size, field in one.fields.items()} for one in inputs]
+    return inputs[: next((k for k, one in enumerate(sides) if one != sides[0]), len(inputs))]
 
 
 class _Sum:

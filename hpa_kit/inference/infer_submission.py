@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hpa_kit.cells import FieldCells, resized
 from hpa_kit.config import InferSettings
-from hpa_kit.data import DataFolder, field_size, read_sample
+from hpa_kit.data import DataFolder, Images, field_size, read_sample
 from hpa_kit.errors import InputError
 from hpa_kit.files import regular_path
 from hpa_kit.inference.deadline import Budget, Now
@@ -57,7 +57,7 @@ def infer(settings: InferSettings, now: Now = monotonic) -> Path:
     budget = Budget(settings.budget * 3600, settings.spent * 3600, now)
     ensemble = settings.of_ensemble()
     scoring = scoring_of(ensemble)
-    rows = submission_rows(DataFolder(settings.data), settings.split)
+    rows = submission_rows(DataFolder(settings.data, settings), settings.split)
 
     def masks(id: str, found: FieldCells) -> dict[int, str]:
         cells = found.maps.cells
@@ -114,7 +114,7 @@ class SubmissionRows(NamedTuple):
     """
 
     ids: list[str]
-    images: Path
+    images: Images
     sample: Path | None
     demanded: dict[str, Size]
     sizes: dict[str, Size]

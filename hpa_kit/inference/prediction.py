@@ -27,7 +27,8 @@ class FieldInputs(NamedTuple):
     """What members look at of one field.
 
     Attributes:
-        fields: {side: uint8 (4, side, side)}.
+        fields: {size of the member: uint8 (4, side, side)}; the side is the size, but for a lab's fields that
+            are wider or narrower than those that members know.
         cells: int32 (m, m), its label map, where a member looks at that; None for a field without one.
         crops: crops of its cells, by the keys of the members that look at these.
     """
@@ -38,13 +39,17 @@ class FieldInputs(NamedTuple):
 
 
 class FieldMaps(NamedTuple):
-    """What the members say of one field; see :class:`~hpa_kit.scoring.functions.FieldEvidence`."""
+    """What the members say of one field; see :class:`~hpa_kit.scoring.functions.FieldEvidence`.
+
+    Embeddings are float32 (n, 256), of its cells by each network of crops in turn, where they are wanted.
+    """
 
     image_scores: NDArray[np.float32]
     class_maps: NDArray[np.float32]
     logit_maps: NDArray[np.float32]
     cell_logits: NDArray[np.float32] | None = None
     cell_weight: float = 0.0
+    embeddings: tuple[NDArray[np.float32], ...] = ()
 
 
 # Of one field: what the members say together, what each says by its place, or why there is nothing.

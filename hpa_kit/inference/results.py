@@ -14,7 +14,9 @@ from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
 from hpa_kit.cells import label_map_ids
+from hpa_kit.cells.segmenters import code_of_segmenter
 from hpa_kit.config import EnsembleSettings, StreamSettings
+from hpa_kit.data import Images
 from hpa_kit.errors import InputError
 from hpa_kit.files import disk_full, is_full, make_folder_of, written_file
 from hpa_kit.flow import Failure
@@ -254,7 +256,7 @@ class Outcome(NamedTuple):
         if self.empty:
             log.warning(f"{what}: {self.empty} of {total} fields have no cell")
 
-    def refuse_if_nothing_done(self, what: str, images: Path) -> None:
+    def refuse_if_nothing_done(self, what: str, images: Images) -> None:
         """Raise where not one field was scored: none could be used, none was reached, or the device broke.
 
         A field without cells was scored.
@@ -291,7 +293,7 @@ class Results:
         self,
         what: str,
         ids: Sequence[str],
-        images: Path,
+        images: Images,
         journal: Journal,
         settings: StreamSettings,
         ensemble: EnsembleSettings,
@@ -300,7 +302,8 @@ class Results:
         self.what, self.ids, self.journal, self.sizes = what, list(ids), journal, dict(sizes or {})
         chosen, code = ensemble.model_dump(exclude={"masks"}), code_of(ensemble.rule)
         self.stamps = field_stamps(self.ids, images, [(ensemble.masks, label_map_ids)], self.sizes)
-        journal.resume(depends_on(what, settings.amp, chosen, code), self.stamps)
+        own = code_of_segmenter(ensemble.segmenter)
+        journal.resume(depends_on(what, settings.amp, chosen, code, *own), self.stamps)
 
     @property
     def done(self) -> list[str]:
@@ -333,12 +336,14 @@ class Results:
                 batches.append(failed)
         return batches
 
-    def add(self, prediction: Prediction, result: str | Failure, scoring: float, **facts: object) -> None:
+    def add(
+        self, prediction: Prediction, result: str | bytes | Failure, scoring: float, **facts: Any
+    ) -> None:
         """Keep what was made of a prediction.
 
         Args:
             prediction: of a field.
-            result: any text, or why there is none.
+            result: any text or bytes, or why there is none.
             scoring: seconds that it took.
             facts: what else is known of it, as JSON holds it.
         """
@@ -354,7 +359,8 @@ class Results:
             "cells": field.n_cells,
         }
         seconds = {**prediction.seconds, "scoring": scoring}
-        self.journal.add(id, result.encode("utf-8"), stamp=self.stamps[id], **known, seconds=seconds, **facts)
+        text = result.encode() if isinstance(result, str) else result
+        self.journal.add(id, text, stamp=self.stamps[id], **known, seconds=seconds, **facts)
 
     def outcome(self) -> Outcome:
         """What came of the fields."""

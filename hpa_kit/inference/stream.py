@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from math import ceil
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ import numpy as np
 from hpa_kit.cells import FieldCells, LabelMaps, load_or_segment, segmenter
 from hpa_kit.cells.segmenters import Segmenter, segmenter_for
 from hpa_kit.config import EnsembleSettings, StreamSettings
-from hpa_kit.data import read_field
+from hpa_kit.data import Images, lab_pixel, lab_scale, read_field
 from hpa_kit.devices import pick_devices
 from hpa_kit.flow import Background, Failure, attempt, run_ahead
 from hpa_kit.inference.deadline import BatchSeconds, Budget, Deadline
@@ -47,7 +46,7 @@ POLL_SECONDS = 0.5
 def predict_fields(
     what: str,
     batches: Sequence[Sequence[str]],
-    images: Path,
+    images: Images,
     settings: StreamSettings,
     ensemble: EnsembleSettings,
     *,
@@ -55,6 +54,7 @@ def predict_fields(
     scoring: ScoringFunction | None = None,
     members_of: Mapping[str, Collection[int]] | None = None,
     find_cells: bool = True,
+    embeddings: bool = False,
     budget: Budget | None = None,
     give_up: Sequence[Fallback] = (),
     forecast: Forecast | None = None,
@@ -81,6 +81,7 @@ def predict_fields(
         scoring: whose maps are wanted, the others coming without pixels; None wants all.
         members_of: {ID: places of the members that are asked, each for itself}; None asks all together.
         find_cells: otherwise fields come without cells.
+        embeddings: whether those of cells are wanted, which networks of crops give.
         budget: the time to end by.
         give_up: what the ensemble may do less of, in order, where time is short.
         forecast: of more fields than these, where these are a part of a run.
@@ -110,6 +111,7 @@ def predict_fields(
             class_maps=scoring is None or scoring.class_maps,
             logit_maps=scoring is None or scoring.logit_maps,
             merged=scoring is None or scoring.merged,
+            embeddings=embeddings,
         )
         at_once = min(SEGMENTER_BATCH, settings.batch)
         finds = None
@@ -200,7 +202,7 @@ class _Stream:
 
     what: str
     devices: list[_Device]
-    images: Path
+    images: Images
     ensemble: EnsembleSettings
     workers: int
     details: Callable[[str, FieldCells], Any]
@@ -348,7 +350,8 @@ class _Stream:
     def _prepare(self, id: str, found: FieldCells, ensemble: Ensemble) -> PreparedField:
         # A field whose cells nobody looked for is not one without cells.
         cells = None if self.devices[0].segmenter is None else found.maps.cells
-        inputs = ensemble.inputs(found.field, cells)
+        zoom, pixel = lab_scale(self.images, id)[1], lab_pixel(self.images, id)
+        inputs = ensemble.inputs(found.field, cells, zoom, pixel)
         return prepare(id, found, ensemble.map_size, inputs, self.details(id, found))
 
     def _take(self) -> Sequence[str] | None:
@@ -366,7 +369,7 @@ class _Stream:
 
 
 def _without_cells(
-    ids: Iterator[str], images: Path, workers: int, needed: int | Collection[str]
+    ids: Iterator[str], images: Images, workers: int, needed: int | Collection[str]
 ) -> Generator[tuple[str, FieldCells | Failure], None, None]:
     """Fields as they are read, their label maps empty."""
 

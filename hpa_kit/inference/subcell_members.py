@@ -15,6 +15,7 @@ from hpa_kit.cells.crops import Crops, scaled_crops
 from hpa_kit.classes import N_CLASSES, location_to_class
 from hpa_kit.config import EnsembleSettings, MemberSettings, TrainSettings
 from hpa_kit.config.kinds import SUBCELL_VARIANTS
+from hpa_kit.data import Images
 from hpa_kit.data.fields import CHANNELS, find_channels
 from hpa_kit.errors import InputError
 from hpa_kit.inference.crop_members import CropKey, CropMember
@@ -80,15 +81,18 @@ class SubCellMember(CropMember):
         """It takes its crops, which are all of one side."""
 
     def cut(
-        self, field: NDArray[np.uint8], small: Mapping[int, NDArray[np.uint8]], cells: NDArray[np.int32]
+        self,
+        field: NDArray[np.uint8],
+        small: Mapping[int, NDArray[np.uint8]],
+        cells: NDArray[np.int32],
+        pixel: float | None = None,
     ) -> Crops:
         """The crops that it looks at of a field uint8 (4, H, W) with its label map int32 (H, W).
 
         Each is a square around the middle of the cell's box, black beyond the field and, where neighbours are
         zeroed, outside the cell's mask, which has grown by 7 pixels of 0.08 µm.
         """
-        known = self.settings.pixel_size
-        pixels = max(field.shape[1:]) / self.size if known is None else PIXEL_SIZE / known
+        pixels = max(field.shape[1:]) / self.size if pixel is None else PIXEL_SIZE / pixel
         side, radius = max(1, round(self.crop_side * pixels)), round(DILATION * pixels)
         return scaled_crops(field, cells, side, SIDE, radius, self.zeroed)
 
@@ -98,23 +102,26 @@ class SubCellMember(CropMember):
             return logits
         return torch.stack([logits[:, places].amax(dim=1) for places in _MERGED], dim=1)
 
-    def _look(self, pixels: Tensor, masks: Tensor, statistics: Tensor, *, given_up: int, amp: bool) -> Tensor:
-        """Logits (N, 31) of the probabilities, averaged over the views; of a head its own, (N, 19)."""
-        if self.model.head is not None:
-            return self._look_through_head(pixels, given_up, amp)
-        crops = pixels[:, [CHANNELS.index(LETTERS[letter]) for letter in self.channels]].float()
-        flips = self.plan(given_up)[1]
-        total = torch.zeros((), device=crops.device)
-        for flip in flips:
-            with torch.autocast(crops.device.type, dtype=torch.float16, enabled=amp):
-                total = total + self.model(crops.flip(flip) if flip else crops).probabilities
-        return (total / len(flips)).clamp(_SMALLEST, 1 - _SMALLEST).logit()
+    @property
+    def embedding(self) -> int:
+        """Width of its features."""
+        return int(self.model.n_features)
 
-    def _look_through_head(self, pixels: Tensor, given_up: int, amp: bool) -> Tensor:
-        flips = self.plan(given_up)[1]
-        with torch.autocast(pixels.device.type, dtype=torch.float16, enabled=amp):
-            seen = [self.model.head_logits(pixels.flip(flip) if flip else pixels).float() for flip in flips]
-        return with_negative(torch.stack(seen).mean(dim=0))
+    def _look(
+        self, pixels: Tensor, masks: Tensor, statistics: Tensor, *, given_up: int, amp: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (N, 31) of the probabilities, of a head its own (N, 19), and features, over the views."""
+        crops = pixels[:, [CHANNELS.index(LETTERS[letter]) for letter in self.channels]].float()
+        says = self.model.probabilities if self.model.head is None else self.model.logits_of_head
+        seen, told = [], []
+        for flip in self.plan(given_up)[1]:
+            with torch.autocast(crops.device.type, dtype=torch.float16, enabled=amp):
+                seen.append(self.model.features(crops.flip(flip) if flip else crops))
+                told.append(says(seen[-1]))
+        features, mean = torch.stack(seen).mean(dim=0), torch.stack(told).mean(dim=0)
+        if self.model.head is None:
+            return mean.clamp(_SMALLEST, 1 - _SMALLEST).logit(), features
+        return with_negative(mean), features
 
 
 def subcell_member(settings: MemberSettings, model: Any, trained: TrainSettings) -> SubCellMember:
@@ -133,7 +140,7 @@ def subcell_member(settings: MemberSettings, model: Any, trained: TrainSettings)
 
 def subcell_key(settings: MemberSettings, crop_side: int, zeroed: bool) -> CropKey:
     """What tells crops of SubCell from those of other members."""
-    return settings.size, crop_side, settings.pixel_size, zeroed
+    return settings.size, crop_side, zeroed
 
 
 def colours_of(variant: str) -> tuple[str, ...]:
@@ -141,7 +148,7 @@ def colours_of(variant: str) -> tuple[str, ...]:
     return tuple(LETTERS[letter] for letter in variant)
 
 
-def fitted_to_channels(ensemble: EnsembleSettings, images: Path, ids: Collection[str]) -> EnsembleSettings:
+def fitted_to_channels(ensemble: EnsembleSettings, images: Images, ids: Collection[str]) -> EnsembleSettings:
     """Members that look at channels that a folder has, where some of them are variants of SubCell.
 
     A member that is a folder of converted variants becomes the first of these whose channels at least half of

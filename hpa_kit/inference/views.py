@@ -138,15 +138,17 @@ class LoadedMember:
         score what the others leave.
 
         Args:
-            batch: float 0 to 255 (B, 4, size, size).
+            batch: float 0 to 255 (B, 4, size, size); where fields cover more or less than those that it knows
+                the side is as many times the size, and so is that of the views.
             cells: their label maps, integers (B, H, W); without them a field counts as one cell.
             given_up: as for :meth:`plan`.
             amp: half precision.
         """
         scales, flips = self.plan(given_up)
         by_scale = []
+        zoom = 1.0 if batch.shape[-1] == self.size else (batch.shape[-1] + 1e-6) / self.size
         for scale in scales:
-            side = self.side(scale)
+            side = self.side(scale * zoom)
             view = resized_maps(batch, side, side)
             by_scale.append(_averaged([self._view(view, flip, amp, cells) for flip in flips]))
         height, width = by_scale[-1].maps.shape[-2:]

@@ -100,7 +100,16 @@ class CropNet(FieldNet):
 
     def classify_features(self, pooled: Tensor) -> Tensor:
         """What :meth:`pooled` gives -> logits float32 (B, 19)."""
-        return with_negative(functional.pad(self.head(pooled).float(), (0, 1)))
+        return self.classify_embedded(self.head[:-1](pooled))
+
+    def embed(self, prepared: Tensor) -> Tensor:
+        """Crops as :meth:`prepare` gives them -> what their classes are told from, (B, 256), not below 0."""
+        embedded: Tensor = self.head[:-1](self.pooled(prepared))
+        return embedded
+
+    def classify_embedded(self, embedded: Tensor) -> Tensor:
+        """Embeddings of crops -> logits float32 (B, 19)."""
+        return with_negative(functional.pad(self.head[-1](embedded).float(), (0, 1)))
 
     def cell_features(
         self, crops: Tensor, masks: Tensor | None = None, statistics: Tensor | None = None

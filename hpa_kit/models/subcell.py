@@ -211,8 +211,17 @@ class SubCell(nn.Module):
 
     def head_logits(self, crops: Tensor) -> Tensor:
         """Crops as :meth:`cell_features` takes them -> logits of cells by the head, float32 (B, 19)."""
+        return self.logits_of_head(self.cell_features(crops))
+
+    def logits_of_head(self, features: Tensor) -> Tensor:
+        """Features -> logits of cells by the head, float32 (B, 19)."""
         assert self.head is not None
-        return with_negative(functional.pad(self.head(self.cell_features(crops)).float(), (0, 1)))
+        return with_negative(functional.pad(self.head(features).float(), (0, 1)))
+
+    def probabilities(self, features: Tensor) -> Tensor:
+        """Features -> the mean of the classifiers' probabilities, float32 (B, 31)."""
+        said = [classifier(features).float().sigmoid() for classifier in self.classifiers]
+        return torch.stack(said).mean(dim=0)
 
     @staticmethod
     def scaled(crops: Tensor) -> Tensor:
@@ -231,8 +240,7 @@ class SubCell(nn.Module):
             InputError: as :meth:`features`.
         """
         features = self.features(crops)
-        said = [classifier(features).float().sigmoid() for classifier in self.classifiers]
-        return SubCellOutput(features, torch.stack(said).mean(dim=0))
+        return SubCellOutput(features, self.probabilities(features))
 
 
 def load_subcell(folder: Path | str) -> SubCell:

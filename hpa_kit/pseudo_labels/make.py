@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpa_kit.cells import FieldCells, MaskFolder, Packer, label_map_ids, write_label_maps
-from hpa_kit.cells.packing import remove_packed
+from hpa_kit.cells.packing import refuse_to_pack, remove_packed
+from hpa_kit.cells.segmenters import code_of_segmenter
 from hpa_kit.classes import NEGATIVE, multi_hot, parse_label
 from hpa_kit.config import EnsembleSettings, PseudoLabelSettings
 from hpa_kit.config.scoring import CalibrateStep, NegativeCheckStep
-from hpa_kit.data import LabelledFields, labelled_fields
+from hpa_kit.data import Images, LabelledFields, labelled_fields
 from hpa_kit.data.cell_scores import MASKS, cell_rows
 from hpa_kit.errors import InputError
 from hpa_kit.flow import share
@@ -64,7 +65,7 @@ class _Group(NamedTuple):
 
     name: str
     members: Members
-    images: Path
+    images: Images
     ids: list[str]
 
 
@@ -126,6 +127,7 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
     outcome, done, taken = Outcome([], {}, [], 0, {}, 0), list[DoneField](), list[dict[str, float]]()
     said: set[str] = set()
     own, packer = MaskFolder(folder.root / MASKS), Packer(folder.root / MASKS, settings.pack)
+    refuse_to_pack(WHAT, {id.rpartition("/")[0] for id in ids} - {""}, settings.pack)
     packer.begin()
     for group in _groups(ids, fields, members):
         asked = tuple(chosen.members[place] for place in group.members.places)
@@ -217,12 +219,13 @@ def _made_from(
     """A fingerprint of all that pseudo labels depend on beside the settings and the labels."""
     ensemble = chosen.model_dump(exclude={"masks", "rule", "form"})
     stamps = stamps_of_folders(fields.folders, [(chosen.masks, label_map_ids)])
-    return depends_on(WHAT, settings.amp, ensemble, members, stamps)
+    own = code_of_segmenter(chosen.segmenter)
+    return depends_on(WHAT, settings.amp, ensemble, members, stamps, *own)
 
 
 def _groups(ids: list[str], fields: LabelledFields, members: Mapping[str, Members]) -> list[_Group]:
     """The fields in groups; names are the same in every start of a run, whatever is left to do."""
-    groups: dict[tuple[Members, Path], list[str]] = {}
+    groups: dict[tuple[Members, Images], list[str]] = {}
     for id in ids:
         groups.setdefault((members[id], fields.folders[id]), []).append(id)
     number = {images: place for place, images in enumerate(sorted(set(fields.folders.values())))}

@@ -164,7 +164,7 @@ def first_look(settings: InferSettings, fields: int = 3, cells: int = 8, side: i
     Raises:
         InputError: data or members cannot be used.
     """
-    folder = DataFolder(settings.data)
+    folder = DataFolder(settings.data, settings)
     images = folder.images(settings.split)
     ids = folder.fields(settings.split).ids[:fields]
     predicted = predict_for_report(settings, images, ids, cells=True)

@@ -4,6 +4,7 @@ import logging
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -16,6 +17,9 @@ from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path
 from hpa_kit.submission import decode_mask, read_submission
 from hpa_kit.submission.table import Detections, parse_prediction
+
+if TYPE_CHECKING:
+    from hpa_kit.config.kinds import ImageSettings
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,7 @@ def draw_submission(
     split: str = "test",
     fields: int = 4,
     side: int = 384,
+    reading: "ImageSettings | None" = None,
 ) -> Path:
     """Draw the first fields of a submission that hold cells, each cell in the colour of its first class.
 
@@ -48,6 +53,7 @@ def draw_submission(
         split: which images of a competition folder.
         fields: how many.
         side: of each panel in pixels.
+        reading: how images of other layouts than the competition's are read.
 
     Raises:
         InputError: a file cannot be used, no row holds a cell, or none that does has its field's proportions.
@@ -56,7 +62,7 @@ def draw_submission(
         raise InputError(f"picture: fields is {fields}; expected 1 or more")
     if not 32 <= side <= MAX_SIDE:
         raise InputError(f"picture: side is {side}; expected 32 to {MAX_SIDE} pixels")
-    images = DataFolder(data).images(split)
+    images = DataFolder(data, reading).images(split)
     table = read_submission(submission)
     drawn, label_maps, scores = [], [], []
     left_out: list[str] = []

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
@@ -22,7 +21,7 @@ from PIL import Image
 
 from hpa_kit.classes import N_CLASSES, parse_label
 from hpa_kit.config import ReportSettings
-from hpa_kit.data import read_field
+from hpa_kit.data import Images, read_field
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, attempt, run_ahead
 from hpa_kit.progress import track
@@ -154,7 +153,7 @@ def _record(
     return FieldRecord(summary, packed(record))
 
 
-def _picture(images: Path, id: str, settings: ReportSettings) -> str | None:
+def _picture(images: Images, id: str, settings: ReportSettings) -> str | None:
     field = attempt(partial(read_field, threads=1, needed=3), images, id)
     if isinstance(field, Failure):
         log.warning(f"report: ID {id} is shown without a picture: {field.reason}")

@@ -20,7 +20,7 @@ from hpa_kit.config import (
     make_settings,
     read_ensemble,
 )
-from hpa_kit.data import DataFolder, read_labels
+from hpa_kit.data import DataFolder, Images, read_labels
 from hpa_kit.devices import pick_devices
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure, batches
@@ -61,7 +61,7 @@ class Source(NamedTuple):
     submission: Path | None
     ids: list[str]
     total: int
-    images: Path | None
+    images: "Images | None"
     labels: dict[str, str]
     truth: Path | None
     runs: list[Path]
@@ -83,7 +83,7 @@ def find_source(settings: ReportSettings, scratch: Path) -> Source:
     source = settings.source
     if not source.exists():
         raise InputError(f"report: {source} is missing; expected a submission CSV or a run folder")
-    data = None if settings.data is None else DataFolder(settings.data)
+    data = None if settings.data is None else DataFolder(settings.data, settings)
     images = None if data is None else data.images(settings.split)
     truth = settings.truth or (None if data is None else data.truth(settings.split))
     runs, predicted = _runs(settings), Predicted()
@@ -232,7 +232,7 @@ class Predicted:
 
 
 def predict_for_report(
-    settings: StreamSettings, images: Path, ids: Sequence[str], *, cells: bool, quality: int = 0
+    settings: StreamSettings, images: Images, ids: Sequence[str], *, cells: bool, quality: int = 0
 ) -> Predicted:
     """Have members predict fields for a report.
 
@@ -338,7 +338,7 @@ def predict_settings(settings: ReportSettings, members: Sequence[Path]) -> Predi
         members: runs, or none where the settings name an ensemble.
     """
     said = ("masks", "segmenter", "weights", "rule", "views", "map_size")
-    names = ("data", *said, "batch", "workers", "device")
+    names = ("data", "channels", "pixel_size", "stack", *said, "batch", "workers", "device")
     given = {name: getattr(settings, name) for name in names}
     source = {"members": tuple(members)} if members else {"ensemble": settings.ensemble}
     return make_settings(PredictSettings, given, source, {"out": settings.out}, source="report")

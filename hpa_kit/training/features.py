@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from hpa_kit import __version__
 from hpa_kit.config import FeaturesSettings
-from hpa_kit.data import DataFolder, labelled_fields, read_field, resize_field
+from hpa_kit.data import DataFolder, Images, labelled_fields, read_field, resize_field
 from hpa_kit.errors import InputError
 from hpa_kit.files import regular_path, remove_stale, written_file
 from hpa_kit.flow import batches, run_ahead
@@ -131,7 +131,7 @@ def pooled_features(model: CamClassifier | ArcFaceNet, inputs: Sequence[Tensor],
 
 
 def _made(
-    member: Member, folders: dict[str, Path], views: FeatureViews, settings: FeaturesSettings
+    member: Member, folders: dict[str, Images], views: FeatureViews, settings: FeaturesSettings
 ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
     """IDs and features of batches of fields; threads read ahead of the network."""
     device = next(member.model.parameters()).device
@@ -164,11 +164,11 @@ def _refuse_infinite(values: NDArray[np.float32], ids: list[str]) -> None:
         )
 
 
-def _folders(settings: FeaturesSettings, member: Member) -> dict[str, Path]:
+def _folders(settings: FeaturesSettings, member: Member) -> dict[str, Images]:
     """Where the images of each field lie: the labelled ones in training, else all that are there."""
-    folder = DataFolder(settings.data)
+    folder = DataFolder(settings.data, settings)
     if settings.split == "train" and (folder.root / "train.csv").is_file():
-        names = ("data", "external", "external_images", "external_mode")
+        names = ("data", "channels", "pixel_size", "stack", "external", "external_images", "external_mode")
         asked = {name: getattr(settings, name) for name in names}
         return labelled_fields(member.settings.model_copy(update=asked)).folders
     return dict.fromkeys(folder.fields(settings.split).ids, folder.images(settings.split))

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpa_kit.cells import label_map_ids
+from hpa_kit.cells.segmenters import code_of_segmenter
 from hpa_kit.classes import N_CLASSES
 from hpa_kit.config import EnsembleSettings, MemberSettings, TuneSettings
+from hpa_kit.data import Images
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, remove_stale
 from hpa_kit.flow import Failure, batches
@@ -66,7 +68,7 @@ class Evidence(NamedTuple):
 def gather(
     settings: TuneSettings,
     ensemble: EnsembleSettings,
-    images: Path,
+    images: Images,
     cache: Path,
     members_of: Mapping[str, Sequence[int]],
     truth: TrueCells | None,
@@ -90,7 +92,8 @@ def gather(
     """
     remove_stale(cache)
     made_from = ensemble.model_dump(exclude={"masks", "rule", "form", "steps"})
-    common = depends_on("tune", settings.amp, made_from, settings.truth)
+    own_code = code_of_segmenter(ensemble.segmenter)
+    common = depends_on("tune", settings.amp, made_from, settings.truth, *own_code)
     own = field_stamps(members_of, images, [(ensemble.masks, label_map_ids)], members_of)
     stamps = {id: f"{common}-{stamp}" for id, stamp in own.items()}
     found = {id: _kept(cache / f"{id}.npz", stamps[id]) for id in members_of}

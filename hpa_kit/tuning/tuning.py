@@ -88,7 +88,7 @@ def tune(settings: TuneSettings) -> Tuning:
 
 def _tuned(settings: TuneSettings, start: EnsembleSettings, cache: Path) -> Tuning:
     """The choice, made on what members say of the fields, which is kept in a folder."""
-    folder = DataFolder(settings.data)
+    folder = DataFolder(settings.data, settings)
     labels = _labels(folder, settings.split)
     truth = None if settings.truth is None else TrueCells(settings.truth)
     if truth is None and not labels:

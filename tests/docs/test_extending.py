@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hpa_kit.cells import read_label_maps
 from hpa_kit.cli import main
 from hpa_kit.config import SimulateSettings
-from hpa_kit.config.kinds import RULE_NAMES
+from hpa_kit.config.kinds import RULE_NAMES, SEGMENTER_NAMES
+from hpa_kit.data import find_fields, read_field
 from hpa_kit.data.simulate import simulate
 from hpa_kit.scoring import SCORING_FUNCTIONS
 from hpa_kit.submission import check_submission
@@ -24,6 +26,7 @@ COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) fo
 QUICK = {
     "train": "--size 64 --epochs 1 --batch 4 --workers 0 --device cpu",
     "infer": "--map-size 64 --workers 1 --device cpu",
+    "segment": "--workers 1 --device cpu",
 }
 SMALL = "--backbone resnet10t"
 
@@ -43,11 +46,12 @@ def place(data, tmp_path, monkeypatch) -> Iterator[Path]:
     (tmp_path / "DATA").symlink_to(data)
     (tmp_path / "label_maps").symlink_to(data / "masks")
     monkeypatch.chdir(tmp_path)
-    rules, names = dict(SCORING_FUNCTIONS), list(RULE_NAMES)
+    rules, names, segmenters = dict(SCORING_FUNCTIONS), list(RULE_NAMES), list(SEGMENTER_NAMES)
     yield tmp_path
     SCORING_FUNCTIONS.clear()
     SCORING_FUNCTIONS.update(rules)
     RULE_NAMES[:] = names
+    SEGMENTER_NAMES[:] = segmenters
 
 
 @pytest.fixture
@@ -74,9 +78,9 @@ def commands(name: str) -> list[str]:
     return found
 
 
-def test_there_are_three_examples_of_twenty_lines_at_most():
-    assert sorted(FILES) == ["brightest.py", "plain16.py", "stain.yaml"]
-    assert len(COMMANDS) == 4
+def test_there_are_four_examples_of_twenty_lines_at_most():
+    assert sorted(FILES) == ["blobs.py", "brightest.py", "plain16.py", "stain.yaml"]
+    assert len(COMMANDS) == 5
     for content in FILES.values():
         assert len(content.splitlines()) <= 20
         assert max(map(len, content.splitlines())) <= 110
@@ -104,6 +108,13 @@ def test_a_policy_of_ones_own_changes_fields_and_is_trained_with(place, run):
     assert changed.shape == field.shape
     assert (changed != field).any()
     assert run(commands("stain")[0], SMALL) == 0
+
+
+def test_a_segmenter_of_ones_own_finds_cells(place, run):
+    assert run(commands("blobs")[0]) == 0
+    ids = find_fields(place / "DATA" / "test")
+    maps = [read_label_maps(place / "blob_maps", id, read_field(place / "DATA" / "test", id)) for id in ids]
+    assert any(one.cells.any() for one in maps)
 
 
 def test_a_rule_of_ones_own_scores_cells_by_option_and_in_an_ensemble(place, run):

@@ -76,8 +76,8 @@ def test_it_says_of_each_cell_what_the_network_says_of_its_crop(
     subcell, one, crop, pixel_size, side, radius
 ) -> None:
     field, cells = one
-    member = MemberSettings(checkpoint=subcell, views="none", crop=crop, pixel_size=pixel_size)
-    (said,) = Ensemble([member], map_size=32)([field], [cells])
+    ensemble = Ensemble([MemberSettings(checkpoint=subcell, views="none", crop=crop)], map_size=32)
+    (said,) = ensemble.predict([ensemble.inputs(field, cells, pixel=pixel_size)])
     expected = merged(by_hand(subcell, field, cells, side, radius).numpy())
     np.testing.assert_allclose(1 / (1 + np.exp(-said.cell_logits)), expected, atol=1e-5)
     assert said.cell_weight == 1 and said.class_maps.shape == (19, 0, 0)

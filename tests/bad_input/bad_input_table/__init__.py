@@ -7,6 +7,7 @@ from bad_input_table import (
     caches,
     images,
     kaggle,
+    lab,
     places,
     pretrained,
     settings,
@@ -21,6 +22,7 @@ from bad_input_table.world import World, make_world
 
 CASES: tuple[Case, ...] = (
     *images.CASES,
+    *lab.CASES,
     *tables.CASES,
     *submissions.CASES,
     *settings.CASES,

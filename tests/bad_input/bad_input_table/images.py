@@ -265,6 +265,7 @@ CASES = (
         "no field at all",
         _no_images,
         INFER,
-        "data: …test holds no field to work on; expected ID_red.png and so on",
+        "data: …test holds no field to work on; expected ID_red.png and so on, or tif, OME-TIFF or OME-Zarr "
+        "of all channels",
     ),
 )

@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from hpa_kit.data import DataFolder, read_labels
+from hpa_kit.data import DataFolder, Images, read_labels
 from hpa_kit.errors import InputError
 from hpa_kit.kaggle.mounts import find_cell_weights, find_ensemble, find_members
 from hpa_kit.kaggle.publish.dataset import METADATA, check_dataset
@@ -132,8 +132,12 @@ def _write_test(folder: DataFolder, out: Path, ids: list[str]) -> None:
         write_submission(out / path.name, table[table["ID"].isin(set(ids))])
 
 
-def _link(images: Path, ids: Collection[str], out: Path) -> None:
+def _link(images: Images, ids: Collection[str], out: Path) -> None:
     """Links to all files of some fields."""
+    if not isinstance(images, Path):
+        raise InputError(
+            f"rehearse: {images} holds a lab's images; expected the competition's, ID_red.png and so on"
+        )
     out.mkdir(parents=True)
     wanted = set(ids)
     for path in images.iterdir():
