@@ -45,7 +45,7 @@ assert settings_of(sys.argv[1]).puzzle_cam.source == "cam"
 
 def test_a_member_is_loaded_without_what_trains_it(imported):
     found = imported("from hpa_kit.training import load_member", level="networks")
-    assert "hpa_kit.models.field_net" in found
+    assert "hpa_kit.training.member" in found
     assert not found & OF_TRAINING
 
 

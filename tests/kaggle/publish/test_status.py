@@ -198,10 +198,11 @@ def carry_out(command: str, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> 
             assert main(words[1:]) == 0, part
         else:
             shell = part.replace("make sync", "jupytext --sync notebooks/*.py")
-            if shell == "jupytext --sync notebooks/*.py":
+            name, *words = shlex.split(shell)
+            if name == "jupytext":
                 from jupytext.cli import jupytext
 
-                jupytext(["--sync", *map(str, sorted((checkout / "notebooks").glob("*.py")))])
+                jupytext([file for word in words for file in sorted(map(str, Path().glob(word))) or [word]])
             else:
                 subprocess.run(shell, shell=True, check=True, capture_output=True)
 
