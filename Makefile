@@ -11,7 +11,7 @@ PYTEST := -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-r
 ALL := -m 'whole_table or not whole_table'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-latest lint format sync bench coverage kill-table backbones client rehearse clean
+.PHONY: help demo test tests test-all test-latest lint format sync bench coverage kill-table backbones client rehearse clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,11 +35,15 @@ $(LATEST)/ready: pyproject.toml $(VENV)/ready
 demo: $(VENV)/ready  ## set up, then the whole job on simulated fields
 	$(BIN)/hpa-kit demo --out demo
 
-test: $(VENV)/ready lint  ## set up, then lint, types and tests
-	$(BIN)/python $(PYTEST)
+# Types are checked in one process: beside the tests, so that no processor waits for it.
+test: $(VENV)/ready  ## set up, then lint, types and tests
+	@$(MAKE) --no-print-directory --jobs 2 lint tests
 
-test-all: $(VENV)/ready $(CLIENT)/ready lint  ## test, with every row of the tables of which it takes one of a kind
-	$(BIN)/python $(PYTEST) $(ALL)
+test-all: $(VENV)/ready $(CLIENT)/ready  ## test, with every row of the tables of which it takes one of a kind
+	@$(MAKE) --no-print-directory --jobs 2 lint tests ROWS="$(ALL)"
+
+tests: $(VENV)/ready
+	$(BIN)/python $(PYTEST) $(ROWS)
 
 test-latest: $(LATEST)/ready  ## types and test-all with the newest release of everything
 	$(LATEST)/bin/python -m mypy

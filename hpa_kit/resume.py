@@ -25,6 +25,9 @@ from hpa_kit.errors import InputError
 BEST = "best.safetensors"  # in a run folder: the member, and all of it that results depend on
 WEIGHT_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 LETTERS = 32
+# A variable: where it is set, images are known by names and sizes. Mounted anew, as in each session of a
+# recipe, they have other times.
+TIMELESS = "HPA_KIT_TIMELESS_IMAGES"
 
 # A folder, or None, and which fields a file of a name may belong to.
 FieldFolder = tuple[Path | None, Callable[[str], Iterable[str]]]
@@ -53,7 +56,8 @@ def depends_on(*values: Any) -> str:
 def field_stamps(
     ids: Iterable[str], images: "Path | Stamped", others: Sequence[FieldFolder], extra: Mapping[str, object]
 ) -> dict[str, str]:
-    """Fingerprint each field's files by name, size and time, without reading them.
+    """Fingerprint each field's files by name, size and time, without reading them; with :data:`TIMELESS`
+    images by name and size.
 
     IDs with folders in them have their files there, in all of the folders.
 
@@ -76,7 +80,7 @@ def field_stamps(
         for id, made_from in images.stamps(files):
             files[id] += made_from
     folders: list[FieldFolder] = [(own, lambda name: [name.rpartition("_")[0]]), *others]
-    inside = {id.rpartition("/")[0] for id in files}
+    inside, timeless = {id.rpartition("/")[0] for id in files}, bool(os.environ.get(TIMELESS))
     for place, (folder, ids_of) in enumerate(folders):
         if folder is None:
             continue
@@ -84,7 +88,8 @@ def field_stamps(
             start = f"{below}/" if below else ""
             for name, size_and_time in _files(folder / below, place > 0 and not below):
                 for found in (files[start + id] for id in ids_of(name) if start + id in files):
-                    found.append([place == 0, name, *size_and_time()])
+                    size, time = size_and_time()
+                    found.append([place == 0, name, size, *([] if timeless and place == 0 else [time])])
     return {
         id: _short(json.dumps([sorted(found, key=str), extra.get(id)]).encode())
         for id, found in files.items()

@@ -10,7 +10,7 @@ import pytest
 
 # Lets tests, and those of the rooms, import what stands beside this file.
 sys.path.insert(0, str(Path(__file__).parent))
-pytest_plugins = ("members",)
+pytest_plugins = ("members", "warm_python")
 
 # Before torch is imported, as the command line does it: threads sleep while they wait for each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

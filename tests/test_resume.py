@@ -1,5 +1,6 @@
 """What results depend on, and what a run that is gone on with may not change."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from hpa_kit.cells import label_map_ids
 from hpa_kit.config import PseudoLabelSettings, TrainSettings
 from hpa_kit.errors import InputError
-from hpa_kit.resume import depends_on, differences, field_stamps, refuse_other_settings
+from hpa_kit.resume import TIMELESS, depends_on, differences, field_stamps, refuse_other_settings
 
 FREE, MOVABLE = ("data", "out"), ("pretrained", "augmentation", "members")
 
@@ -87,3 +88,23 @@ def test_a_stamp_changes_with_the_fields_own_files_only(tmp_path: Path) -> None:
     (masks / "a_cp_masks.PNG").write_bytes(b"1")
     assert field_stamps(["a"], images, [(masks, label_map_ids)], {})["a"] != after["a"]
     assert field_stamps(["a"], images, [], {"a": (3, 4)})["a"] != after["a"]
+
+
+def test_images_that_are_mounted_anew_are_the_same_where_times_do_not_count(tmp_path, monkeypatch):
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    for path in (images / "a_red.png", masks / "a.npz"):
+        path.parent.mkdir()
+        path.write_bytes(b"four")
+
+    def stamp():
+        return field_stamps(["a"], images, [(masks, label_map_ids)], {})["a"]
+
+    monkeypatch.setenv(TIMELESS, "1")
+    before = stamp()
+    os.utime(images / "a_red.png", (1, 1))
+    assert stamp() == before
+    (images / "a_red.png").write_bytes(b"three")
+    assert stamp() != before
+    before = stamp()
+    os.utime(masks / "a.npz", (1, 1))  # which may be made anew with as many bytes
+    assert stamp() != before

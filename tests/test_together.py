@@ -5,6 +5,7 @@ import importlib
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,12 @@ def settings(tmp_path):
     return SimulateSettings(out=tmp_path, train=7)
 
 
+@pytest.fixture
+def at_once(monkeypatch, warm_python):
+    """Processes have imported before what is not the kit's."""
+    monkeypatch.setattr(subprocess, "Popen", partial(warm_python.start, level="images"))
+
+
 def test_lines_of_all_and_bars_of_the_first_are_heard_and_the_kit_is_the_parents(
     work, settings, tmp_path, monkeypatch, capsys
 ):
@@ -51,7 +58,7 @@ def test_lines_of_all_and_bars_of_the_first_are_heard_and_the_kit_is_the_parents
     assert "log of 0\n" in heard and "log of 1" not in heard
 
 
-def test_a_line_that_a_process_prints_in_pieces_stays_whole(work, settings, capsys):
+def test_a_line_that_a_process_prints_in_pieces_stays_whole(work, settings, at_once, capsys):
     run_together(work.says_lines_of_several_words, settings.model_copy(update={"train": 5000}), 2)
     expected = [f"line {number} of process {rank}" for number in range(5000) for rank in (0, 1)]
     assert sorted(capsys.readouterr().out.splitlines()) == sorted(expected)
@@ -69,7 +76,7 @@ def test_the_others_lines_do_not_break_a_line_of_the_first(capsys):
     assert capsys.readouterr().out == "\rbar 1\nwhole\nread\rall\n\rbar 2\nhalf\n"
 
 
-def test_the_error_of_the_process_that_failed_first_is_raised(work, settings):
+def test_the_error_of_the_process_that_failed_first_is_raised(work, settings, at_once):
     with pytest.raises(InputError, match=r"^fields: the second process cannot read on$"):
         run_together(work.fails, settings, 2)
     with pytest.raises(RuntimeError, match=r"in breaks\n(.*\n)+ZeroDivisionError: a fault of the kit\n$"):
@@ -81,7 +88,7 @@ def test_the_error_of_the_process_that_failed_first_is_raised(work, settings):
 
 
 def test_a_process_that_does_not_listen_is_ended_and_what_it_started_too(
-    work, settings, tmp_path, monkeypatch
+    work, settings, at_once, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(together, "_GRACE", 0.1)
     with pytest.raises(InputError, match="fields: none"):
@@ -89,11 +96,11 @@ def test_a_process_that_does_not_listen_is_ended_and_what_it_started_too(
     assert not is_running(int((tmp_path / "child").read_text()))
 
 
-def test_what_a_process_left_running_does_not_hold_the_others_up(work, settings):
+def test_what_a_process_left_running_does_not_hold_the_others_up(work, settings, at_once):
     run_together(work.leaves_a_child, settings, 2)
 
 
-def test_an_interrupt_ends_all(work, settings, tmp_path, monkeypatch):
+def test_an_interrupt_ends_all(work, settings, at_once, tmp_path, monkeypatch):
     class Interrupted:
         """The cell of a notebook whose reader has seen enough."""
 

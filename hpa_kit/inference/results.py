@@ -337,7 +337,7 @@ class Results:
         return batches
 
     def add(
-        self, prediction: Prediction, result: str | bytes | Failure, scoring: float, **facts: Any
+        self, prediction: Prediction, result: str | bytes | Failure, scoring: float, **facts: object
     ) -> None:
         """Keep what was made of a prediction.
 
@@ -347,11 +347,10 @@ class Results:
             scoring: seconds that it took.
             facts: what else is known of it, as JSON holds it.
         """
-        id = prediction.id
+        id, field = prediction.id, prediction.prepared
         if isinstance(result, Failure):
             self.journal.add(id, b"", stamp=self.stamps[id], failed=result.reason)
             return
-        field = prediction.prepared
         known = {
             "size": self.sizes.get(id, field.size),
             "made": field.made,

@@ -43,15 +43,20 @@ def plan_text(recipe: Recipe, settings: RecipeSettings) -> str:
     """Describe a recipe: its inputs, and each stage with what it needs, the hours and bytes expected.
 
     Hours and bytes are those of steps of the same stage that are done in ``out``; else they are unknown.
+    Without data nobody knows whether these would be done anew on them, and they count as they are.
     """
     lines = [f"{recipe.name}: {recipe.about}"]
     lines += [
         f"input {name}: {settings.inputs.get(name) or 'not given'} ({what})"
         for name, what in recipe.inputs.items()
     ]
-    plan = plan_recipe(recipe, settings) if settings.data is not None else Plan()
     state = read_state(settings.out)
-    steps = {} if state is None else as_planned(plan, state.steps, settings)
+    steps = {} if state is None or state.recipe != recipe.name else state.steps
+    if settings.data is None:
+        plan = _outline(recipe, settings.out)
+    else:
+        plan = plan_recipe(recipe, settings)
+        steps = as_planned(plan, steps, settings)
     taken, sizes = _seconds_by_kind(plan, steps, settings.out), _bytes_by_kind(plan, steps, settings.out)
     rows = []
     for stage in recipe.stages.values():
@@ -71,6 +76,16 @@ def plan_text(recipe: Recipe, settings: RecipeSettings) -> str:
     hours, unknown = hours_of(plan, steps, settings.out)
     lines.append("in all: " + ("unknown" if unknown or not plan.steps else duration(hours * 3600)))
     return "\n".join(lines)
+
+
+def _outline(recipe: Recipe, out: Path) -> Plan:
+    """A recipe's steps by what they write, without the words of their commands, which need data."""
+    plan = Plan()
+    for stage in recipe.stages.values():
+        for fold in (None,) if stage.folds is None else stage.folds:
+            if stage.command != ENSEMBLE_STAGE:
+                plan.add(stage.name, stage.name, stage.command, out=stage.out(out, fold))
+    return plan
 
 
 def _seconds_by_kind(plan: Plan, steps: Mapping[str, Done], out: Path) -> dict[str, float]:

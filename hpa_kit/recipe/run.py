@@ -3,12 +3,14 @@
 import math
 import queue
 import shlex
+import shutil
 import signal
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import NamedTuple
 
+from hpa_kit import __version__
 from hpa_kit.config import RecipeSettings, write_ensemble
 from hpa_kit.devices import MEMORY_SHARES, cpus
 from hpa_kit.errors import InputError
@@ -18,6 +20,7 @@ from hpa_kit.plan import Step
 from hpa_kit.progress import say
 from hpa_kit.recipe.children import INTERRUPTED, Child, News
 from hpa_kit.recipe.forecast import as_planned, hours_of, plan_text, seconds_left
+from hpa_kit.recipe.kept import archive_of, pack_kept, unpack_kept
 from hpa_kit.recipe.machine import ON_SEVERAL, devices_of, gpu_number, how, is_whole, on_device
 from hpa_kit.recipe.stages import Recipe, plan_recipe, read_recipe
 from hpa_kit.recipe.state import (
@@ -34,6 +37,7 @@ from hpa_kit.recipe.state import (
     take_over,
     write_state,
 )
+from hpa_kit.resume import TIMELESS
 from hpa_kit.timing import duration
 
 # Of the time limit, what stays for stopping, and for whatever a machine does at its end; seconds.
@@ -41,6 +45,8 @@ MARGIN_SHARE, MARGIN = 0.03, 180.0
 _SHORTEST = 120.0  # seconds with which a step is begun
 _GRACE = (60.0, 20.0, 20.0)  # seconds after an interrupt, SIGTERM, SIGKILL
 _TICK = 1.0
+# Commands that refuse to go on with what another version of the kit has begun.
+_OF_ONE_KIT = frozenset({"pseudo-labels"})
 
 Now = Callable[[], float]
 
@@ -227,7 +233,10 @@ class _Session:
         beside = any(not on_device(other) and not self._is_done(other) for other in self._plan.steps.values())
         shares = len(self._lanes) // len(lanes) + beside if lanes else len(self._lanes) + 1
         alone = not lanes and not self._running
+        self._begin_anew_after_an_update(step)
+        unpack_kept(step)
         environment = {
+            TIMELESS: "1",
             "OMP_NUM_THREADS": str(max(1, cores // processes)),
             MEMORY_SHARES: str(1 if alone or self._lanes == ["cpu"] else shares),
         }
@@ -238,6 +247,17 @@ class _Session:
         self._running[child] = _Running(step, lanes, cores, begun)
         self._record(step, 0.0, finished=False)
         self._write()
+
+    def _begin_anew_after_an_update(self, step: Step) -> None:
+        """Remove what another version of the kit has half done, where its command would refuse to go on."""
+        before = self._steps.get(self._name(step))
+        if before is None or before.kit == __version__ or step.command[0] not in _OF_ONE_KIT:
+            return
+        if step.out.exists():
+            shutil.rmtree(step.out)
+            say(
+                f"recipe: {step.title} begins anew: hpa-kit {before.kit} had begun it, now {__version__} runs"
+            )
 
     def _lanes_for(self, step: Step) -> tuple[tuple[str, ...], int]:
         """The devices that a step gets, and the processes that share its work there.
@@ -286,10 +306,12 @@ class _Session:
         finished = status == 0 and fault is None and whole
         self._record(step, took, finished)
         if finished:
+            archive_of(step).unlink(missing_ok=True)
             self._write_ensembles()
             print(f"[{step.title}] took {duration(took)}", flush=True)
         else:
             self._tried.add(step)
+            pack_kept(step)
         if fault is not None:
             self._problem = self._problem or f"{step.title} failed ({fault})"
         elif not finished:

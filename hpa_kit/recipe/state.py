@@ -28,11 +28,12 @@ _FREE = ("--workers", "--device", "--store", "--cache", "--no-cache", "--time-li
 
 
 class Done(NamedTuple):
-    """A step that was begun, or done: what its result depends on, and the seconds that it took so far."""
+    """A step that was begun, or done: what its result depends on, the seconds so far, by which kit."""
 
     key: str
     seconds: float
     finished: bool
+    kit: str = __version__
 
 
 class State(NamedTuple):
@@ -69,7 +70,9 @@ class State(NamedTuple):
             ValueError, TypeError, KeyError: it is none.
         """
         steps = {
-            name: Done(str(one[0]), float(one[1]), bool(one[2])) for name, one in content["steps"].items()
+            # Earlier versions have told the kit of all steps together.
+            name: Done(str(one[0]), float(one[1]), bool(one[2]), str((*one, content.get("kit"))[3]))
+            for name, one in content["steps"].items()
         }
         return cls(
             str(content["recipe"]), bool(content["finished"]), tuple(content["done"]), tuple(content["left"]),
@@ -140,7 +143,7 @@ def take_over(earlier: Path, out: Path) -> None:
     """Copy what an earlier session left into the recipe's folder.
 
     The state file comes last: where there is none a copy that was cut off goes on, and files of equal size
-    stay.
+    stay. Results of stages that have changed since are left where the disk has no room for them.
 
     Raises:
         InputError: nothing of the kind is there.
@@ -156,6 +159,10 @@ def take_over(earlier: Path, out: Path) -> None:
     ]
     wanted = [path for path in files if not (goes_on and _same_size(path, out / path.relative_to(earlier)))]
     size = sum(path.stat().st_size for path in wanted)
+    if size > shutil.disk_usage(out).free:
+        wanted = [path for path in wanted if path.relative_to(earlier).parts[0] != EARLIER]
+        size = sum(path.stat().st_size for path in wanted)
+        say(f"recipe: {earlier / EARLIER} stays there, as {out} has no room for it")
     say(f"recipe: takes over {len(wanted)} files, {size / 1e6:.1f} MB, of {earlier}")
     for path in [*wanted, earlier / STATE]:
         with atomic_path(out / path.relative_to(earlier)) as temporary:
@@ -223,7 +230,7 @@ def _hash(value: Any) -> str:
 
 
 def _stays(path: Path) -> bool:
-    return path.parts[0] in (STATE, LOCK, EARLIER, SCRATCH)
+    return path.parts[0] in (STATE, LOCK, SCRATCH)
 
 
 def _same_size(one: Path, other: Path) -> bool:

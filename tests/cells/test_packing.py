@@ -1,8 +1,6 @@
 """Label maps in few archives: nothing is lost at any moment, and what reads label maps reads them there."""
 
 import os
-import subprocess
-import sys
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -252,9 +250,9 @@ packer.end()
 """
 
 
-def test_two_processes_that_write_to_one_folder_and_pack_it_lose_nothing(tmp_path, patience):
+def test_two_processes_that_write_to_one_folder_and_pack_it_lose_nothing(tmp_path, patience, warm_python):
     shards = ("abcdefghijklmn", "mnopqrstuvwxyz")  # of two fields both think that they are theirs
-    running = [subprocess.Popen([sys.executable, "-c", SHARD, str(tmp_path), ids]) for ids in shards]
+    running = [warm_python.start(["-c", SHARD, tmp_path, ids], "images") for ids in shards]
     assert [process.wait(patience) for process in running] == [0, 0]
     pack_label_maps(tmp_path, 4)
     ids = "abcdefghijklmnopqrstuvwxyz"

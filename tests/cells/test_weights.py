@@ -77,8 +77,15 @@ def assert_published_values(network):
         assert (tensor == expected).all(), name
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-@pytest.mark.parametrize("wrap", [False, True], ids=["plain", "DataParallel"])
+@pytest.mark.parametrize(
+    ("wrap", "legacy"),
+    [
+        (False, False),
+        (True, True),
+        pytest.param(True, False, marks=pytest.mark.whole_table),
+        pytest.param(False, True, marks=pytest.mark.whole_table),
+    ],
+)
 def test_pickled_modules_are_read_without_their_classes(tmp_path, published, legacy, wrap):
     path = tmp_path / "nuclei-model.pth"
     module = nn.DataParallel(published) if wrap else published
@@ -89,10 +96,8 @@ def test_pickled_modules_are_read_without_their_classes(tmp_path, published, leg
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_plain_state_dicts_are_read(tmp_path, published, prefix):
     state = OrderedDict((f"{prefix}{name}", tensor) for name, tensor in published.state_dict().items())
-    torch.save(state, tmp_path / "a.pth")
-    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "b.pth")
+    torch.save({"epoch": 3, "state_dict": state} if prefix else state, tmp_path / "a.pth")
     assert_published_values(load_published_network(tmp_path / "a.pth"))
-    assert_published_values(load_published_network(tmp_path / "b.pth"))
 
 
 def test_converted_weights_load_with_no_pickle_at_all(tmp_path, published, monkeypatch):

@@ -1,8 +1,5 @@
 """A command starts at once: it imports what it uses, and torch only where a network runs."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,12 +64,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("store nothing --out store", "", IMAGES),
     ],
 )
-def test_a_command_imports_what_it_uses_and_no_more(place, command, said, allowed):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, *command.split()],
-        cwd=place, env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+def test_a_command_imports_what_it_uses_and_no_more(place, warm_python, command, said, allowed):
+    # In a process that has imported some of what it may, and nothing of the kit.
+    level = "images" if allowed >= IMAGES else "tables" if allowed >= TABLES else "bare"
+    words = ["-c", CODE, *command.split()]
+    done = warm_python.run(words, level, cwd=place, capture_output=True, text=True, check=True)
     *printed, last = done.stdout.splitlines()
     assert said in "\n".join(printed), done.stderr
     assert set(last.split()[1:]) <= allowed

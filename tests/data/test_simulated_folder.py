@@ -233,6 +233,6 @@ def test_processes_that_draw_leave_ctrl_c_to_the_one_that_started_them():
     """Each would print where it was, whenever it has started."""
     # As the system has it of the shell's parent, which has so long to do that others start meanwhile.
     ignored = "sed -n 's/^SigIgn:\\s*//p' /proc/$PPID/status; sleep 0.1"
-    with writing._mapper(3) as run:
-        masks = set(run(subprocess.getoutput, [ignored] * 12))
+    with writing._mapper(2) as run:
+        masks = set(run(subprocess.getoutput, [ignored] * 8))
     assert all(int(mask, 16) >> (signal.SIGINT - 1) & 1 for mask in masks)

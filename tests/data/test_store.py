@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import subprocess
 import sys
 
 import cv2
@@ -250,7 +249,7 @@ def test_fields_may_lie_in_several_folders(images, kept):
     )
 
 
-def test_a_killed_writer_leaves_only_whole_files(images, kept):
+def test_a_killed_writer_leaves_only_whole_files(images, kept, warm_python):
     # The process dies in the middle of its second field.
     code = f"""
 import itertools, os, sys, zlib
@@ -261,7 +260,7 @@ sys.modules["pyarrow"] = None
 zlib.compress = lambda *a: os._exit(9) if next(count) else compress(*a)
 FieldStore(Path({str(images)!r}), {IDS!r}, 32, False, Path({str(kept)!r}))
 """
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert warm_python.run(["-c", code], "images").returncode == 9
     fields = opened(images, kept)
     assert_right(fields, images)
     assert sorted(path.name for path in (kept / "32").glob("[!.]*")) == sorted(f"{id}.field" for id in IDS)

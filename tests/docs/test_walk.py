@@ -1,13 +1,11 @@
 """docs/architecture.md: who reads `train` or `infer` needs the files listed there, and no other."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm_python import WarmPython
 
 from hpa_kit.config import SimulateSettings
 from hpa_kit.data.simulate import simulate
@@ -27,15 +25,14 @@ def listed(name: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def walks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+def walks(tmp_path_factory: pytest.TempPathFactory, warm_python: WarmPython) -> dict[str, list[str]]:
     """The files that each command goes through, in a process of its own, with two threads at most."""
     folder = tmp_path_factory.mktemp("walk")
     simulate(SimulateSettings(out=folder / "data", train=10, test=4, size=64, classes=(0, 2, 7), workers=1))
     commands = [[name, *words.split(), "--device", "cpu"] for name, words in WORDS.items()]
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("walk.py")), json.dumps(commands)],
-        cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    code = Path(__file__).with_name("walk.py").read_text(encoding="utf-8")
+    words = ["-c", code, json.dumps(commands)]
+    done = warm_python.run(words, cwd=folder, capture_output=True, text=True, check=True)
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     assert [status for status, _ in told] == [0] * len(WORDS), done.stderr
     return {name: files for name, (_, files) in zip(WORDS, told, strict=True)}

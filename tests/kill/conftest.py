@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from warm_python import WarmPython
 
 # When a command kills itself: before it does something of a kind for the N-th time. ``file``: it makes,
 # writes, renames or removes one; ``work``: begins a piece of work; ``call``: calls a function or returns.
@@ -103,11 +103,10 @@ class Place:
 class Zygote:
     """The process that starts commands."""
 
-    def __init__(self) -> None:
-        path = Path(__file__).with_name("zygote.py")
-        self._process = subprocess.Popen(
-            [sys.executable, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    def __init__(self, warm_python: WarmPython) -> None:
+        code = Path(__file__).with_name("zygote.py").read_text(encoding="utf-8")
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._process = warm_python.start(["-c", code], text=True, **pipes)
         self._answer()
 
     def ask(self, **asked: object) -> dict:
@@ -128,11 +127,9 @@ class Zygote:
 
 
 @pytest.fixture(scope="session")
-def zygote():
+def zygote(warm_python):
     """The process that starts commands."""
-    if sys.platform == "win32":
-        pytest.skip("there is no SIGKILL on this system")
-    made = Zygote()
+    made = Zygote(warm_python)
     yield made
     made.close()
 

@@ -1,4 +1,4 @@
-"""Starts commands of the kit quickly, each in a process of its own: all is imported once, then forked.
+"""Starts commands of the kit quickly, each in a process of its own: the kit is imported once, then forked.
 
 Reads a JSON object per line, answers with one. ``start`` runs a command line in a folder and answers with
 the process's number; ``wait`` answers with how it ended. A command counts what it does, and may be told to
@@ -26,8 +26,6 @@ PRELOADED = (
 
 
 def main() -> None:
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    os.environ["OMP_NUM_THREADS"] = "1"
     for name in PRELOADED.split():
         import_module(name)
     assert all(command.settings for command in import_module("hpa_kit.cli").COMMANDS)

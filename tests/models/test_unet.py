@@ -16,14 +16,16 @@ def fields(height, width, channels=4):
     return torch.randint(0, 256, (2, channels, height, width), dtype=torch.uint8, generator=generator)
 
 
+def whole(*values):
+    """A row of which the others have another of its kind."""
+    return pytest.param(*values, marks=pytest.mark.whole_table)
+
+
 # One of each kind: residual, split attention, grouped, with names that timm joins by _, transformer whose
 # first maps have stride 4, and an encoder that only segmentation_models_pytorch has.
 ENCODERS = (
-    "resnet10t",
     "tu-resnet10t",
-    "resnest14d",
-    "resnext26ts",
-    "efficientnet_lite0",
+    *(whole(name) for name in ("resnet10t", "resnest14d", "resnext26ts", "efficientnet_lite0")),
     "convnext_atto",
     "mit_b0",
 )
@@ -77,7 +79,7 @@ def test_the_maps_of_the_classes_are_the_first_nineteen_channels():
         assert torch.equal(network.forward_maps(fields(32, 32)), network(fields(32, 32))[:, :19])
 
 
-@pytest.mark.parametrize("encoder", ["resnet10t", "efficientnet_lite0", "convnext_atto"])
+@pytest.mark.parametrize("encoder", ["resnet10t", whole("efficientnet_lite0"), "convnext_atto"])
 def test_local_weights_of_the_encoder_are_taken_and_blue_stands_in_for_yellow(encoder, tmp_path):
     torch.manual_seed(1)
     published = timm.create_model(encoder, pretrained=False)
@@ -115,7 +117,15 @@ def test_without_the_library_it_is_said_what_to_install(monkeypatch):
 
 @pytest.mark.parametrize(
     ("stride", "stride_by"),
-    [(8, "cut"), (16, "cut"), (8, "dilate"), (16, "dilate"), (8, "both"), (16, "both"), (32, "dilate")],
+    [
+        (8, "cut"),
+        whole(16, "cut"),
+        (8, "dilate"),
+        whole(16, "dilate"),
+        whole(8, "both"),
+        (16, "both"),
+        whole(32, "dilate"),
+    ],
 )
 def test_the_encoder_of_any_stride_is_the_backbone_of_a_classifier(stride, stride_by):
     network = SegmentationNet("resnet10t", stride=stride, stride_by=stride_by).eval()

@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from fake_children import ALL, RECIPE
 
+from hpa_kit import __version__
 from hpa_kit.config import read_ensemble
 from hpa_kit.errors import InputError
 from hpa_kit.recipe import STATE, carry_out, read_state
 from hpa_kit.recipe.forecast import plan_text
 from hpa_kit.recipe.stages import read_recipe
+from hpa_kit.resume import TIMELESS
 
 
 def test_every_step_is_done_once_and_the_state_says_so(settings, children, capsys):
@@ -257,6 +260,87 @@ def test_the_plan_says_what_was_measured_and_does_nothing(settings, children, ca
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
     assert "2 of 2" in rows["cam"] and "2.0 h" in rows["cam"] and "MB" in rows["cam"] and not children.started
     assert "8.0 h" in plan_text(read_recipe(settings().recipe), settings()).splitlines()[-1]
+
+
+def test_the_plan_without_data_says_what_is_done_in_the_folder(settings, children):
+    carry_out(settings())
+    there = plan_text(read_recipe(settings().recipe), settings(data=None)).splitlines()
+    rows = {line.split()[0]: line for line in there if line.strip()}
+    assert "2 of 2" in rows["cam"] and "MB" in rows["cam"] and "unknown" not in there[-1]
+    path = settings().out / STATE
+    path.write_text(path.read_text().replace('"recipe": "two"', '"recipe": "another"'))
+    assert "0 of 2" in plan_text(read_recipe(settings().recipe), settings(data=None))
+
+
+def test_what_another_version_of_the_kit_has_half_labelled_is_labelled_anew_and_networks_go_on(
+    settings, children, capsys
+):
+    out = settings().out
+
+    def half(name):
+        if name in ("soft", "cam_fold1"):
+            (out / name).mkdir(exist_ok=True)
+            (out / name / "half").touch()
+
+    children.while_running, children.how = half, {"cam_fold1": 2}
+    carry_out(settings())
+    children.how = {"soft": "fails"}
+    with pytest.raises(InputError):
+        carry_out(settings())
+    assert (out / "soft" / "half").exists()
+    path = out / STATE
+    path.write_text(path.read_text().replace(f'"{__version__}"', '"0.0"'))
+    children.how, children.started, children.while_running = {}, [], lambda name: None
+    assert carry_out(settings()).finished
+    assert not (out / "soft" / "half").exists() and (out / "cam_fold1" / "half").exists()
+    said = [line for line in capsys.readouterr().err.splitlines() if "begins anew" in line]
+    assert said == [f"recipe: soft begins anew: hpa-kit 0.0 had begun it, now {__version__} runs"]
+
+
+def test_what_tune_has_worked_out_goes_along_as_one_file_and_images_are_known_without_their_times(
+    settings, children, tmp_path
+):
+    scratch, clock = tmp_path / "scratch", Clock()
+    evidence = scratch / "ensemble_evidence"
+
+    def work_out(name):
+        if name == "ensemble":
+            evidence.mkdir(parents=True, exist_ok=True)
+            (evidence / "a.npz").write_bytes(b"of a field")
+            clock.seconds += 9 * 3600
+
+    children.while_running, children.how = work_out, {"ensemble": "stays"}
+    assert not carry_out(settings(scratch=scratch, time_limit=2), clock).finished
+    assert {environment[TIMELESS] for _, _, environment, _ in children.started} == {"1"}
+    shutil.rmtree(scratch)
+    here = settings(scratch=tmp_path / "elsewhere", out=tmp_path / "next", resume_from=settings().out)
+    found = []
+    children.while_running = lambda name: found.extend((tmp_path / "elsewhere").rglob("*.npz"))
+    children.how, children.started = {}, []
+    assert carry_out(here).finished and children.names == ["ensemble", "members"]
+    assert found[0].read_bytes() == b"of a field" and found[0].parent.name == "ensemble_evidence"
+    assert not list((tmp_path / "next").glob("*_kept.zip"))
+
+
+def test_what_a_changed_stage_was_before_goes_along_to_the_next_session(settings, children, tmp_path):
+    carry_out(settings())
+    changed = RECIPE.replace("weight: 3", "weight: 1")
+    carry_out(settings(changed))
+    children.started = []
+    carry_out(settings(out=tmp_path / "next", resume_from=settings().out))
+    assert children.names == []
+
+
+def test_earlier_results_stay_where_they_are_if_the_disk_has_no_room(
+    settings, children, tmp_path, monkeypatch, capsys
+):
+    carry_out(settings())
+    carry_out(settings(RECIPE.replace("weight: 3", "weight: 1")))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
+    children.started = []
+    carry_out(settings(out=tmp_path / "next", resume_from=settings().out))
+    assert children.names == ["ensemble", "members"]
+    assert "earlier stays there" in capsys.readouterr().err
 
 
 def test_two_processes_do_not_do_one_recipe_at_a_time(settings, children, tmp_path):

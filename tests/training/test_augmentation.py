@@ -2,8 +2,6 @@
 
 import pickle
 import random
-import subprocess
-import sys
 import warnings
 
 import cv2
@@ -129,7 +127,7 @@ def test_a_mask_changes_nothing_about_its_field():
             )
 
 
-def test_another_process_and_a_copy_change_a_field_in_the_same_way():
+def test_another_process_and_a_copy_change_a_field_in_the_same_way(warm_python):
     code = (
         "import numpy as np, sys, zlib; from hpa_kit.training.augmentation import Augmentation\n"
         "image = np.random.default_rng(0).integers(1, 256, (48, 48, 4), dtype=np.uint8)\n"
@@ -137,7 +135,7 @@ def test_another_process_and_a_copy_change_a_field_in_the_same_way():
     )
     import zlib
 
-    there = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    there = warm_python.run(["-c", code], check=True, capture_output=True, text=True).stdout
     first = Augmentation(5)
     first(field(), (9, 9))
     copied = pickle.loads(pickle.dumps(first))

@@ -155,7 +155,14 @@ def test_crops_are_mixed_by_the_share_of_their_targets(how) -> None:
     torch.testing.assert_close(wanted.sum(1), torch.ones(8))
 
 
-@pytest.mark.parametrize("changes", [{}, {"crop_mix": "cutmix", "loss": "bce"}, {"mask_channel": False}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, marks=pytest.mark.whole_table),
+        {"crop_mix": "cutmix", "loss": "bce"},
+        pytest.param({"mask_channel": False}, marks=pytest.mark.whole_table),
+    ],
+)
 def test_a_run_that_was_cut_off_ends_with_the_same_weights(crops, soft, tmp_path, changes) -> None:
     changes = {"pseudo_labels": soft, "augmentation": 6, "crop_size": None, **changes}
     whole = train(crops(out=tmp_path / "whole", **changes))

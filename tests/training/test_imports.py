@@ -1,8 +1,5 @@
 """What is light stays light: settings are read without torch, members loaded without what trains them."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -15,11 +12,16 @@ OF_TRAINING = {"hpa_kit.training.trainer", "hpa_kit.training.augmentation", "hpa
 OF_TRAINING |= {"albumentations", "tensorboard", "hpa_kit.models.unet", "segmentation_models_pytorch"}
 
 
-def imported(code: str, *words: object) -> set[str]:
-    """The modules that are there after some code has run in a Python of its own."""
-    code = f"import sys\n{code}\nprint('\\n', *sys.modules, sep='\\n')"
-    command = [sys.executable, "-c", code, *map(str, words)]
-    return set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines())
+@pytest.fixture
+def imported(warm_python):
+    """Tells the modules that are there after some code has run in a Python of its own."""
+
+    def names(code: str, *words: object, level: str = "images") -> set[str]:
+        code = f"import sys\n{code}\nprint('\\n', *sys.modules, sep='\\n')"
+        done = warm_python.run(["-c", code, *words], level, check=True, capture_output=True, text=True)
+        return set(done.stdout.splitlines())
+
+    return names
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
-def test_settings_and_metrics_of_a_checkpoint_are_read_without_torch(run):
+def test_settings_and_metrics_of_a_checkpoint_are_read_without_torch(run, imported):
     code = """
 from hpa_kit.training import read_checkpoint, settings_of
 saved = read_checkpoint(f"{sys.argv[1]}/best.safetensors", only=("epoch", "metrics"))
@@ -41,13 +43,13 @@ assert settings_of(sys.argv[1]).puzzle_cam.source == "cam"
     assert not imported(code, run) & (HEAVY | OF_TRAINING)
 
 
-def test_a_member_is_loaded_without_what_trains_it():
-    found = imported("from hpa_kit.training import load_member")
-    assert "torch" in found
+def test_a_member_is_loaded_without_what_trains_it(imported):
+    found = imported("from hpa_kit.training import load_member", level="networks")
+    assert "hpa_kit.training.member" in found
     assert not found & OF_TRAINING
 
 
-def test_runs_are_listed_and_a_submission_reported_without_torch(run, tmp_path):
+def test_runs_are_listed_and_a_submission_reported_without_torch(run, imported, tmp_path):
     code = "from hpa_kit.cli import main; assert main(sys.argv[1:]) == 0"
     assert not imported(code, "runs", run.parent) & HEAVY
     write_submission(tmp_path / "s.csv", [("a", 8, 6, "")])

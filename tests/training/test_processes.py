@@ -23,8 +23,9 @@ from hpa_kit.training.processes import Processes, processes_for, say_idle_gpus
 CHANGES = {"backbone": "test_convnext", "stride": 32, "epochs": 2, "ema": 0.9, "accumulate": 2}
 
 
-def test_two_processes_train_what_one_trains(settings, tmp_path, monkeypatch):
+def test_two_processes_train_what_one_trains(settings, tmp_path, monkeypatch, warm_python):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("hpa_kit.together.subprocess.Popen", warm_python.start)
     run_together(sharing_runs.train_and_keep, settings(out=tmp_path / "two", **CHANGES), 2)
     weights = [load_file(tmp_path / f"process{rank}.safetensors") for rank in (0, 1)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -45,7 +45,7 @@ def settings_of(labelled, runs, tmp_path, **changes) -> TuneSettings:
     values = {
         "data": labelled.root, "members": tuple(runs), "out": tmp_path / "tuned.yaml",
         "truth": labelled.truth, "masks": labelled.masks, "map_size": 32, "views": "none", "batch": 4,
-        "device": "cpu", "parts": 3,
+        "device": "cpu", "parts": 2, "repeats": 1,
     }  # fmt: skip
     return TuneSettings(**(values | changes))
 

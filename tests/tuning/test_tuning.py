@@ -64,7 +64,7 @@ def settings_of(labelled, runs, tmp_path, **changes) -> TuneSettings:
     values = {
         "data": labelled.root, "members": tuple(runs), "out": tmp_path / "tuned.yaml",
         "truth": labelled.truth, "masks": labelled.masks, "map_size": 32,
-        "views": "none", "batch": 4, "device": "cpu", "parts": 3,
+        "views": "none", "batch": 4, "device": "cpu", "parts": 2, "repeats": 1,
     }  # fmt: skip
     return TuneSettings(**(values | changes))
 
@@ -307,7 +307,8 @@ def test_the_command_writes_a_yaml_that_infer_takes(labelled, make_member, tmp_p
     run = with_folds(make_member(32), tmp_path)
     out = tmp_path / "tuned.yaml"
     words = ["tune", labelled.root, "--members", run, "--truth", labelled.truth, "--masks", labelled.masks,
-             "--map-size", 32, "--views", "none", "--device", "cpu", "--out", out]  # fmt: skip
+             "--map-size", 32, "--views", "none", "--device", "cpu", "--parts", 2, "--repeats", 1,
+             "--out", out]  # fmt: skip
     assert main([str(word) for word in words]) == 0
     assert f"ensemble: {out}" in capsys.readouterr().out
     csv = tmp_path / "s.csv"
