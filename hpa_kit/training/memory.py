@@ -7,7 +7,7 @@ a GPU would choose it; so it is known before a run starts, and without a GPU.
 import logging
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +72,7 @@ def step_memory(settings: TrainSettings, build: Callable[[], nn.Module], half: b
     kept, largest = _kept(model, fields, half)
     if settings.fine_tune.checkpointing:
         # On the way back the blocks are computed again one after the other, each as if it kept all.
-        again = on_meta(lambda: _without_checkpointing(build())).train()
+        again: Any = on_meta(lambda: _without_checkpointing(build())).train()
         kept += _kept(again, fields, half)[0] // max(1, *layers_of(again.backbone).values())
     passes = 1 + (settings.puzzle_cam.source != "off") + (settings.cells.consistency > 0)
     weights = sum(weight.numel() for weight in model.parameters())
@@ -153,7 +153,7 @@ def _kept(model: nn.Module, fields: Tensor, half: bool) -> tuple[int, int]:
 
 def _without_checkpointing(model: Any) -> nn.Module:
     model.backbone.maps.network.set_grad_checkpointing(False)
-    return model  # type: ignore[no-any-return]
+    return cast(nn.Module, model)
 
 
 _HALF = {
