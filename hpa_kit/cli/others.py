@@ -164,6 +164,11 @@ def _convert(arguments: argparse.Namespace) -> int:
             f"weights: {', '.join(f'--{name}' for name in given)} is of SubCell, which takes an encoder, its "
             "classifiers and a folder"
         )
+    if not arguments.out.suffix:
+        raise InputError(
+            f"weights: {arguments.out} should be named .safetensors; of SubCell give the encoder, then its "
+            "classifiers, then the folder"
+        )
     from hpa_kit.cells.weights import convert_weights
 
     tell("weights", convert_weights(first, arguments.out))

@@ -146,3 +146,5 @@ def test_options_of_subcell_are_refused_for_cell_networks(tmp_path, capsys) -> N
     ]
     assert main(words) == 2
     assert "--licence is of SubCell, which takes an encoder" in capsys.readouterr().err
+    assert main(["weights", "convert", str(tmp_path / "encoder.pth"), str(tmp_path / "folder")]) == 2
+    assert "of SubCell give the encoder, then its classifiers" in capsys.readouterr().err
