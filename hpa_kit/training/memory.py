@@ -7,7 +7,7 @@ a GPU would choose it; so it is known before a run starts, and without a GPU.
 import logging
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -151,9 +151,9 @@ def _kept(model: nn.Module, fields: Tensor, half: bool) -> tuple[int, int]:
     return sum(sizes.values()), max(sizes.values(), default=0) // len(fields)
 
 
-def _without_checkpointing(model: Any) -> Any:
+def _without_checkpointing(model: Any) -> nn.Module:
     model.backbone.maps.network.set_grad_checkpointing(False)
-    return model
+    return cast(nn.Module, model)
 
 
 _HALF = {

@@ -1,5 +1,7 @@
 """Transformers as backbones: tokens become maps, positions follow the side, layers learn apart."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
@@ -11,6 +13,7 @@ from hpa_kit.errors import InputError
 from hpa_kit.models import CamClassifier
 from hpa_kit.models.layers import freeze, layers_of
 
+WHOLE = partial(pytest.param, marks=pytest.mark.whole_table)  # of a kind that another row stands for
 STRIDES = {DINOV2: 14, DINOV3: 16, PLAIN: 16}
 
 
@@ -103,7 +106,7 @@ def test_layers_are_counted_from_the_stem_with_all_its_tokens_to_the_norm_behind
     assert [own[f"blocks.{k}.norm1.weight"] for k in range(3)] == [1, 2, 3] and own["norm.weight"] == 3
 
 
-@pytest.mark.parametrize("name", [DINOV3, "resnet10t", "test_convnext"])
+@pytest.mark.parametrize("name", [DINOV3, "resnet10t", WHOLE("test_convnext")])
 def test_only_the_last_blocks_learn_where_that_is_asked_for(name):
     model = classifier(name)
     freeze(model.backbone, "last:1")
@@ -126,7 +129,7 @@ def test_a_frozen_backbone_stays_as_it_came_its_batch_norm_too():
     assert all(torch.equal(value, before[key]) for key, value in model.backbone.state_dict().items())
 
 
-@pytest.mark.parametrize("name", [DINOV2, DINOV3, "resnet10t"])
+@pytest.mark.parametrize("name", [DINOV2, WHOLE(DINOV3), WHOLE("resnet10t")])
 def test_blocks_that_are_computed_again_give_the_same_gradients(name):
     fields = torch.rand(2, 4, 70 if name == DINOV2 else 64, 70 if name == DINOV2 else 64) * 255
     gradients = []

@@ -50,7 +50,7 @@ def encoder(make_run_settings, masks, tmp_path_factory):
     torch.manual_seed(3)
     made = make_run_settings(out=folder, network="crops", masks=masks, crop_size=32)
     write_checkpoint(folder / BEST, made, {"model": build_network(made).state_dict(), "epoch": 1})
-    (folder / "folds.csv").write_text("ID,fold\nelsewhere,0\n")
+    (folder / "folds.csv").write_text("ID,fold\nelsewhere,1\n")
     return folder
 
 

@@ -51,6 +51,7 @@ def fused(query, key, value, **_):
     return _Attention.apply(query, key, value)
 
 
+@pytest.mark.whole_table
 def test_half_precision_keeps_less_and_blocks_computed_again_and_frozen_ones_far_less(settings):
     options = {"backbone": DINOV2, "stride": 14, "size": 224}
     whole, half = told(settings, **options), told(settings, True, **options)
