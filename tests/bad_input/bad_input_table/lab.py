@@ -101,7 +101,8 @@ CASES = (
         _image(PLANES[:3], names=NAMES[:3]),
         SEGMENT,
         IMAGE + "has no yellow; found 0 'tubulin', 1 'protein', 2 'DAPI'; say which is which: --channels "
-        "red=…,green=…,blue=…,yellow=…, by place from 0 on or by name, or yellow=none where it was not imaged",
+        "red=…,green=…,blue=…,yellow=…, by place from 0 on or by name, or yellow=none where it was not "
+        "imaged",
     ),
     Case(
         GROUP,
