@@ -79,7 +79,13 @@ CASES = (
         SEGMENT,
         IMAGE + "is damaged: no readable tif (…)" + AGAIN,
     ),
-    Case(GROUP, "a truncated OME-TIFF", _cut, SEGMENT, IMAGE + "is …" + AGAIN),
+    Case(
+        GROUP,
+        "a truncated OME-TIFF",
+        _cut,
+        SEGMENT,
+        IMAGE + "is truncated: its end is missing" + AGAIN,
+    ),
     Case(
         GROUP,
         "a tif of two images",
