@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -241,15 +242,8 @@ class LabFolder:
         for id in ids:
             if (found := self._fields.get(id)) is None:
                 continue
-            if found.id:
-                files = [
-                    file
-                    for path in channel_paths(found.path, found.id, CHANNELS[:3])
-                    for file in files_of(path)
-                ]
-            else:
-                files = list(files_of(found.path))
-            yield id, [*files, how]
+            own = sorted(found.path.glob(f"{escape(found.id)}_*.*")) if found.id else [found.path]
+            yield id, [*(file for path in own for file in files_of(path)), how]
 
     @contextmanager
     def _open(self, id: str) -> Iterator[tuple[LabImage, str]]:

@@ -3,9 +3,9 @@
 Which plane is which channel of a field is not known here, see :mod:`hpa_kit.data.lab_folder`.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -22,11 +22,10 @@ if TYPE_CHECKING:
     from tifffile import TiffFile
 
 TIF_ENDINGS = (".ome.tiff", ".ome.tif", ".tiff", ".tif")
-ZARR_ENDINGS = (".ome.zarr", ".zarr")
 LAB = "pip install 'hpa-kit[lab]'"
 
 # Micrometres of the units in which OME gives sizes; "pixel" and "reference frame" say nothing.
-_UNITS = {
+UNITS = {
     "m": 1e6, "meter": 1e6, "metre": 1e6, "cm": 1e4, "centimeter": 1e4, "mm": 1e3, "millimeter": 1e3,
     "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
     "nm": 1e-3, "nanometer": 1e-3, "nanometre": 1e-3, "Å": 1e-4, "angstrom": 1e-4, "pm": 1e-6,
@@ -72,14 +71,16 @@ def open_lab_image(path: Path, where: str) -> Iterator[LabImage]:
     """Open an image; nothing of its planes is read until they are asked for.
 
     Args:
-        path: a tif, or the folder of an OME-Zarr image, see :func:`zarr_kind`.
+        path: a tif, or the folder of an OME-Zarr image, see :mod:`hpa_kit.data.lab_zarr`.
         where: what to call it in an error.
 
     Raises:
         InputError: it is damaged or of another kind, holds several images, or values that are no numbers; or
             what reads it is not installed.
     """
-    with _zarr(path, where) if path.is_dir() else _tif(path, where) as image:
+    from hpa_kit.data.lab_zarr import zarr_image
+
+    with nullcontext(zarr_image(path, where)) if path.is_dir() else _tif(path, where) as image:
         info = image.info
         if min(info.height, info.width) < 1 or info.height * info.width > MAX_PIXELS:
             raise InputError(
@@ -154,13 +155,17 @@ def _tif(path: Path, where: str) -> Iterator[LabImage]:
 
 
 def _tif_image(tif: "TiffFile", path: Path, size: int, where: str) -> LabImage:
+    if not tif.series:
+        raise ValueError("it holds no image")
+    if _breaks_off(tif):
+        raise InputError(f"{where} is truncated: its end is missing; {AGAIN}")
     if len(tif.series) != 1:
         raise InputError(
             f"{where} holds {len(tif.series)} images; expected one, of one field; save each alone"
         )
     series: Any = tif.series[0]
     axes, shape, first = str(series.axes), tuple(series.shape), series.keyframe
-    lengths = _lengths(axes, shape, where)
+    lengths = lengths_of(axes, shape, where)
     names, pixel_size = _ome_says(tif.ome_metadata) if tif.is_ome else ((), None)
     if pixel_size is None and not tif.is_ome:
         pixel_size = _resolution(tif, first)
@@ -171,7 +176,7 @@ def _tif_image(tif: "TiffFile", path: Path, size: int, where: str) -> LabImage:
         *(pixel_size, lengths.get("Z", 1), lengths.get("T", 1)),
     )
     inverted = int(first.photometric) == _MINISWHITE and np.dtype(series.dtype).kind == "u"
-    named = _as_channels(axes, shape)
+    named = as_channels(axes, shape)
     if series.dataoffset is not None:  # one after the other, unpacked: what is not asked for is not read
         if int(series.dataoffset) + int(series.nbytes) > size:
             raise InputError(f"{where} is truncated: its end is missing; {AGAIN}")
@@ -186,13 +191,23 @@ def _tif_image(tif: "TiffFile", path: Path, size: int, where: str) -> LabImage:
     return LabImage(info, read)
 
 
-def _lengths(axes: str, shape: Sequence[int], where: str) -> dict[str, int]:
-    """{axis: length} of Y, X, channels C, depth Z and time T.
+def _breaks_off(tif: "TiffFile") -> bool:
+    """Whether the last page of a tif that could be read says that another one follows."""
+    last: Any = tif.pages[len(tif.pages) - 1]
+    form, file = tif.tiff, tif.filehandle
+    file.seek(last.offset)
+    (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+    file.seek(last.offset + form.tagnosize + tags * form.tagsize)
+    return bool(struct.unpack(form.offsetformat, file.read(form.offsetsize))[0])
+
+
+def lengths_of(axes: str, shape: Sequence[int], where: str) -> dict[str, int]:
+    """Name the lengths of axes: {axis: length} of Y, X, channels C, depth Z and time T.
 
     Raises:
         InputError: there are others.
     """
-    named = dict(zip(_as_channels(axes, shape), shape, strict=True))
+    named = dict(zip(as_channels(axes, shape), shape, strict=True))
     others = {axis: length for axis, length in named.items() if axis not in "TCZYX" and length > 1}
     if others or not {"Y", "X"} <= named.keys():
         found = " x ".join(f"{length} {axis}" for axis, length in zip(axes, shape, strict=True))
@@ -200,22 +215,22 @@ def _lengths(axes: str, shape: Sequence[int], where: str) -> dict[str, int]:
     return named
 
 
-def _as_channels(axes: str, shape: Sequence[int]) -> str:
-    """The axes, the only one of planes without a name, or of colours, being the channels."""
+def as_channels(axes: str, shape: Sequence[int]) -> str:
+    """Call the channels' axis C, where it is the only one of planes without a name, or of colours."""
     if "C" in axes and shape[axes.index("C")] > 1:
         return axes
     others = [axis for axis, length in zip(axes, shape, strict=True) if axis not in "TCZYX" and length > 1]
     return axes.replace("C", "_").replace(others[0], "C") if len(others) == 1 else axes
 
 
-def _index(axes: str, channel: int, depth: int) -> tuple[Any, ...]:
-    """Numbers of what is chosen along each axis, height and width whole."""
+def index_of(axes: str, channel: int, depth: int) -> tuple[Any, ...]:
+    """Make the index of a plane: what is chosen along each axis, height and width whole."""
     chosen: dict[str, Any] = {"C": channel, "Z": depth, "Y": slice(None), "X": slice(None)}
     return tuple(chosen.get(axis, 0) for axis in axes)
 
 
 def _mapped(stored: NDArray[Any], axes: str, inverted: bool, channel: int, depth: int) -> NDArray[Any]:
-    plane = np.array(stored[_index(axes, channel, depth)])
+    plane = np.array(stored[index_of(axes, channel, depth)])
     return ~plane if inverted else plane
 
 
@@ -229,7 +244,7 @@ def _paged(
 ) -> NDArray[Any]:
     """A plane of a tif that is packed, or not stored in one piece."""
     (axes, shape), (path, size, where) = layout, source
-    index = _index(axes, channel, depth)
+    index = index_of(axes, channel, depth)
     colours = len(shape) - len(series.keyframe.shape)
     place = int(np.ravel_multi_index(index[:colours], shape[:colours])) if colours else 0
     page = series.pages[place]
@@ -274,10 +289,10 @@ def _ome_says(text: str | None) -> tuple[tuple[str, ...], float | None]:
     names = tuple(one.get("Name") or one.get("Fluor") or "" for one in pixels.findall("{*}Channel"))
     sizes = [
         float(pixels.get(f"PhysicalSize{axis}") or 0)
-        * _UNITS.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"), 0)
+        * UNITS.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"), 0)
         for axis in "XY"
     ]
-    return names if any(names) else (), _square(sizes)
+    return names if any(names) else (), square(sizes)
 
 
 def _resolution(tif: "TiffFile", page: Any) -> float | None:
@@ -286,104 +301,18 @@ def _resolution(tif: "TiffFile", page: Any) -> float | None:
     per_unit = {_INCH: 25_400.0, _CM: 10_000.0}.get(unit, 0.0)
     if tif.is_imagej:
         named = str((tif.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ")
-        per_unit = _UNITS.get(named, per_unit)
+        per_unit = UNITS.get(named, per_unit)
     sizes = []
     for name in ("XResolution", "YResolution"):
         pixels, units = page.tags.valueof(name, default=(0, 1))
         sizes.append(per_unit * units / pixels if pixels else 0.0)
-    found = _square(sizes)
+    found = square(sizes)
     return found if found is not None and _BELIEVED[0] <= found <= _BELIEVED[1] else None
 
 
-def _square(sizes: Sequence[float]) -> float | None:
-    """The size of a pixel that is as high as wide, but for a hundredth; None where it is not known."""
+def square(sizes: Sequence[float]) -> float | None:
+    """Take the size of a pixel that is as high as wide, but for a hundredth; None where it is not known."""
     width, height = sizes[0], sizes[-1] or sizes[0]
     if not (np.isfinite(width) and np.isfinite(height) and width > 0 and height > 0):
         return None
     return float(width) if abs(width - height) <= 0.01 * width else None
-
-
-def zarr_kind(folder: Path) -> str:
-    """Tell what an OME-Zarr folder is: ``image``, ``group`` of images such as a plate or well, or nothing."""
-    if not any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
-        return ""
-    return "image" if "multiscales" in _attributes(folder) else "group"
-
-
-def _attributes(folder: Path) -> Mapping[str, Any]:
-    """What OME says of a group, of layouts of zarr 2 and 3; nothing where that cannot be read."""
-    for name in ("zarr.json", ".zattrs"):
-        try:
-            content = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            continue
-        own = content.get("attributes", {}) if name == "zarr.json" and isinstance(content, dict) else content
-        found = own.get("ome", own) if isinstance(own, dict) else None
-        if isinstance(found, dict):
-            return found
-    return {}
-
-
-@contextmanager
-def _zarr(path: Path, where: str) -> Iterator[LabImage]:
-    try:
-        about = _attributes(path)["multiscales"][0]
-        level = about["datasets"][0]
-        place = (path / str(level["path"])).resolve()
-        if not place.is_relative_to(path.resolve()):
-            raise ValueError(f"its planes are in {level['path']}")
-    except (ValueError, LookupError, TypeError) as error:
-        raise InputError(
-            f"{where} is damaged: it does not say where its planes are ({one_line(error)}); {AGAIN}"
-        ) from None
-    try:
-        import zarr
-    except ImportError:
-        raise InputError(f"{where} is OME-Zarr, which zarr reads; it is missing: {LAB}") from None
-    try:
-        stored: Any = zarr.open_array(str(place), mode="r")
-        shape = tuple(int(side) for side in stored.shape)
-        axes = _zarr_axes(about, len(shape))
-        lengths = _lengths(axes, shape, where)
-        names = _zarr_names(_attributes(path), lengths.get("C", 1))
-        pixel_size = _zarr_pixel(about, level, axes)
-    except InputError:
-        raise
-    except Exception as error:  # zarr raises many kinds on damaged folders; all mean the same here
-        raise InputError(f"{where} is damaged: no readable OME-Zarr ({one_line(error)}); {AGAIN}") from None
-    info = LabInfo(
-        *(lengths["Y"], lengths["X"], str(stored.dtype), lengths.get("C", 1), names, pixel_size),
-        *(lengths.get("Z", 1), lengths.get("T", 1)),
-    )
-
-    def plane(channel: int, depth: int) -> NDArray[Any]:
-        try:
-            return np.asarray(stored[_index(_as_channels(axes, shape), channel, depth)])
-        except Exception as error:
-            raise InputError(f"{where} is damaged: {one_line(error)}; {AGAIN}") from None
-
-    yield LabImage(info, plane)
-
-
-def _zarr_axes(about: Mapping[str, Any], n: int) -> str:
-    """The axes of an image, a letter each; versions that do not name them have all five."""
-    named = about.get("axes") or list("tczyx")[-n:]
-    return "".join(str(one["name"] if isinstance(one, dict) else one)[:1].upper() for one in named)
-
-
-def _zarr_names(attributes: Mapping[str, Any], n: int) -> tuple[str, ...]:
-    channels = (attributes.get("omero") or {}).get("channels") or []
-    names = tuple(str(one.get("label") or "") for one in channels)
-    return names if len(names) == n and any(names) else ()
-
-
-def _zarr_pixel(about: Mapping[str, Any], level: Mapping[str, Any], axes: str) -> float | None:
-    """Micrometres of a pixel: the scales of the image and of its level, in the units of the axes."""
-    scale = np.ones(len(axes))
-    steps = [*(about.get("coordinateTransformations") or []), *(level.get("coordinateTransformations") or [])]
-    scales = [step["scale"] for step in steps if step.get("type") == "scale"]
-    for one in scales:
-        scale = scale * np.asarray(one, float)
-    named = [one for one in about.get("axes") or [] if isinstance(one, dict)]
-    units = {str(one["name"])[:1].upper(): _UNITS.get(str(one.get("unit", "")), 0.0) for one in named}
-    return _square([scale[axes.index(axis)] * units.get(axis, 0.0) for axis in "XY"]) if scales else None

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpa_kit.data.fields import CHANNELS, ENDINGS, find_fields
-from hpa_kit.data.lab_images import TIF_ENDINGS, ZARR_ENDINGS, zarr_kind
+from hpa_kit.data.lab_images import TIF_ENDINGS
+from hpa_kit.data.lab_zarr import ZARR_ENDINGS, zarr_kind
 from hpa_kit.errors import InputError
 
 LABELS_ENDING = ".labels.ome.tif"  # of label maps that this kit writes

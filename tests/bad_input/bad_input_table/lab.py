@@ -79,7 +79,13 @@ CASES = (
         SEGMENT,
         IMAGE + "is damaged: no readable tif (…)" + AGAIN,
     ),
-    Case(GROUP, "a truncated OME-TIFF", _cut, SEGMENT, IMAGE + "is …" + AGAIN),
+    Case(
+        GROUP,
+        "a truncated OME-TIFF",
+        _cut,
+        SEGMENT,
+        IMAGE + "is truncated: its end is missing" + AGAIN,
+    ),
     Case(
         GROUP,
         "a tif of two images",
@@ -101,8 +107,8 @@ CASES = (
         _image(PLANES[:3], names=NAMES[:3]),
         SEGMENT,
         IMAGE + "has no yellow; found 0 'tubulin', 1 'protein', 2 'DAPI'; say which is which: --channels "
-        "red=…,green=…,blue=…,yellow=…, by place from 0 on or by name, or "
-        "yellow=none where it was not imaged",
+        "red=…,green=…,blue=…,yellow=…, by place from 0 on or by name, or yellow=none where it was not "
+        "imaged",
     ),
     Case(
         GROUP,
