@@ -16,7 +16,7 @@ from hpa_kit import __version__
 from hpa_kit.cells import MaskFolder, label_map_ids, resized
 from hpa_kit.cells.crops import Crops, crops_of, scaled_crops
 from hpa_kit.config import FeaturesSettings, TrainSettings, make_settings
-from hpa_kit.data import DataFolder, labelled_fields, read_field, resize_field
+from hpa_kit.data import DataFolder, Images, labelled_fields, read_field, resize_field
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text, make_folder, regular_path, remove_stale, written_file
 from hpa_kit.flow import run_ahead
@@ -140,11 +140,11 @@ def _checkpoint(settings: FeaturesSettings) -> Path:
     return out
 
 
-def _folders(settings: FeaturesSettings, encoder: TrainSettings) -> dict[str, Path]:
+def _folders(settings: FeaturesSettings, encoder: TrainSettings) -> dict[str, Images]:
     """Where the images of each field lie: the labelled ones in training, else all that are there."""
-    folder = DataFolder(settings.data)
+    folder = DataFolder(settings.data, settings)
     if settings.split == "train" and (folder.root / "train.csv").is_file():
-        names = ("data", "external", "external_images", "external_mode")
+        names = ("data", "channels", "pixel_size", "stack", "external", "external_images", "external_mode")
         return labelled_fields(
             encoder.model_copy(update={name: getattr(settings, name) for name in names})
         ).folders
@@ -152,7 +152,7 @@ def _folders(settings: FeaturesSettings, encoder: TrainSettings) -> dict[str, Pa
 
 
 def _encoded(
-    encoder: Encoder, folders: dict[str, Path], masks: MaskFolder, settings: FeaturesSettings, flips: bool
+    encoder: Encoder, folders: dict[str, Images], masks: MaskFolder, settings: FeaturesSettings, flips: bool
 ) -> Iterator[tuple[str, NDArray[np.float16]]]:
     """IDs and vectors of fields; threads read, and cut crops, ahead of the network."""
 
