@@ -87,6 +87,23 @@ def test_every_name_and_format_is_read(tmp_path, ending, name):
     assert not folder.has("b")
 
 
+@pytest.mark.parametrize("name", ["f.npz", "f.TIF", "f_cp_masks.png"])
+def test_ids_with_folders_in_them_have_their_files_there(tmp_path, name):
+    (tmp_path / "p1" / "A01").mkdir(parents=True)
+    path = tmp_path / "p1" / "A01" / name
+    if name.endswith("npz"):
+        np.savez(path, cells=np.uint8(three_cells()))
+    elif name.endswith("png"):
+        png(path, np.uint8(three_cells()))
+    else:
+        tifffile.imwrite(path, np.uint8(three_cells()))
+    folder = MaskFolder(tmp_path)
+    assert folder.find("p1/A01/f") == path
+    assert folder.read_cells("p1/A01/f").max() == 3
+    assert folder.find("p1/A01/g") is folder.find("p1/A02/f") is folder.find("f") is None
+    assert pickle.loads(pickle.dumps(folder)).has("p1/A01/f")
+
+
 def packed(folder, name="some.zip", method=zipfile.ZIP_STORED):
     """Put all files of a folder into an archive there."""
     with zipfile.ZipFile(folder / name, "w", method) as archive:

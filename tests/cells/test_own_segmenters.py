@@ -44,9 +44,14 @@ def test_a_function_of_one_s_own_finds_cells_by_its_name(folder, tmp_path):
     maps = read_label_maps(tmp_path / "maps", "p/f", read_field(LabFolder(folder), "p/f"))
     assert (maps.cells[20:220, 60:260] == 1).all()
     assert maps.cells.sum() == 200**2
-    assert (tmp_path / "maps" / "p" / "f.outlines.geojson").is_file()
+    shapes, label_maps = (tmp_path / "maps" / "p" / name for name in ("f.outlines.geojson", "f.npz"))
+    drawn, written = shapes.read_bytes(), label_maps.stat().st_mtime_ns
+    shapes.unlink()
+    segment(make_settings(SegmentSettings, settings | {"pixel_size": 0}))
+    assert shapes.read_bytes() == drawn, "what lacks is drawn of the label maps that are there"
+    assert label_maps.stat().st_mtime_ns == written
     assert segmenter("bright").settings.keys() == {"segmenter", "code", "model"}
-    with pytest.raises(InputError, match=r"pack.*|p/…, are not packed; leave pack out"):
+    with pytest.raises(InputError, match=r"such as p/…, are not packed; leave pack out"):
         segment(make_settings(SegmentSettings, settings | {"pack": True}))
 
 
