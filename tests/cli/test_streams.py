@@ -123,16 +123,15 @@ def test_an_interrupt_is_one_line_whatever_processes_are_at_work(tmp_path, warm_
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     process = warm_python.start([*HPA_KIT, *words], "images", cwd=tmp_path, start_new_session=True, **pipes)
     ends = time.monotonic() + 120
-    while len(list((tmp_path / "data" / "train").glob("*.png"))) < 40:
+    while len(list((tmp_path / "data" / "train").glob("*.png"))) < 12:
         assert time.monotonic() < ends and process.poll() is None
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=120)
-    assert (process.returncode, said.splitlines()[-1:]) == (
-        130,
-        ["hpa-kit: interrupted; the same command goes on where it was"],
-    )
-    assert len(said.splitlines()) <= 2, said  # the other is the forecast
+    # The forecast, and on a busy machine how far it is, may stand before.
+    others = [line for line in said.splitlines() if not line.startswith("simulate: ")]
+    assert process.returncode == 130
+    assert others == ["hpa-kit: interrupted; the same command goes on where it was"]
 
 
 def test_an_interrupt_ends_a_command_of_commands(monkeypatch, capsys, tmp_path):

@@ -229,6 +229,7 @@ def test_a_competition_without_fields_is_tables_with_headers(tmp_path):
     assert find_fields(root / "test") == []
 
 
+@pytest.mark.whole_table  # what it prevents shows in tests/cli/test_streams.py, which interrupts two
 def test_processes_that_draw_leave_ctrl_c_to_the_one_that_started_them():
     """Each would print where it was, whenever it has started."""
     # As the system has it of the shell's parent, which has so long to do that others start meanwhile.

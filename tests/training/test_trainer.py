@@ -92,7 +92,14 @@ def cut_off(monkeypatch, function, call):
 
 @pytest.mark.parametrize(
     ("function", "call"),
-    [("step", 2), ("_write_best", 1), ("_write_last", 1), ("step", 5), ("validate", 2), ("_write_last", 3)],
+    [
+        # Within the first epoch and around its end as within the second; tests/kill kills a run anywhere.
+        *(pytest.param(*row, marks=pytest.mark.whole_table) for row in (("step", 2), ("_write_last", 1))),
+        ("_write_best", 1),
+        ("step", 5),
+        ("validate", 2),
+        pytest.param("_write_last", 3, marks=pytest.mark.whole_table),
+    ],
 )
 def test_a_run_that_was_cut_off_goes_on_to_the_same_curve(settings, undisturbed, monkeypatch, function, call):
     made = settings(drop_rate=0.3, ema=0.9)
