@@ -347,10 +347,10 @@ class Results:
             scoring: seconds that it took.
             facts: what else is known of it, as JSON holds it.
         """
-        id, field = prediction.id, prediction.prepared
         if isinstance(result, Failure):
-            self.journal.add(id, b"", stamp=self.stamps[id], failed=result.reason)
+            self.journal.add(prediction.id, b"", stamp=self.stamps[prediction.id], failed=result.reason)
             return
+        id, field = prediction.id, prediction.prepared
         known = {
             "size": self.sizes.get(id, field.size),
             "made": field.made,
