@@ -1,6 +1,7 @@
 """SubCell as a member: what it says of cells, alone and beside others, with no training."""
 
 import logging
+import shutil
 
 import cv2
 import numpy as np
@@ -10,13 +11,15 @@ import torch
 
 from hpa_kit.classes import NEGATIVE, location_to_class
 from hpa_kit.cli import main
-from hpa_kit.config import MemberSettings, PredictSettings
+from hpa_kit.config import InferSettings, MemberSettings, PredictSettings, PseudoLabelSettings
 from hpa_kit.data import CLASS_COLUMNS
 from hpa_kit.errors import InputError
-from hpa_kit.inference import Ensemble, predict
+from hpa_kit.inference import Ensemble, infer, predict
 from hpa_kit.inference.ensemble import channels_needed
 from hpa_kit.models import load_subcell
 from hpa_kit.models.subcell import SUBCELL_CLASSES
+from hpa_kit.pseudo_labels import make_pseudo_labels
+from hpa_kit.submission import read_submission
 
 ORDER = {"rybg": [0, 3, 2, 1], "rbg": [0, 2, 1], "ybg": [3, 2, 1], "bg": [2, 1]}
 # By class of the competition, as the atlas's names merge.
@@ -143,6 +146,22 @@ def test_predict_scores_cells_with_no_training_by_the_variant_whose_channels_are
     all_classes = tables[31][list(SUBCELL_CLASSES)].to_numpy()
     np.testing.assert_allclose(tables[19][list(CLASS_COLUMNS)], merged(all_classes), atol=1e-5)
     assert tables[19].iloc[:, -19 + NEGATIVE].std() > 0  # SubCell's own, which no other class decides
+
+
+def test_infer_and_soft_labels_take_it_as_any_member(folder, tmp_path) -> None:
+    folder.write_sample()
+    run, given = tmp_path / "subcell" / "bg", {"masks": folder.masks, "views": "none", "device": "cpu"}
+    infer(InferSettings(data=folder.root, members=run, out=tmp_path / "submission.csv", **given))
+    (row,) = read_submission(tmp_path / "submission.csv")["PredictionString"]
+    assert len(row.split()) > 3 * 4
+    shutil.copy(folder.test / "one_red.png", folder.test / "one_yellow.png")  # labelled fields are whole
+    (folder.root / "train").symlink_to(folder.test)
+    (folder.root / "train.csv").write_text("ID,Label\none,0|16\n", encoding="utf-8")
+    settings = PseudoLabelSettings(
+        data=folder.root, members=run, out=tmp_path / "soft", labels="soft", seen="take", **given
+    )
+    scores = pd.read_csv(make_pseudo_labels(settings) / "cell_scores.csv")
+    assert len(scores) == 4 and scores.iloc[:, 2:].to_numpy().max() > 0
 
 
 def test_channels_that_lack_and_classes_that_nobody_tells_are_said(folder, tmp_path, member, capsys) -> None:

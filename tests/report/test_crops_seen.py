@@ -6,6 +6,7 @@ import json
 import re
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from hpa_kit.config import ReportSettings
@@ -43,6 +44,16 @@ def test_beside_a_submission_members_show_crops_too_but_no_maps(simulated, crop_
     settings = ReportSettings(
         source=simulated.submission, data=simulated.data, members=(crop_member,),
         masks=simulated.data / "masks", out=tmp_path / "report.html", split="test", fields=1, device="cpu",
+    )  # fmt: skip
+    index = index_of(write_report(settings).path)
+    assert index["crops"] and not index["maps"]
+
+
+@pytest.mark.whole_table  # what is shown of other networks of crops is the same way
+def test_subcell_shows_what_it_sees_too(simulated, subcell, tmp_path) -> None:
+    settings = ReportSettings(
+        source=subcell, data=simulated.data, masks=simulated.data / "masks", out=tmp_path / "report.html",
+        split="test", fields=1, device="cpu",
     )  # fmt: skip
     index = index_of(write_report(settings).path)
     assert index["crops"] and not index["maps"]

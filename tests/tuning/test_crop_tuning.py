@@ -105,3 +105,15 @@ def test_nothing_is_said_of_rules_that_cannot_be_tried(labelled, crop_member, tm
     with caplog.at_level(logging.WARNING):
         tune(settings_of(labelled, [crop_member], tmp_path))
     assert not caplog.records
+
+
+@pytest.mark.whole_table  # that such members are not asked holds of every kind
+def test_subcell_that_may_have_seen_every_field_is_not_asked_and_keeps_its_weight(
+    labelled, crop_member, make_subcell, tmp_path, caplog
+) -> None:
+    started = settings_of(labelled, [crop_member], tmp_path)
+    with caplog.at_level(logging.WARNING):
+        found = tune(started.model_copy(update={"members": (crop_member, make_subcell("bg"))}))
+    assert "taken to have learnt from every field" in caplog.text
+    weights = [member.weight for member in found.ensemble.members]
+    assert len(weights) == 2 and weights[1] == 1
