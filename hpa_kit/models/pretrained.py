@@ -103,8 +103,8 @@ def _of_subcell(folder: Path | str, in_channels: int) -> State:
 
     if not (Path(folder) / BEST).is_file():
         raise InputError(
-            f"pretrained: {folder} is a folder without {BEST}; give a local weights file, a folder of SubCell, "
-            "or the word download"
+            f"pretrained: {folder} is a folder without {BEST}; give a local weights file, a folder of "
+            "SubCell, or the word download"
         )
     subcell = load_subcell(folder)
     state: State = dict(subcell.encoder.state_dict())
