@@ -28,7 +28,7 @@ def test_a_setting_unlike_any_other_lists_the_known_ones():
     [
         ({"epochs": 0}, r"epochs: .*greater than or equal to 1.*found 0"),
         ({"epochs": "many"}, r"epochs: .*integer.*found 'many'"),
-        ({"stride": 7}, r"stride: .*8, 16 or 32.*found 7"),
+        ({"stride": 7}, r"stride: .*8, 14, 16 or 32.*found 7"),
         ({"lr": "inf"}, r"lr: .*finite.*found"),
         ({"fold": 5, "folds": 5}, r"fold 5 is not one of 5 folds"),
     ],

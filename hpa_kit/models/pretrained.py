@@ -11,6 +11,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from hpa_kit.errors import InputError
+from hpa_kit.resume import BEST
 
 Weights: TypeAlias = Path | str | Literal["download"] | None
 State: TypeAlias = dict[str, Tensor]
@@ -100,6 +101,11 @@ def _of_subcell(folder: Path | str, in_channels: int) -> State:
     """
     from hpa_kit.models.subcell import load_subcell
 
+    if not (Path(folder) / BEST).is_file():
+        raise InputError(
+            f"pretrained: {folder} is a folder without {BEST}; give a local weights file, a folder of "
+            "SubCell, or the word download"
+        )
     subcell = load_subcell(folder)
     state: State = dict(subcell.encoder.state_dict())
     filters = state["patch_embed.proj.weight"]

@@ -86,7 +86,8 @@ CASES = (
         "a folder in the place of pretrained weights",
         lambda w: w["file"].mkdir(),
         PRETRAINED,
-        "pretrained: …file is missing; give a local weights file or the word download",
+        "pretrained: …file is a folder without best.safetensors; give a local weights file, a folder of "
+        "SubCell, or the word download",
     ),
     Case(
         GROUP,
