@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hpa_kit import __version__
 from hpa_kit.config.base import Settings
@@ -33,11 +33,13 @@ TIMELESS = "HPA_KIT_TIMELESS_IMAGES"
 FieldFolder = tuple[Path | None, Callable[[str], Iterable[str]]]
 
 
-class Stamped(Protocol):
-    """A folder of fields that tells itself what a field's results depend on, such as a lab's."""
+if TYPE_CHECKING:
 
-    def stamps(self, ids: Iterable[str]) -> Iterator[tuple[str, list[object]]]:
-        """Give of each field that is there its files by name, size and time, and how they are read."""
+    class Stamped(Protocol):
+        """A folder of fields that tells itself what a field's results depend on, such as a lab's."""
+
+        def stamps(self, ids: Iterable[str]) -> Iterator[tuple[str, list[object]]]:
+            """Give of each field that is there its files by name, size and time, and how they are read."""
 
 
 def depends_on(*values: Any) -> str:

@@ -39,7 +39,7 @@ def test_a_file_of_another_name_is_another_file():
     assert differences(trained(), trained(pretrained="x/v.pth"), FREE, MOVABLE) == (
         "pretrained x/w.pth (now x/v.pth)"
     )
-    assert differences(trained(), trained(pretrained=None), FREE, MOVABLE).endswith("(now None)")
+    assert differences(trained(), trained(pretrained=None, lr=5e-4), FREE, MOVABLE).endswith("(now None)")
 
 
 def test_a_number_in_a_files_place_is_compared_as_it_is():

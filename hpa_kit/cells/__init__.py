@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hpa_kit.cells.own_segmenters import add_segmenter
     from hpa_kit.cells.packing import Packer, pack_label_maps
     from hpa_kit.cells.resize import resized
-    from hpa_kit.cells.segmenters import FieldCells, load_or_segment, segmenter
+    from hpa_kit.cells.segmenters import FieldCells, code_of_segmenter, load_or_segment, segmenter
     from hpa_kit.cells.weights import load_published_network
 
 __getattr__ = lazy(__name__)

@@ -13,8 +13,7 @@ from struct import Struct
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
-from hpa_kit.cells import label_map_ids
-from hpa_kit.cells.segmenters import code_of_segmenter
+from hpa_kit.cells import code_of_segmenter, label_map_ids
 from hpa_kit.config import EnsembleSettings, StreamSettings
 from hpa_kit.data import Images
 from hpa_kit.errors import InputError
@@ -109,18 +108,19 @@ class Journal:
             del self._places[id]
         return len(self._places)
 
-    def add(self, id: str, result: bytes, **facts: Any) -> None:
+    def add(self, id: str, result: str | bytes, **facts: Any) -> None:
         """Keep a field's result; a later one of the same field counts.
 
         Args:
             id: the field's ID.
-            result: any bytes.
+            result: any text or bytes.
             facts: what else is known of it, as JSON holds it; ``stamp`` among them for :meth:`resume`.
 
         Raises:
             InputError: the disk takes no more.
         """
         known = json.dumps({"id": id, "stamp": "", **facts}).encode()
+        result = result.encode("utf-8") if isinstance(result, str) else result
         body = known + result
         record = _HEAD.pack(len(known), len(result), zlib.crc32(body)) + body
         with self._lock:
@@ -358,8 +358,7 @@ class Results:
             "cells": field.n_cells,
         }
         seconds = {**prediction.seconds, "scoring": scoring}
-        text = result.encode() if isinstance(result, str) else result
-        self.journal.add(id, text, stamp=self.stamps[id], **known, seconds=seconds, **facts)
+        self.journal.add(id, result, stamp=self.stamps[id], **known, seconds=seconds, **facts)
 
     def outcome(self) -> Outcome:
         """What came of the fields."""
