@@ -62,7 +62,8 @@ def convert_subcell(
         classifiers: ``.pth`` of one classifier or more, whose probabilities are averaged.
         folder: to write.
         channels: the variant; by default the one of so many channels. Of three there are two: which one it
-            is is taken from the names of the encoder's file and folders, and of ``folder``.
+            is is taken from the names of the encoder's file and folders, and of ``folder``; else it is the
+            first, which is said.
         licence: of the weights, as the user states it.
         seen: CSV whose column ID names the fields that the weights have learnt from; by default all have.
         crop: side of the crops that the member looks at, in pixels of 0.08 µm.
@@ -72,8 +73,8 @@ def convert_subcell(
         the folder; :func:`~hpa_kit.models.load_subcell` reads it, and so does whatever takes members.
 
     Raises:
-        InputError: a file is missing, damaged, asks to run code or holds other weights, the variant is not
-            known, or the folder holds something else.
+        InputError: a file is missing, damaged, asks to run code or holds other weights, the variant is
+            another, or the folder holds something else.
     """
     weights = encoder_weights(encoder)
     variant = _variant(weights["encoder.patch_embed.proj.weight"].shape[1], channels, encoder, folder)
@@ -285,7 +286,7 @@ def _variant(n_channels: int, given: str | None, encoder: Path, folder: Path) ->
     """Which variant weights of so many channels are.
 
     Raises:
-        InputError: there is none, another one is given, or nothing tells which of two it is.
+        InputError: there is none, or another one is given.
     """
     fitting = [variant for variant in SUBCELL_VARIANTS if len(variant) == n_channels]
     if not fitting:
@@ -307,10 +308,11 @@ def _variant(n_channels: int, given: str | None, encoder: Path, folder: Path) ->
             if len(named) == 1:
                 log.info(f"weights: variant {named[0]}, as {path} says; --channels says otherwise")
                 return named[0]
-    raise InputError(
-        f"weights: {encoder} reads 3 channels, and its numbers do not tell which: give --channels rbg "
-        "(microtubules, nucleus, protein) or --channels ybg (ER, nucleus, protein)"
+    log.warning(
+        f"weights: {encoder} reads 3 channels, and nothing tells which; taken for {fitting[0]} "
+        f"(microtubules, nucleus, protein): give --channels {fitting[1]} if the first is ER"
     )
+    return fitting[0]
 
 
 def _refuse_other(folder: Path, settings: TrainSettings) -> None:

@@ -60,8 +60,9 @@ def test_the_command_writes_a_member_whose_card_tells_what_it_was_made_from(
 
 def test_weights_of_three_channels_are_told_by_names_or_by_the_user(files, tmp_path, caplog) -> None:
     encoder_file, *classifiers = files
-    with pytest.raises(InputError, match="its numbers do not tell which: give --channels rbg"):
-        convert_subcell(encoder_file, classifiers, tmp_path / "out")
+    untold = convert_subcell(encoder_file, classifiers, tmp_path / "untold")
+    assert settings_of(untold).subcell == "rbg"
+    assert "nothing tells which; taken for rbg (microtubules, nucleus, protein)" in caplog.text
     for variant in ("rbg", "ybg"):
         with caplog.at_level(logging.INFO):
             out = convert_subcell(encoder_file, classifiers, tmp_path / f"subcell-{variant}")
