@@ -148,7 +148,8 @@ def test_albumentations_is_told_not_to_ask_for_updates():
 
 
 @pytest.mark.parametrize(
-    ("fields", "epochs", "batch"), [(30, 25, 8), (320, 10, 8), (1000, 10, 12), (1000, 25, 31), (17445, 25, 40)]
+    ("fields", "epochs", "batch"),
+    [(30, 25, 8), (320, 10, 8), (1000, 10, 12), (1000, 25, 31), (17445, 25, 40)],
 )
 def test_a_small_set_gets_small_batches_and_so_enough_steps(settings, fields, epochs, batch):
     assert batch_size(settings(batch=None, epochs=epochs), fields) == batch
