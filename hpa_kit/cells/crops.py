@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpa_kit.cells.regions import cell_geometry
+from hpa_kit.config.kinds import FIELD_SIDE, PIXEL_SIZE
 
 STEP = 32  # sides of crops are multiples of it, so that most networks take them
 _SHARE = 0.9  # of cells whose box a crop holds
+_DILATION = 7  # pixels of 0.08 µm by which masks grow where crops are scaled
 
 
 class Crops(NamedTuple):
@@ -109,18 +111,27 @@ def crops_of(
 
 
 def scaled_crops(
-    field: NDArray[np.uint8], cells: NDArray[np.integer], side: int, wanted: int, radius: int, zeroed: bool
+    field: NDArray[np.uint8],
+    cells: NDArray[np.integer],
+    extent: int,
+    wanted: int,
+    zeroed: bool,
+    pixel: float | None = None,
+    size: int = FIELD_SIDE,
 ) -> Crops:
-    """Cut crops out of a field of full size and scale each by itself; see :func:`cut_crops`.
+    """Cut crops out of a field of full size and scale each by itself, as SubCell has them.
 
     Args:
         field: uint8 (C, H, W).
         cells: its label map (H, W), 0 background and 1…n.
-        side: of what is cut, in pixels of the field.
-        wanted: side of the crops that come out.
-        radius: by which a cell's mask grows, in pixels of the field.
-        zeroed: blacken what is outside the mask.
+        extent: side of what is cut, in pixels of 0.08 µm.
+        wanted: side of the crops that come out, in pixels of theirs.
+        zeroed: blacken what is outside a cell's mask, which has grown by 7 pixels of 0.08 µm.
+        pixel: micrometres of the field's pixels; None takes its longer side for ``size`` pixels of 0.08 µm.
+        size: see ``pixel``.
     """
+    per = max(field.shape[1:]) / size if pixel is None else PIXEL_SIZE / pixel
+    side, radius = max(1, round(extent * per)), round(_DILATION * per)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     at = centres(cells)
     found = np.zeros((len(at), len(field), wanted, wanted), np.uint8)

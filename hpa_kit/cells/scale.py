@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 
 from hpa_kit.cells.regions import LabelMap, relabel
 from hpa_kit.cells.resize import enlarge, resized
+from hpa_kit.config.kinds import FIELD_SIDE
 from hpa_kit.errors import InputError
 
-SIDE = 2048  # of the fields that segmenters know
 MAX_PIXELS = 2**27  # of a field at that scale; more would not fit into memory beside others
 
 Field = NDArray[np.uint8]
@@ -28,7 +28,7 @@ def at_known_scale(field: Field, scale: float) -> Field:
     shape = _shape(field.shape[1:], scale)
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     whole = np.stack([cv2.resize(plane, shape[::-1], interpolation=how) for plane in field])
-    beyond = [(0, max(0, SIDE - side)) for side in shape]
+    beyond = [(0, max(0, FIELD_SIDE - side)) for side in shape]
     return np.pad(whole, [(0, 0), *beyond], mode="symmetric")
 
 

@@ -40,6 +40,8 @@ def shard_exists(settings: Any) -> Any:
 
 
 COLOURS = ("red", "green", "blue", "yellow")  # of a field, in its order
+# Fields as the atlas has them, which networks and segmenters know: micrometres of a pixel, pixels of a side.
+PIXEL_SIZE, FIELD_SIDE = 0.08, 2048
 
 
 def channel_places(text: str) -> dict[str, str]:
@@ -89,12 +91,7 @@ def known_rule(value: str) -> str:
     Raises:
         ValueError: there is none of that name; the nearest one is named.
     """
-    if value not in RULE_NAMES:
-        raise ValueError(
-            f"there is no such rule{nearest(value, RULE_NAMES)}; one of your own has to be added first "
-            "(hpa_kit.inference.add_rule)"
-        )
-    return value
+    return _known("rule", value, RULE_NAMES, "hpa_kit.inference.add_rule")
 
 
 # Names of segmenters that settings take; :func:`hpa_kit.cells.add_segmenter` adds to them.
@@ -107,10 +104,14 @@ def known_segmenter(value: str) -> str:
     Raises:
         ValueError: there is none of that name; the nearest one is named.
     """
-    if value not in SEGMENTER_NAMES:
+    return _known("segmenter", value, SEGMENTER_NAMES, "hpa_kit.cells.add_segmenter")
+
+
+def _known(kind: str, value: str, names: list[str], adds: str) -> str:
+    """A name that is among those that are there; a function adds others."""
+    if value not in names:
         raise ValueError(
-            f"there is no such segmenter{nearest(value, SEGMENTER_NAMES)}; one of your own has to be added "
-            "first (hpa_kit.cells.add_segmenter)"
+            f"there is no such {kind}{nearest(value, names)}; one of your own has to be added first ({adds})"
         )
     return value
 

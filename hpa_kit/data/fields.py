@@ -44,10 +44,10 @@ def find_channels(folder: "str | Images") -> Mapping[str, Set[str]]:
     """Find the channels that a folder holds of each field, by ID; see :func:`find_fields`.
 
     Raises:
-        InputError: the folder is missing, or is a file, or an image of a lab's cannot be read.
+        InputError: the folder is missing, or is a file.
     """
     if not isinstance(folder, str | Path):
-        return {id: folder.held(id) for id in folder.ids}
+        return folder.held()
     found: dict[str, set[str]] = {}
     for _, id, channel in _channel_files(Path(folder)):
         found.setdefault(id, set()).add(channel)

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.config.kinds import COLOURS, channel_places
+from hpa_kit.config.kinds import COLOURS, FIELD_SIDE, PIXEL_SIZE, channel_places
 from hpa_kit.data.fields import CHANNELS, channel_paths, field_size, find_channels, read_field
 from hpa_kit.data.kept_fields import Origin, origins
 from hpa_kit.data.lab_images import LabImage, LabInfo, open_lab_image, plane_of
@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 
 Field = NDArray[np.uint8]
 
-# What the kit's networks and segmenters know: fields of 2048² pixels of 0.08 µm.
-PIXEL_SIZE, SIDE = 0.08, 2048
 # How many times larger or smaller than those a field may be; beyond, its cells are no longer seen.
 MAX_ZOOM = 8.0
 SAME = 0.02  # scales that differ by less are one
@@ -118,22 +116,22 @@ class LabFolder:
                     plane[:] = plane_of(image, place, f"fields: {found.path} ({channel} of ID {id})")
             return planes
 
-    def held(self, id: str) -> set[str]:
-        """Tell which of the four channels a field's image holds.
-
-        Raises:
-            InputError: it is not there, or cannot be read.
-        """
-        found = self._find(id)
-        if found.id:
-            return {*find_channels(found.path).get(found.id, ())}
-        with self._open(id) as (image, where):
-            places = self._places(image.info, where, ())
+    def held(self) -> dict[str, set[str]]:
+        """Tell which of the four channels each field has; of one whose image cannot be read none."""
+        inside = {one.path: find_channels(one.path) for one in self._fields.values() if one.id}
         return {
-            colour
-            for colour, place in zip(COLOURS, places, strict=True)
-            if place is not None and place != _NONE
+            id: {*inside[one.path].get(one.id, ())} if one.id else self._held(id)
+            for id, one in self._fields.items()
         }
+
+    def _held(self, id: str) -> set[str]:
+        try:
+            with self._open(id) as (image, where):
+                places = self._places(image.info, where, ())
+        except InputError as error:  # which reading it will say
+            log.debug(str(error))
+            return set()
+        return {colour for colour, place in zip(COLOURS, places, strict=True) if place not in (None, _NONE)}
 
     def size(self, id: str) -> tuple[int, int]:
         """Read height and width of a field, from what its image says.
@@ -180,11 +178,12 @@ class LabFolder:
         pixel = self.pixel(id)
         if pixel is None:
             return 1.0
-        found = math.sqrt(math.prod(self.size(id))) * pixel / (PIXEL_SIZE * SIDE)
+        found = math.sqrt(math.prod(self.size(id))) * pixel / (PIXEL_SIZE * FIELD_SIDE)
         if not 1 / MAX_ZOOM <= found <= MAX_ZOOM:
+            known = PIXEL_SIZE * FIELD_SIDE
             raise InputError(
-                f"fields: ID {id} in {self} covers {found * PIXEL_SIZE * SIDE:.0f} µm, {pixel:g} µm a pixel; "
-                f"networks know {PIXEL_SIZE * SIDE:.0f} µm and take {1 / MAX_ZOOM:g} to {MAX_ZOOM:g} times "
+                f"fields: ID {id} in {self} covers {found * known:.0f} µm, {pixel:g} µm a pixel; "
+                f"networks know {known:.0f} µm and take {1 / MAX_ZOOM:g} to {MAX_ZOOM:g} times "
                 "that; give its pixel_size, 0 to take it as it is, or other images"
             )
         return 1.0 if abs(found - 1) < SAME else found

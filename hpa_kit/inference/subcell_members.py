@@ -20,7 +20,7 @@ from hpa_kit.data.fields import CHANNELS, find_channels
 from hpa_kit.errors import InputError
 from hpa_kit.inference.crop_members import CropKey, CropMember
 from hpa_kit.models.cell_pooling import with_negative
-from hpa_kit.models.subcell import DILATION, PIXEL_SIZE, SIDE, SUBCELL_CLASSES
+from hpa_kit.models.subcell import SIDE, SUBCELL_CLASSES
 from hpa_kit.resume import BEST
 from hpa_kit.training.checkpoint import checkpoint_file, settings_of
 
@@ -92,9 +92,7 @@ class SubCellMember(CropMember):
         Each is a square around the middle of the cell's box, black beyond the field and, where neighbours are
         zeroed, outside the cell's mask, which has grown by 7 pixels of 0.08 µm.
         """
-        pixels = max(field.shape[1:]) / self.size if pixel is None else PIXEL_SIZE / pixel
-        side, radius = max(1, round(self.crop_side * pixels)), round(DILATION * pixels)
-        return scaled_crops(field, cells, side, SIDE, radius, self.zeroed)
+        return scaled_crops(field, cells, self.crop_side, SIDE, self.zeroed, pixel, self.size)
 
     def whole(self, logits: Tensor) -> Tensor:
         """Logits (N, 31) of its classes -> of the competition's (N, 19): the largest of what each merges."""

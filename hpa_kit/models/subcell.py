@@ -33,9 +33,6 @@ SUBCELL_CLASSES = (
 )  # fmt: skip
 SIDE = 448  # of the crops that it has learnt from
 PUBLISHED_DEPTH = 12
-# Crops are measured in pixels of 0.08 µm, of which a field of the atlas has so many along a side.
-FIELD_SIDE, PIXEL_SIZE = 2048, 0.08
-DILATION = 7  # of these, by which a cell's mask grows before the rest of its crop is blackened
 _HEAD_WIDTH, _EPS, _CHECKPOINT = 64, 1e-12, "hpa_kit checkpoint 1"
 
 

@@ -16,12 +16,11 @@ from hpa_kit import __version__
 from hpa_kit.cells import MaskFolder, label_map_ids, resized
 from hpa_kit.cells.crops import Crops, crops_of, scaled_crops
 from hpa_kit.config import FeaturesSettings, TrainSettings, make_settings
-from hpa_kit.data import DataFolder, Images, labelled_fields, read_field, resize_field
+from hpa_kit.data import DataFolder, Images, lab_pixel, labelled_fields, read_field, resize_field
 from hpa_kit.errors import InputError
-from hpa_kit.files import atomic_text, make_folder, regular_path, remove_stale, written_file
+from hpa_kit.files import atomic_text, make_folder
 from hpa_kit.flow import run_ahead
-from hpa_kit.locks import locked
-from hpa_kit.models.subcell import DILATION, SIDE
+from hpa_kit.models.subcell import SIDE
 from hpa_kit.progress import progress_bar
 from hpa_kit.resume import stamps_of_folders
 from hpa_kit.scoring.inputs import cell_places
@@ -53,42 +52,15 @@ class Encoder(NamedTuple):
     sha256: str
 
 
-def make_cell_features(settings: FeaturesSettings) -> Path:
+def make_cell_features(settings: FeaturesSettings) -> None:
     """Write one vector per cell of a folder's fields; a run that was cut off does what it lacks.
 
-    Returns:
-        Path of the npz file, which :func:`~hpa_kit.training.cell_features_file.read_cell_features` reads.
+    :func:`~hpa_kit.training.features.make_features` calls it, which keeps other processes away. What it
+    writes :func:`~hpa_kit.training.cell_features_file.read_cell_features` reads.
 
     Raises:
-        InputError: encoder, label maps or data cannot be used; a field that cannot be read is named; or
-            another process makes the same file.
+        InputError: encoder, label maps or data cannot be used; or a field that cannot be read is named.
     """
-    with regular_path(settings.out) as path:
-        out = written_file(path)
-        remove_stale(out.parent)
-        with locked(out.with_name(f".{out.name}.lock")):
-            _make(settings.model_copy(update={"out": out}))
-    return settings.out
-
-
-def load_encoder(path: Path, device: str | torch.device = "cpu") -> Encoder:
-    """Read the network of crops that encodes cells, in evaluation mode.
-
-    Args:
-        path: run folder or checkpoint of a network of crops, or a folder of SubCell.
-        device: where it goes.
-
-    Raises:
-        InputError: as :func:`~hpa_kit.training.member.load_member`.
-    """
-    member = load_member(path, device, networks=("crops",))
-    file = checkpoint_file(path)
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return Encoder(member.model, member.settings, file, digest)
-
-
-def _make(settings: FeaturesSettings) -> None:
     assert settings.masks is not None
     masks = MaskFolder(settings.masks)
     masks.check()
@@ -113,6 +85,23 @@ def _make(settings: FeaturesSettings) -> None:
             forecast.add(1)
             bar.update(1)
     parts.finish(list(folders))
+
+
+def load_encoder(path: Path, device: str | torch.device = "cpu") -> Encoder:
+    """Read the network of crops that encodes cells, in evaluation mode.
+
+    Args:
+        path: run folder or checkpoint of a network of crops, or a folder of SubCell.
+        device: where it goes.
+
+    Raises:
+        InputError: as :func:`~hpa_kit.training.member.load_member`.
+    """
+    member = load_member(path, device, networks=("crops",))
+    file = checkpoint_file(path)
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return Encoder(member.model, member.settings, file, digest)
 
 
 def _checkpoint(settings: FeaturesSettings) -> Path:
@@ -158,7 +147,7 @@ def _encoded(
 
     def read(id: str) -> tuple[str, Crops]:
         field = read_field(folders[id], id, encoder.settings.in_channels, threads=1)
-        return id, _crops(field, masks.read_cells(id), encoder.settings)
+        return id, _crops(field, masks.read_cells(id), encoder.settings, lab_pixel(folders[id], id))
 
     device = next(encoder.model.parameters()).device
     with ThreadPoolExecutor(settings.workers) as pool:
@@ -166,7 +155,9 @@ def _encoded(
             yield id, _vectors(encoder, crops, device, settings, flips, id)
 
 
-def _crops(field: NDArray[np.uint8], cells: NDArray[np.int32], settings: TrainSettings) -> Crops:
+def _crops(
+    field: NDArray[np.uint8], cells: NDArray[np.int32], settings: TrainSettings, pixel: float | None
+) -> Crops:
     """Crops of all cells of a field as it is, by their numbers, as the encoder learnt from such.
 
     One that the small label map has lost lies where it was.
@@ -174,10 +165,8 @@ def _crops(field: NDArray[np.uint8], cells: NDArray[np.int32], settings: TrainSe
     size, side = settings.size, settings.crops.side
     assert side is not None
     if settings.subcell is not None:
-        pixels = max(field.shape[1:]) / size  # of 0.08 µm
-        cut, radius = max(1, round(side * pixels)), round(DILATION * pixels)
         cells = cells if cells.shape == field.shape[1:] else resized(cells, field.shape[1:])
-        return scaled_crops(field, cells, cut, SIDE, radius, settings.crops.neighbours != "kept")
+        return scaled_crops(field, cells, side, SIDE, settings.crops.neighbours != "kept", pixel, size)
     field = resize_field(field, size)
     small, n_cells = resized(cells, (size, size)), int(cells.max(initial=0))
     shown = np.count_nonzero(np.bincount(small.ravel(), minlength=n_cells + 1)[1:])

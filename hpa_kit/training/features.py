@@ -57,15 +57,14 @@ def make_features(settings: FeaturesSettings) -> Path:
         InputError: member or data cannot be used; a field that cannot be read is named; or another process
             makes the same file.
     """
+    make = _make_features
     if settings.cells:
-        from hpa_kit.training.cell_features import make_cell_features
-
-        return make_cell_features(settings)
+        from hpa_kit.training.cell_features import make_cell_features as make
     with regular_path(settings.out) as path:
         out = written_file(path)
         remove_stale(out.parent)
         with locked(out.with_name(f".{out.name}.lock")):
-            _make_features(settings.model_copy(update={"out": out}))
+            make(settings.model_copy(update={"out": out}))
     return settings.out
 
 

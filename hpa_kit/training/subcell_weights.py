@@ -11,10 +11,10 @@ from torch import Tensor, cat, isfinite
 from hpa_kit import __version__
 from hpa_kit.cells.weights import read_weights
 from hpa_kit.config import TrainSettings, make_settings, write_yaml
-from hpa_kit.config.kinds import SUBCELL, SUBCELL_VARIANTS
+from hpa_kit.config.kinds import FIELD_SIDE, SUBCELL, SUBCELL_VARIANTS
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_path, make_folder
-from hpa_kit.models.subcell import FIELD_SIDE, PUBLISHED_DEPTH, SUBCELL_CLASSES, SubCell
+from hpa_kit.models.subcell import PUBLISHED_DEPTH, SUBCELL_CLASSES, SubCell
 from hpa_kit.tables import read_table
 from hpa_kit.training.cards import NOT_STATED, Card, Source, write_card
 from hpa_kit.training.checkpoint import BEST, SETTINGS, checkpoint_file, settings_of, write_checkpoint

@@ -22,6 +22,7 @@ from hpa_kit.data import (
     read_field,
     store_fields,
 )
+from hpa_kit.data.fields import find_channels
 from hpa_kit.data.kept_fields import read_kept
 from hpa_kit.errors import InputError
 from hpa_kit.resume import field_stamps
@@ -174,3 +175,13 @@ def test_labelled_fields_may_have_paths_for_ids(plates, tmp_path):
     table.to_csv(tmp_path / "data" / "train.csv", index=False)
     with pytest.raises(InputError, match=r"1 of 2 labelled fields have no image in .*such as ID p3/f"):
         labelled_fields(settings)
+
+
+def test_which_channels_fields_hold_is_told_of_any_layout_and_a_damaged_image_costs_no_other(plates):
+    write_ome(plates / "p2/C/f3.ome.tif", FIELD[:3], NAMES[:3])
+    (plates / "p2" / "C" / "f4.tif").write_bytes(b"no image")
+    all_four = {"red", "green", "blue", "yellow"}
+    assert find_channels(images(plates)) == {
+        "p1/A01/f1": all_four, "p1/A02/f2": all_four, "p2/B 01/f1": all_four,
+        "p2/C/f3": {"red", "green", "blue"}, "p2/C/f4": set(),
+    }  # fmt: skip

@@ -20,6 +20,8 @@ from hpa_kit.models import load_subcell
 from hpa_kit.models.subcell import SUBCELL_CLASSES
 from hpa_kit.pseudo_labels import make_pseudo_labels
 from hpa_kit.submission import read_submission
+from hpa_kit.training.cell_features import _crops
+from hpa_kit.training.checkpoint import checkpoint_file, settings_of
 
 ORDER = {"rybg": [0, 3, 2, 1], "rbg": [0, 2, 1], "ybg": [3, 2, 1], "bg": [2, 1]}
 # By class of the competition, as the atlas's names merge.
@@ -170,3 +172,11 @@ def test_channels_that_lack_and_classes_that_nobody_tells_are_said(folder, tmp_p
     assert "has no yellow, which rybg of" in capsys.readouterr().err
     assert main([*words, "--members", str(member), "--classes", "31"]) == 2
     assert "31 are SubCell's" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pixel", [None, 0.32])
+def test_vectors_are_made_of_the_crops_that_the_member_looks_at(subcell, one, pixel) -> None:
+    field, cells = one
+    (member,) = Ensemble([subcell], "none", map_size=32).members
+    kept = _crops(field, cells, settings_of(checkpoint_file(subcell)), pixel)
+    np.testing.assert_array_equal(kept.pixels, member.cut(field, {}, cells, pixel).pixels)
