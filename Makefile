@@ -10,6 +10,9 @@ CLIENT := .venv-client
 PYTEST := -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 ALL := -m 'whole_table or not whole_table'
 
+# Some hundred processes import the kit: it is compiled once, also where the environment says not to keep what is.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test tests test-all test-latest lint format sync bench coverage kill-table backbones client rehearse clean
 
