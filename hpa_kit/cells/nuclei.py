@@ -133,31 +133,27 @@ def _merge_basins(basins: LabelMap, depth: Image, neck: float) -> LabelMap:
     """Join neighbours whose pass is wider than ``neck`` times the thinner one's width, widest pass first."""
     peak = _greatest(depth, basins)
     touch = _touching(basins)
-    height = np.zeros(touch.one.size, np.float32)
-    np.maximum.at(height, touch.pair, np.minimum(depth.ravel()[touch.here], depth.ravel()[touch.there]))
+    width = touch.widths(depth)
 
     def joins(i: int, j: int, k: int) -> bool:
-        if height[k] <= neck * min(peak[i], peak[j]):
+        if width[k] <= neck * min(peak[i], peak[j]):
             return False
         peak[i] = peak[j] = max(peak[i], peak[j])
         return True
 
-    return _joined(basins, touch, -height, joins)
+    return _joined(basins, touch, -width, joins)
 
 
 def _join_lobes(parts: LabelMap, depth: Image, signal: Image, rules: NucleusRules) -> LabelMap:
     """Join parts of one nucleus, or of one cell's nuclei: small together, and no dark line between them."""
-    size = areas(parts)
-    if size.size < 3:
-        return parts
     touch = _touching(parts)
     if touch.one.size == 0:
         return parts
+    size = areas(parts)
     peak, bright = _greatest(depth, parts), region_quantile(signal, parts, 0.6)
-    width = np.zeros(touch.one.size, np.float32)
-    np.maximum.at(width, touch.pair, np.minimum(depth.ravel()[touch.here], depth.ravel()[touch.there]))
-    order = (touch.pair + 1).astype(np.int32)[None]
-    middle = region_quantile(signal.ravel()[touch.here][None], order, 0.5)[1:]
+    width = touch.widths(depth)
+    places = (touch.pair + 1).astype(np.int32)[None]
+    middle = region_quantile(signal.ravel()[touch.here][None], places, 0.5)[1:]
     bridge = middle / np.maximum(np.minimum(bright[touch.one], bright[touch.two]), 1e-6)
     largest = rules.together * float(np.median(size[1:][size[1:] > 0]))
 
@@ -180,6 +176,12 @@ class _Touching(NamedTuple):
     pair: NDArray[np.intp]
     here: NDArray[np.int64]  # flat places of the two pixels
     there: NDArray[np.int64]
+
+    def widths(self, depth: Image) -> Image:
+        """Measure each pair's pass: the greatest depth at which the two touch."""
+        out = np.zeros(self.one.size, np.float32)
+        np.maximum.at(out, self.pair, np.minimum(depth.ravel()[self.here], depth.ravel()[self.there]))
+        return out
 
 
 def _touching(regions: LabelMap) -> _Touching:
