@@ -56,12 +56,15 @@ class BodyRules:
 
     smallest: float = 5500.0
     """pixels that a cell has at least; the published label step's limit"""
-    reach: float = 150.0
-    """how far a cell may reach from its nucleus, through bright cytoplasm; less far through dark"""
-    level: float = 0.38
-    """outline of a cell, as a part of its brightness around the nucleus above the background"""
-    ridge: float = 15.0
-    """price of dark pixels between touching cells, as against bright ones"""
+    reach: float = 2000.0
+    """how far a cell may reach from its nucleus through bright cytoplasm: beyond all fields, but through dark
+    pixels only 33, and through margins a third as bright as what is around the nucleus 50"""
+    level: float = 0.36
+    """outline of a cell, as a part of the brightness around nuclei above the background"""
+    own: float = 0.4
+    """how far that brightness is the cell's own (1) or the field's typical one (0)"""
+    ridge: float = 60.0
+    """price of dark pixels between touching cells, as against bright ones; 62 at most"""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class ClassicalSegmenter(OneOrMany):
     workers: int = 1
 
     name: ClassVar[str] = "classical"
-    algorithm: ClassVar[int] = 1  # raised when a field would get other label maps
+    algorithm: ClassVar[int] = 2  # raised when a field would get other label maps
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -141,7 +144,8 @@ def grow_bodies(red: Image, yellow: Image, nuclei: LabelMap, unit: float, rules:
 
     Own design. Geodesic growth decides which cell a pixel may belong to: bright cytoplasm is cheap, dark gaps
     are dear, so fronts of neighbours meet in the dark ridge between them. Each cell's outline then lies at a
-    part of the brightness that it has itself around its nucleus: dim cells are as complete as bright ones.
+    part of the brightness around nuclei, between that of its own and the field's typical one: published
+    outlines of bright and dim cells of a field differ less in brightness than the cells do.
     """
     if not nuclei.any():
         return np.zeros(nuclei.shape, np.int32)
@@ -151,7 +155,9 @@ def grow_bodies(red: Image, yellow: Image, nuclei: LabelMap, unit: float, rules:
     ground = float(np.percentile(body, 3))
     cost = _cost(body, near, ground, rules)
     territory, _ = spread(cost, nuclei, reach=int(rules.reach * unit * 5 * BRIGHT))
-    threshold = ground + rules.level * np.maximum(near - ground, 0)
+    above = np.maximum(near - ground, 0)
+    typical = float(np.median(above[1:]))
+    threshold = ground + rules.level * above**rules.own * typical ** (1 - rules.own)
     inside = (body > threshold[territory]) & (territory > 0) | (nuclei > 0)
     inside = smooth_outlines(inside, unit, around=4) | (nuclei > 0)
     cells = np.where(inside, territory, np.int32(0))
@@ -176,7 +182,7 @@ def cytoplasm(red: Image, yellow: Image, unit: float) -> Image:
 def _cost(body: Image, near: Image, ground: float, rules: BodyRules) -> NDArray[np.uint8]:
     typical = float(np.median(near[1:])) if near.size > 1 else 0.0
     share = np.clip((body - ground) / max(typical - ground, 1e-3), 0, 1)
-    return (BRIGHT * (1 + rules.ridge * (1 - share) ** 2)).astype(np.uint8)
+    return (BRIGHT * (1 + rules.ridge * (1 - share))).astype(np.uint8)
 
 
 def keep_with_nucleus(cells: LabelMap, nuclei: LabelMap) -> LabelMap:

@@ -1,6 +1,8 @@
 """Nuclei without a network: thresholds, a split of touching ones, and a judgement of each object."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -8,6 +10,7 @@ from numpy.typing import NDArray
 
 from hpa_kit.cells.regions import LabelMap, areas, components, drop_small, fill_holes, relabel
 from hpa_kit.cells.watershed import flood, otsu
+from hpa_kit.jit import njit
 
 Image = NDArray[np.float32]
 
@@ -28,6 +31,12 @@ class NucleusRules:
     """… and than the background by this many standard deviations of its noise"""
     neck: float = 0.77
     """touching nuclei are two where the pass between them is narrower than this part of the thinner one"""
+    bridge: float = 0.65
+    """… unless the pass is brighter than this part of the dimmer one, both above the background"""
+    waist: float = 0.3
+    """… and wider than this part of the thinner one"""
+    together: float = 1.9
+    """… and both are smaller together than so many typical nuclei of the field: then they are lobes of one"""
     coherence: float = 0.2
     """part of the variance that blurring must leave; noise leaves 1/16, nuclei most of it"""
 
@@ -59,10 +68,10 @@ def find_nuclei(blue: Image, unit: float, rules: NucleusRules) -> LabelMap:
     rough = fill_holes(drop_small(components(signal > threshold), smallest / 2)) > 0
     if not rough.any():
         return empty
-    regions = _split(signal, rough, unit, rules.neck)
+    regions = _split(signal, rough, unit, rules)
     cut = _cut_at_own_level(signal, regions, rules.level, threshold)
     solid = fill_holes(smooth_outlines(fill_holes(cut > 0) > 0, unit)) > 0
-    return relabel(drop_small(_split(signal, solid, unit, rules.neck), smallest))
+    return relabel(drop_small(_split(signal, solid, unit, rules), smallest))
 
 
 def nucleus_threshold(signal: Image) -> float:
@@ -109,7 +118,7 @@ def _holds_objects(image: Image, unit: float, least: float) -> bool:
     return spread > 0.01 and float(coarse.var()) > least * spread
 
 
-def _split(signal: Image, mask: NDArray[np.bool_], unit: float, neck: float) -> LabelMap:
+def _split(signal: Image, mask: NDArray[np.bool_], unit: float, rules: NucleusRules) -> LabelMap:
     """Number the nuclei of a mask; touching ones are parted where the mask is narrow."""
     depth = cv2.distanceTransform(np.pad(mask, 1, mode="edge").astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     depth = _blur(depth, 1.5 * unit)
@@ -117,47 +126,113 @@ def _split(signal: Image, mask: NDArray[np.bool_], unit: float, neck: float) -> 
     levels[~mask] = 255
     peaks = (depth >= cv2.dilate(depth, np.ones((3, 3), np.uint8)) - 1e-6) & mask & (depth > 1.5 * unit)
     basins = flood(levels, components(peaks, 8), mask, connectivity=8)
-    return _merge_basins(basins, depth, neck)
+    return _join_lobes(_merge_basins(basins, depth, rules.neck), depth, signal, rules)
 
 
 def _merge_basins(basins: LabelMap, depth: Image, neck: float) -> LabelMap:
     """Join neighbours whose pass is wider than ``neck`` times the thinner one's width, widest pass first."""
-    n = int(basins.max(initial=0))
-    peak = np.zeros(n + 1, np.float32)
-    np.maximum.at(peak, basins.ravel(), depth.ravel())
-    one, two, height = _passes(basins, depth)
-    parent = np.arange(n + 1)
+    peak = _greatest(depth, basins)
+    touch = _touching(basins)
+    width = touch.widths(depth)
+
+    def joins(i: int, j: int, k: int) -> bool:
+        if width[k] <= neck * min(peak[i], peak[j]):
+            return False
+        peak[i] = peak[j] = max(peak[i], peak[j])
+        return True
+
+    return _joined(basins, touch, -width, joins)
+
+
+def _join_lobes(parts: LabelMap, depth: Image, signal: Image, rules: NucleusRules) -> LabelMap:
+    """Join parts of one nucleus, or of one cell's nuclei: small together, and no dark line between them."""
+    touch = _touching(parts)
+    if touch.one.size == 0:
+        return parts
+    size = areas(parts)
+    peak, bright = _greatest(depth, parts), region_quantile(signal, parts, 0.6)
+    width = touch.widths(depth)
+    places = (touch.pair + 1).astype(np.int32)[None]
+    middle = region_quantile(signal.ravel()[touch.here][None], places, 0.5)[1:]
+    bridge = middle / np.maximum(np.minimum(bright[touch.one], bright[touch.two]), 1e-6)
+    largest = rules.together * float(np.median(size[1:][size[1:] > 0]))
+
+    def joins(i: int, j: int, k: int) -> bool:
+        if bridge[k] < rules.bridge or size[i] + size[j] > largest:
+            return False
+        if width[k] < rules.waist * min(peak[i], peak[j]):
+            return False
+        size[i] = size[j] = size[i] + size[j]
+        return True
+
+    return _joined(parts, touch, -bridge, joins)
+
+
+class _Touching(NamedTuple):
+    """Where regions touch. ``pair`` says of each place which of the pairs ``one``, ``two`` touches there."""
+
+    one: NDArray[np.int64]
+    two: NDArray[np.int64]
+    pair: NDArray[np.intp]
+    here: NDArray[np.int64]  # flat places of the two pixels
+    there: NDArray[np.int64]
+
+    def widths(self, depth: Image) -> Image:
+        """Measure each pair's pass: the greatest depth at which the two touch."""
+        out = np.zeros(self.one.size, np.float32)
+        np.maximum.at(out, self.pair, np.minimum(depth.ravel()[self.here], depth.ravel()[self.there]))
+        return out
+
+
+def _touching(regions: LabelMap) -> _Touching:
+    n, flat = int(regions.max(initial=0)) + 1, regions.ravel()
+    here, there = _borders(regions)
+    low, high = np.minimum(flat[here], flat[there]), np.maximum(flat[here], flat[there])
+    key, pair = np.unique(low.astype(np.int64) * n + high, return_inverse=True)
+    return _Touching(key // n, key % n, pair.ravel(), here, there)
+
+
+@njit
+def _borders(regions):  # type: ignore[no-untyped-def]
+    """Flat places of neighbouring pixels, beside or below each other, of two numbers."""
+    height, width = regions.shape
+    here, there = [], []
+    for y in range(height):
+        for x in range(width):
+            number = regions[y, x]
+            if number == 0:
+                continue
+            if x + 1 < width and regions[y, x + 1] != 0 and regions[y, x + 1] != number:
+                here.append(y * width + x)
+                there.append(y * width + x + 1)
+            if y + 1 < height and regions[y + 1, x] != 0 and regions[y + 1, x] != number:
+                here.append(y * width + x)
+                there.append((y + 1) * width + x)
+    return np.array(here, np.int64), np.array(there, np.int64)
+
+
+def _joined(
+    regions: LabelMap, touch: _Touching, priority: NDArray[np.float32], joins: Callable[[int, int, int], bool]
+) -> LabelMap:
+    """Number touching regions alike where ``joins``, asked of roots in order of priority, says so."""
+    parent = np.arange(int(regions.max(initial=0)) + 1, dtype=np.int32)
 
     def root(i: int) -> int:
         while parent[i] != i:
             i = int(parent[i])
         return i
 
-    for k in np.argsort(-height, kind="stable"):
-        i, j = sorted((root(int(one[k])), root(int(two[k]))))
-        if i != j and height[k] > neck * min(peak[i], peak[j]):
+    for k in np.argsort(priority, kind="stable"):
+        i, j = sorted((root(int(touch.one[k])), root(int(touch.two[k]))))
+        if i != j and joins(i, j, int(k)):
             parent[j] = i
-            peak[i] = max(peak[i], peak[j])
-    table = np.array([root(i) for i in range(n + 1)], np.int32)
-    return table[basins]
+    return np.array([root(i) for i in range(parent.size)], np.int32)[regions]
 
 
-def _passes(
-    basins: LabelMap, depth: Image
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """For each pair of touching numbers: the two, and the greatest depth at which they touch."""
-    n = int(basins.max(initial=0)) + 1
-    keys, heights = [], []
-    for here, there in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
-        a, b = basins[here], basins[there]
-        touch = (a != b) & (a > 0) & (b > 0)
-        low, high = np.minimum(a[touch], b[touch]), np.maximum(a[touch], b[touch])
-        keys.append(low.astype(np.int64) * n + high)
-        heights.append(np.minimum(depth[here][touch], depth[there][touch]))
-    key, inverse = np.unique(np.concatenate(keys), return_inverse=True)
-    best = np.zeros(key.size, np.float32)
-    np.maximum.at(best, inverse.ravel(), np.concatenate(heights))
-    return key // n, key % n, best
+def _greatest(image: Image, regions: LabelMap) -> Image:
+    out = np.zeros(int(regions.max(initial=0)) + 1, np.float32)
+    np.maximum.at(out, regions.ravel(), image.ravel())
+    return out
 
 
 def _cut_at_own_level(signal: Image, regions: LabelMap, level: float, floor: float) -> LabelMap:
@@ -170,14 +245,17 @@ def region_quantile(image: Image, regions: LabelMap, quantile: float) -> Image:
     """Measure a quantile of ``image`` in each number's pixels: float32 (n + 1,), 0 where it has none."""
     flat = regions.ravel()
     inside = np.flatnonzero(flat)
-    order = inside[np.lexsort((image.ravel()[inside], flat[inside]))]
     counts = areas(regions)
     counts[0] = 0
-    first = np.cumsum(counts) - counts
+    # Numbers of 16 bit are sorted in time proportional to the pixels.
+    numbers = flat[inside].astype(np.uint16 if counts.size <= 1 << 16 else np.int32)
+    values = image.ravel()[inside[np.argsort(numbers, kind="stable")]]
     out = np.zeros(counts.size, np.float32)
-    some = counts > 0
-    at = first + np.floor(quantile * np.maximum(counts - 1, 0)).astype(np.int64)
-    out[some] = image.ravel()[order[at[some]]]
+    ends = np.cumsum(counts)
+    for number in np.flatnonzero(counts):
+        mine = values[ends[number] - counts[number] : ends[number]]
+        at = int(np.floor(quantile * (mine.size - 1)))
+        out[number] = np.partition(mine, at)[at]
     return out
 
 
