@@ -60,10 +60,26 @@ def label_cells(
     # One pixel of the maps stands for per_pixel of the field; a reduced field's limits shrink with it.
     unit = reduced / per_pixel
 
+    nuclei, cells = labels_of_maps(nuclei_map, cell_map, unit)
+    return enlarge_apart(cells, nuclei > 0, size)
+
+
+def labels_of_maps(
+    nuclei_map: NDArray[np.uint8], cell_map: NDArray[np.uint8], unit: float
+) -> tuple[LabelMap, LabelMap]:
+    """Label nuclei and cells at the maps' own scale, where cells may touch.
+
+    Args:
+        nuclei_map, cell_map: as :func:`label_cells` takes them.
+        unit: pixels of the maps for each pixel of a 2048 px field: 1/16 at the published scale.
+
+    Returns:
+        nuclei and cells, int32 (h, w); nuclei have numbers of their own.
+    """
     nuclei = _nuclei(nuclei_map, cell_map[..., 1], unit)
     cells = _cells(nuclei, cell_map, unit)
     parts = components((nuclei > 0) & (cells > 0), 8)
-    return enlarge_apart(cells, drop_small(parts, NUCLEUS_AREA * unit) > 0, size)
+    return drop_small(parts, NUCLEUS_AREA * unit), cells
 
 
 def _check(nuclei_map: NDArray[np.uint8], cell_map: NDArray[np.uint8]) -> tuple[int, int]:

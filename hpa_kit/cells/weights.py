@@ -12,10 +12,11 @@ from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_tensors
 
 HAD_FROM = "Zenodo record 4665863 (dpn_unet_nuclei_v1.pth and dpn_unet_cell_3ch_v1.pth)"
-# The same files go by the first names on Zenodo and by the second on Kaggle.
+# The same files go by the first names on Zenodo and by the second on Kaggle; the last are of networks of the
+# same form that this kit has trained on other encoders.
 PUBLISHED_NAMES = {
-    "nuclei": ("dpn_unet_nuclei_v1", "nuclei-model"),
-    "cells": ("dpn_unet_cell_3ch_v1", "cell-model"),
+    "nuclei": ("dpn_unet_nuclei_v1", "nuclei-model", "nuclei-network"),
+    "cells": ("dpn_unet_cell_3ch_v1", "cell-model", "cell-network"),
 }
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
