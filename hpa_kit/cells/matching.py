@@ -62,5 +62,5 @@ def match_cells(true: LabelMap, found: LabelMap) -> Matched:
     return Matched(iou.max(axis=1, initial=0)[areas[:, 0] > 0], iou.max(axis=0, initial=0)[others[0] > 0])
 
 
-def _mean(values: NDArray[np.generic]) -> float:
+def _mean(values: NDArray[np.bool_] | NDArray[np.float64]) -> float:
     return float(np.mean(values)) if len(values) else float("nan")

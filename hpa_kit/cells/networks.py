@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from hpa_kit.cells.dpn_unet import STRIDE, DPNUnet
 from hpa_kit.cells.weights import PUBLISHED_NAMES, find_weights, load_published_network, read_weights
-from hpa_kit.config import nearest
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_tensors
 from hpa_kit.resume import BEST
@@ -77,8 +76,6 @@ def _encoder(name: str) -> Any:
     Raises:
         InputError: there is none of that name, or it has no such maps.
     """
-    if not timm.is_model(name):
-        raise InputError(f"backbone: timm has no {name!r}{nearest(name, timm.list_models())}")
     try:
         encoder = timm.create_model(name, pretrained=False, features_only=True, in_chans=3)
         strides = encoder.feature_info.reduction()

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 CARD = "card.yaml"  # beside a member's checkpoint, which holds it too
 NOT_STATED = "not stated"  # by whoever has converted weights
 UNKNOWN = "unknown"
+_ZENODO = f"{NOT_STATED} here, but by Zenodo record 4665863"
 # Licences that let everybody pass weights on, and what such a name may go on with that takes it back.
 _FREE = re.compile(r"(apache|mit\b|bsd|cc0|cc-by|cc by|isc\b|unlicense|public domain|openrail)")
 _BOUND = re.compile(r"\bn[cd]\b|non-?\s?commercial|no-?\s?derivat|research|dinov3|unknown|not stated")
@@ -127,6 +128,15 @@ def _own_origins(path: Path) -> Iterator[Origin]:
         yield from (make_settings(Origin, one, source=f"card: {file}") for one in state["origins"])
     elif (card := card_of(path)) is not None:
         yield Origin(weights=card.network, licence=card.licence)
+    elif (
+        settings.network == "cells" and isinstance(settings.pretrained, Path) and settings.pretrained.is_dir()
+    ):
+        if (settings.pretrained / BEST).is_file():
+            yield from _own_origins(settings.pretrained)
+        else:
+            yield Origin(
+                weights=f"the published cell networks in {settings.pretrained.name}", licence=_ZENODO
+            )
     elif settings.pretrained is not None:
         yield _pretrained(settings, settings.pretrained)
 

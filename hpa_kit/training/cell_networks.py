@@ -5,7 +5,7 @@ from pathlib import Path
 from hpa_kit.cells.networks import PUBLISHED_BACKBONE, CellNetworks, CellUnet, cell_network, load_networks
 from hpa_kit.config import TrainSettings
 from hpa_kit.errors import InputError
-from hpa_kit.models.backbones import without_classifier
+from hpa_kit.models.backbones import check_name, without_classifier
 from hpa_kit.models.pretrained import load_backbone_weights
 
 
@@ -19,6 +19,7 @@ def build_cell_networks(settings: TrainSettings) -> CellNetworks:
         InputError: the backbone is unknown or has no maps for a U-Net, or the weights do not fit it.
     """
     backbone, pretrained = settings.backbone, None if settings.warm_start is not None else settings.pretrained
+    check_name(backbone)
     networks = CellNetworks(cell_network(backbone), cell_network(backbone), settings.size)
     if pretrained is None:
         return networks

@@ -6,7 +6,7 @@ import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,7 +172,7 @@ def _start(length: int, side: int, generator: np.random.Generator | None) -> int
     return (length - side) // 2 if generator is None else int(generator.integers(length - side + 1))
 
 
-def _window(array: NDArray[np.generic], corner: Sequence[int], side: int) -> NDArray[np.generic]:
+def _window(array: NDArray[Any], corner: Sequence[int], side: int) -> NDArray[Any]:
     """A square part of an array (H, W, C), 0 beyond it."""
     window = np.zeros((side, side, array.shape[2]), array.dtype)
     inner = [

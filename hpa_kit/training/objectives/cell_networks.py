@@ -79,8 +79,8 @@ def _with_cells(read: RunFields, fields: LabelledFields, settings: TrainSettings
         if len(numbers) < least or not with_cells:
             raise InputError(
                 f"train: {settings.masks} has label maps of {len(numbers)} fields {what} in fold "
-                f"{settings.fold} of {settings.folds}, with cells in {with_cells}; expected {least} at least, "
-                "with cells in one; take another fold, or other folds"
+                f"{settings.fold} of {settings.folds}, with cells in {with_cells}; expected {least} at "
+                "least, with cells in one; take another fold, or other folds"
             )
     return read._replace(train=train, validation=validation)
 
