@@ -22,12 +22,12 @@ from hpa_kit.training.cell_targets import (
     border_width,
     network_target,
 )
-from hpa_kit.training.cell_windows import LabelledFields, WindowDataset, brightened
+from hpa_kit.training.cell_windows import Labelled, LabelledFields, WindowDataset, brightened
 from hpa_kit.training.checkpoint import BEST, read_checkpoint
 from hpa_kit.training.data import Draw
 from hpa_kit.training.objectives.cell_networks import pixel_loss
 
-SIDE = 64
+SIDE = 32
 BACKBONE = "test_resnet"  # timm's own for tests
 
 
@@ -163,23 +163,33 @@ def test_the_same_draw_gives_the_same_window_and_another_one_another(fields):
     assert not np.array_equal(one[0], other[0])
 
 
-def test_what_is_beyond_a_small_field_costs_nothing(tmp_path):
-    maps, field = drawn(0)
-    scaled = {"a": (2048, 1), "b": (1728, 27 / 32)}
-    for id, (side, _) in scaled.items():
-        for channel, plane in zip(("red", "green", "blue", "yellow"), field, strict=True):
-            large = cv2.resize(plane, (side, side), interpolation=cv2.INTER_NEAREST)
-            cv2.imwrite(str(tmp_path / f"{id}_{channel}.png"), large)
-        large = [cv2.resize(part, (side, side), interpolation=cv2.INTER_NEAREST) for part in maps]
-        write_label_maps(tmp_path / "masks" / f"{id}.npz", LabelMaps(*large))
-    fields = LabelledFields(
-        dict.fromkeys(scaled, tmp_path), list(scaled), MaskFolder(tmp_path / "masks"), SIDE
-    )
-    for number, (_, part) in enumerate(scaled.values()):
-        image, targets, _, _ = WindowDataset(fields, Augmentation(0))[Draw(number, (0,))]
-        known = targets[0] != IGNORED
-        assert known.sum() == (SIDE * part) ** 2
-        assert (image[~known] == 0).all()
+class OneField:
+    """A field of any size at the networks' scale."""
+
+    def __init__(self, side):
+        maps, field = drawn(0, side)
+        self.side, self.field = SIDE, Labelled(field.transpose(1, 2, 0), maps.cells, maps.nuclei)
+
+    def __getitem__(self, number):
+        return self.field
+
+
+@pytest.mark.parametrize("policy", [0, 1])
+def test_what_is_beyond_a_small_field_costs_nothing(policy):
+    image, targets, _, _ = WindowDataset(OneField(27), Augmentation(policy))[Draw(0, (0,))]
+    known = targets[0] != IGNORED
+    assert known.sum() == 27**2
+    assert (image[~known] == 0).all()
+    assert (targets[1][known] == FOREGROUND).any()
+
+
+def test_windows_of_a_large_field_are_anywhere_in_it_and_in_its_middle_to_validate():
+    def window(policy, seed):
+        return WindowDataset(OneField(3 * SIDE), Augmentation(policy))[Draw(0, (seed,))][3]
+
+    middle = drawn(0, 3 * SIDE)[0].cells[SIDE : 2 * SIDE, SIDE : 2 * SIDE]
+    assert np.array_equal(window(0, 1), middle)
+    assert len({window(1, seed).tobytes() for seed in range(5)}) == 5
 
 
 def test_each_channel_is_made_brighter_or_darker_by_itself():
@@ -289,6 +299,18 @@ def test_a_run_can_begin_with_the_networks_of_another(make_settings_of, run, tmp
         build_network(make_settings_of(out=tmp_path / "run", pretrained=run, backbone="test_efficientnet"))
 
 
+def test_what_a_run_began_with_stands_on_its_card(make_settings_of, run, tmp_path):
+    from hpa_kit.training.cards import origins_of
+    from hpa_kit.training.checkpoint import write_checkpoint
+
+    (tmp_path / "published").mkdir()
+    for start, number in ((tmp_path / "published", 1), (run, 0)):
+        write_checkpoint(tmp_path / BEST, make_settings_of(out=tmp_path, pretrained=start), {"model": {}})
+        origins = origins_of(tmp_path)
+        assert len(origins) == number
+        assert not any(origin.may_be_passed_on for origin in origins)
+
+
 def test_encoders_begin_with_weights_of_timm(make_settings_of, tmp_path):
     import timm
 
@@ -301,6 +323,26 @@ def test_encoders_begin_with_weights_of_timm(make_settings_of, tmp_path):
     for network in (model.nuclei, model.cells):
         assert isinstance(network, CellUnet)
         assert torch.equal(network.encoder.state_dict()["layer1.0.conv1.weight"], stem)
+
+
+@pytest.mark.whole_table
+def test_networks_that_have_learnt_meet_cells_that_they_have_not_seen(make_settings_of, tmp_path):
+    (tmp_path / "train").mkdir()
+    rows = ["ID,Label"]
+    for number in range(60):
+        maps, field = drawn(number, side=64)
+        for channel, plane in zip(("red", "green", "blue", "yellow"), field, strict=True):
+            cv2.imwrite(str(tmp_path / "train" / f"f{number}_{channel}.png"), plane)
+        write_label_maps(tmp_path / "masks" / f"f{number}.npz", maps)
+        rows.append(f"f{number},{number % 2}")
+    (tmp_path / "train.csv").write_text("\n".join(rows) + "\n")
+    settings = make_settings_of(
+        data=tmp_path, masks=tmp_path / "masks", out=tmp_path / "run", size=64, epochs=20, ema=0.95
+    )
+    best = read_checkpoint(train(settings) / BEST, only=("metrics",)).state["metrics"]
+    assert best["cells_met"] > 0.95
+    assert best["cells_right"] > 0.95
+    assert best["cells_iou"] > 0.85
 
 
 # What cannot be.
@@ -361,9 +403,9 @@ def test_label_maps_without_any_cell_are_refused(make_settings_of, tmp_path):
 
 def test_label_maps_of_another_size_are_refused(make_settings_of, drawn_fields, tmp_path):
     for number in range(10):
-        maps, _ = drawn(number, side=SIDE if number else 32)
+        maps, _ = drawn(number, side=SIDE if number else 16)
         write_label_maps(tmp_path / "masks" / f"f{number}.npz", maps)
-    with pytest.raises(InputError, match=r"1 of 10 fields cannot be learnt from: .*f0.npz is 32 x 32 pixels"):
+    with pytest.raises(InputError, match=r"1 of 10 fields cannot be learnt from: .*f0.npz is 16 x 16 pixels"):
         train(make_settings_of(out=tmp_path / "run", masks=tmp_path / "masks"))
 
 

@@ -31,11 +31,11 @@ class CellNetwork(NamedTuple):
 
 
 def is_published(path: Path) -> bool:
-    """Whether a folder holds cell networks as they are published, or as this kit packs them."""
+    """Whether a folder holds cell networks under the names of the published ones."""
     from hpa_kit.cells.weights import PUBLISHED_NAMES
 
     stems = {entry.stem for entry in path.iterdir()} if path.is_dir() else set()
-    return any(name in stems for names in PUBLISHED_NAMES.values() for name in names)
+    return any(name in stems for names in PUBLISHED_NAMES.values() for name in names[:2])
 
 
 def write_published(folder: Path, out: Path, licence: str) -> tuple[list[str], str]:
