@@ -120,11 +120,14 @@ class CellNetworks(nn.Module):
     Args:
         nuclei, cells: of the published form, as :func:`cell_network` builds them.
         side: of a field of 2048 px at their scale, in pixels.
+        own: whether this kit has trained them.
     """
 
-    def __init__(self, nuclei: nn.Module, cells: nn.Module, side: int = NETWORK_SIDE) -> None:
+    def __init__(
+        self, nuclei: nn.Module, cells: nn.Module, side: int = NETWORK_SIDE, own: bool = False
+    ) -> None:
         super().__init__()
-        self.nuclei, self.cells, self.side = nuclei, cells, side
+        self.nuclei, self.cells, self.side, self.own = nuclei, cells, side, own
 
     def forward(self, fields: Tensor) -> Tensor:
         """Fields, uint8 or float 0-255 (B, 4 or 3, H, W), at the networks' scale -> (B, 2, 3, H, W).
@@ -165,13 +168,13 @@ def load_networks(weights: str | Path) -> CellNetworks:
     if run.is_file():
         return _of_run(run)
     found = find_weights(weights)
-    (nuclei, side), (cells, other) = (_of_file(found[name]) for name in ("nuclei", "cells"))
+    (nuclei, side, own), (cells, other, _) = (_of_file(found[name]) for name in ("nuclei", "cells"))
     if side != other:
         raise InputError(
             f"weights: the nuclei network in {weights} is for fields of {side} px, the cell network of "
             f"{other}; take both from one run"
         )
-    return CellNetworks(nuclei, cells, side).eval()
+    return CellNetworks(nuclei, cells, side, own).eval()
 
 
 def write_networks(networks: CellNetworks, backbone: str, folder: Path) -> list[Path]:
@@ -189,14 +192,14 @@ def write_networks(networks: CellNetworks, backbone: str, folder: Path) -> list[
     return paths
 
 
-def _of_file(path: Path) -> tuple[nn.Module, int]:
-    """One network, and its side."""
+def _of_file(path: Path) -> tuple[nn.Module, int, bool]:
+    """One network, its side, and whether this kit has trained it."""
     about = _metadata(path) if path.suffix == ".safetensors" else {}
     if about.get("network") != _FORMAT:
-        return load_published_network(path), NETWORK_SIDE
+        return load_published_network(path), NETWORK_SIDE, False
     network = cell_network(about["backbone"])
     _fill(network, read_weights(path), path)
-    return network, int(about["side"])
+    return network, int(about["side"]), True
 
 
 def _of_run(path: Path) -> CellNetworks:
@@ -214,7 +217,7 @@ def _of_run(path: Path) -> CellNetworks:
         raise InputError(
             f"weights: {path} is a network {kind}, which finds no cells; expected a run of --network cells"
         )
-    networks = CellNetworks(cell_network(backbone), cell_network(backbone), side)
+    networks = CellNetworks(cell_network(backbone), cell_network(backbone), side, own=True)
     tensors = read_weights(path)
     kept = next(
         (name for name in ("swa.", "ema.", "model.") if any(key.startswith(name) for key in tensors)), ""

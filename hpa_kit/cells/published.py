@@ -60,7 +60,9 @@ class PublishedSegmenter(OneOrMany):
         self.workers = workers
         self.amp = amp and self.device.type == "cuda"
         networks = load_networks(weights)
-        self.side = networks.side
+        self.side, self.own = networks.side, networks.own
+        # Own ones have learnt from windows without a frame of mirror images, which would mislead some.
+        self.padding = 0 if self.own else PADDING
         self._fingerprint = fingerprint(networks.nuclei, networks.cells)
         self.nuclei_network, self.cell_network = (
             network.to(self.device).to(memory_format=torch.channels_last)
@@ -102,8 +104,12 @@ class PublishedSegmenter(OneOrMany):
                 group = indices[start : start + self.batch]
                 maps = self.maps(np.stack([inputs[index].result() for index in group]))
                 for index, pair in zip(group, maps, strict=True):
-                    jobs[index] = pool.submit(_label, *pair, size)
+                    jobs[index] = pool.submit(_label, *pair, size, self._apart(size))
         return [jobs[index] for index in range(len(window))]
+
+    def _apart(self, size: tuple[int, int]) -> bool:
+        """Whether a pixel is taken off outlines: of own networks only where it is about one of 2048."""
+        return not self.own or (size[0] * size[1]) ** 0.5 >= FULL_SIDE / 2
 
     def maps(self, inputs: NDArray[np.float32]) -> list[Maps]:
         """Run both networks on fields of one size.
@@ -139,10 +145,11 @@ class PublishedSegmenter(OneOrMany):
     def _run(self, network: nn.Module, images: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Images float32 (B, 3, h, w) in [0, 1] -> uint8 (B, h, w, 3)."""
         height, width = images.shape[2:]
-        x = _to_device(np.stack([_padded(image) for image in images]), self.device)
+        x = _to_device(np.stack([_padded(image, self.padding) for image in images]), self.device)
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.amp):
             logits = network(normalised(x).contiguous(memory_format=torch.channels_last))
-        return network_maps(logits[:, :, PADDING : PADDING + height, PADDING : PADDING + width])
+        start = self.padding
+        return network_maps(logits[:, :, start : start + height, start : start + width])
 
 
 def network_maps(logits: Tensor) -> NDArray[np.uint8]:
@@ -165,8 +172,10 @@ def fingerprint(*networks: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _label(nuclei_map: NDArray[np.uint8], cell_map: NDArray[np.uint8], size: tuple[int, int]) -> Pair:
-    nuclei, cells = label_cells(nuclei_map, cell_map, size=size)
+def _label(
+    nuclei_map: NDArray[np.uint8], cell_map: NDArray[np.uint8], size: tuple[int, int], apart: bool
+) -> Pair:
+    nuclei, cells = label_cells(nuclei_map, cell_map, size=size, apart=apart)
     if not cells.any():
         log.warning("segmenter published: no cell in a field of %d x %d pixels", *size)
     return nuclei, cells
@@ -209,14 +218,11 @@ def _rescaled(channel: NDArray[np.uint8], size: tuple[int, int], scale: float) -
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
 
 
-def _padded(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Reflect 32 pixels before and at least 1 after on each axis, to multiples of 32."""
-    after = [STRIDE - side % STRIDE for side in image.shape[1:]]
+def _padded(image: NDArray[np.float32], before: int) -> NDArray[np.float32]:
+    """Mirror so many pixels before, and after to multiples of 32; at least 1 where there are any before."""
+    after = [-(side + bool(before)) % STRIDE + bool(before) for side in image.shape[1:]]
     return np.stack(
-        [
-            cv2.copyMakeBorder(plane, PADDING, after[0], PADDING, after[1], cv2.BORDER_REFLECT)
-            for plane in image
-        ]
+        [cv2.copyMakeBorder(plane, before, after[0], before, after[1], cv2.BORDER_REFLECT) for plane in image]
     )
 
 
