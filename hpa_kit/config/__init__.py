@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         write_yaml,
     )
     from hpa_kit.config.budget import BudgetSettings
-    from hpa_kit.config.cells import CellNetworkSettings, CellSettings, CropSettings
     from hpa_kit.config.data import SimulateSettings, StoreSettings
     from hpa_kit.config.demo import DemoSettings
     from hpa_kit.config.ensemble import EnsembleSettings, MemberSettings, read_ensemble, write_ensemble
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
     from hpa_kit.config.subcategories import FeaturesSettings, SubcategoriesSettings
     from hpa_kit.config.train import (
         ArcFaceSettings,
+        CellSettings,
+        CropSettings,
         LimitSettings,
         PuzzleCamSettings,
         ScCamSettings,

@@ -8,11 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from hpa_kit.config.base import Group, GroupedSettings
-from hpa_kit.config.cells import CellNetworkSettings, CellSettings, CropSettings, refuse_what_finds_no_cells
 from hpa_kit.config.kinds import (
     LR,
     SUBCELL,
     SUBCELL_VARIANTS,
+    CellPooling,
     ExternalMode,
     ImageSettings,
     InChannels,
@@ -88,6 +88,54 @@ class ArcFaceSettings(Group):
     )
 
 
+class CellSettings(Group):
+    """Learning from cells: a field shows a class where one of its cells does."""
+
+    pooling: Literal["auto", "field", "cells"] = Field(
+        default="auto",
+        description="where a cam's image logits come from: field, the mean of the maps; cells, what its "
+        "cells show; auto, cells where masks are given",
+    )
+    how: CellPooling = Field(
+        default="linear",
+        alias="cell_pooling",
+        description="how image logits come from cells: linear (softmax), noisy-or, max, attention, lse",
+    )
+    consistency: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the term by which cells, or map pixels, say the same in a field that was cut "
+        "and mixed with another; 0 is off, 1 the 7th place's",
+    )
+
+
+class CropSettings(Group):
+    """A network that looks at one cell at a time."""
+
+    side: int | None = Field(
+        default=None,
+        ge=32,
+        le=1024,
+        alias="crop_size",
+        description="side of a crop in pixels of the field at its size; by default what holds most cells",
+    )
+    neighbours: Literal["kept", "faded", "zeroed"] = Field(
+        default="zeroed", description="what becomes of other cells, and of what is in no cell, in a crop"
+    )
+    mask: bool = Field(
+        default=True, alias="mask_channel", description="the cell's mask as one more channel of its crop"
+    )
+    mix: Literal["none", "mixup", "cutmix"] = Field(
+        default="none", alias="crop_mix", description="crops of a batch mixed with one another"
+    )
+    image_weight: float = Field(
+        default=0.1,
+        gt=0,
+        alias="image_label_weight",
+        description="weight of the loss where cells have image labels only, no pseudo labels",
+    )
+
+
 class FineTuneSettings(Group):
     """How a backbone learns on from the weights that it starts with."""
 
@@ -127,8 +175,7 @@ class LimitSettings(Group):
 class TrainSettings(GroupedSettings, ImageSettings):
     """``hpa-kit train``: a network from image labels, or from pseudo labels of cells.
 
-    In groups are ``limits``, ``fine_tune``, ``cells``, ``crops``, ``cell_networks``, ``sc_cam``,
-    ``puzzle_cam`` and ``arcface``.
+    In groups are ``limits``, ``fine_tune``, ``cells``, ``crops``, ``sc_cam``, ``puzzle_cam`` and ``arcface``.
     """
 
     aliases: ClassVar[Mapping[str, str]] = {"normalisation": "contrast"}
@@ -166,11 +213,7 @@ class TrainSettings(GroupedSettings, ImageSettings):
         "joint: from 0 to 1 over all channels of a field or crop, as SubCell learnt",
     )
     size: int = Field(
-        512,
-        ge=32,
-        le=8192,
-        description="side to which fields are resized; 504 for stride 14 if not given; of "
-        "cells that of 2048 pixels, 512 as published",
+        512, ge=32, le=8192, description="side of resized fields, of 2048 px for cells; 504 at stride 14"
     )
     epochs: int = Field(25, ge=1, description="passes over the training fields")
     batch: int | None = Field(
@@ -247,7 +290,6 @@ class TrainSettings(GroupedSettings, ImageSettings):
 
     cells: CellSettings = CellSettings()
     crops: CropSettings = CropSettings()
-    cell_networks: CellNetworkSettings = CellNetworkSettings()
 
     pseudo_labels: Path | None = Field(
         None,
@@ -297,8 +339,6 @@ class TrainSettings(GroupedSettings, ImageSettings):
 
     @model_validator(mode="after")
     def _cells_are_there(self) -> Self:
-        if self.network == "cells":
-            refuse_what_finds_no_cells(self)
         given = self.masks is not None or self.pseudo_labels is not None
         if (self.network == "head") != (self.features is not None):
             raise ValueError("network head needs features, and no other network takes them")

@@ -110,6 +110,9 @@ class LabelledFields:
         """Whether asking for a field costs no decoding."""
         return len(self._memory) == self.there.sum()
 
+    def __len__(self) -> int:
+        return len(self.ids)
+
     def __getitem__(self, number: int) -> Labelled:
         kept = self._memory.get(number)
         return self._read(number) if kept is None else kept
@@ -137,7 +140,8 @@ class WindowDataset(Dataset[Row]):
     """Windows of fields, what both networks learn of them, and their cells, by :class:`Draw`.
 
     A window is as large as a field of 2048 px at the networks' scale. Where a field is larger it is a part of
-    it, another one each time; where a field is smaller, what is beyond it is black and costs nothing.
+    it, another one each time; where a field is smaller, what is beyond it is black and costs nothing. Windows
+    have numbers: those of the fields, then further ones of the fields in the same order.
 
     Args:
         fields: all fields.
@@ -150,7 +154,7 @@ class WindowDataset(Dataset[Row]):
         self.width = border_width(fields.side)
 
     def __getitem__(self, draw: Draw) -> Row:
-        whole, side = self.fields[draw.number], self.fields.side
+        whole, side = self.fields[draw.number % len(self.fields)], self.fields.side
         generator = np.random.default_rng((*draw.seed, 1)) if self.augmentation.policy else None
         corner = [_start(length, side, generator) for length in whole.cells.shape]
         image = _window(whole.field, corner, side)

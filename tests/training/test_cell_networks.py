@@ -1,5 +1,7 @@
 """Networks that find cells: what they learn, from label maps, and that what finds cells takes them."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ from hpa_kit.training.cell_targets import (
 from hpa_kit.training.cell_windows import Labelled, LabelledFields, WindowDataset, brightened
 from hpa_kit.training.checkpoint import BEST, read_checkpoint
 from hpa_kit.training.data import Draw
-from hpa_kit.training.objectives.cell_networks import pixel_loss
+from hpa_kit.training.objectives.cell_networks import load_window_data, pixel_loss
 
 SIDE = 32
 BACKBONE = "test_resnet"  # timm's own for tests
@@ -170,7 +172,11 @@ class OneField:
         maps, field = drawn(0, side)
         self.side, self.field = SIDE, Labelled(field.transpose(1, 2, 0), maps.cells, maps.nuclei)
 
+    def __len__(self):
+        return 1
+
     def __getitem__(self, number):
+        assert number == 0
         return self.field
 
 
@@ -190,6 +196,19 @@ def test_windows_of_a_large_field_are_anywhere_in_it_and_in_its_middle_to_valida
     middle = drawn(0, 3 * SIDE)[0].cells[SIDE : 2 * SIDE, SIDE : 2 * SIDE]
     assert np.array_equal(window(0, 1), middle)
     assert len({window(1, seed).tobytes() for seed in range(5)}) == 5
+
+
+def test_of_few_fields_an_epoch_shows_several_windows_each_changed_in_another_way(make_settings_of, tmp_path):
+    data = load_window_data(make_settings_of(out=tmp_path / "run"), torch.device("cpu"))
+    learnt = set(data.folds.index[data.folds["fold"] != 0])
+    batches = list(data.train.epoch(1))
+    numbers = torch.cat([batch.numbers for batch in batches])
+    assert len(numbers) == len(set(numbers.tolist())) >= 32
+    assert {number % 10 for number in numbers.tolist()} == learnt
+    assert sum(data.validation.sizes) == 10 - len(learnt)
+    first = min(learnt)
+    seen = [batch.fields[k] for batch in batches for k, n in enumerate(batch.numbers) if n % 10 == first]
+    assert len({window.numpy().tobytes() for window in seen}) == len(seen) > 1
 
 
 def test_each_channel_is_made_brighter_or_darker_by_itself():
@@ -367,15 +386,20 @@ def test_a_network_that_finds_no_cells_is_no_weights(make_member, tmp_path):
     ("changes", "said"),
     [
         ({"masks": None}, "needs masks"),
-        ({"store": "store"}, "takes no store"),
-        ({"pseudo_labels": "labels"}, "takes no pseudo_labels"),
+        ({"store": Path("store")}, "leave store out"),
         ({"size": 100}, "take 96"),
-        ({"trainable": "frozen"}, "takes no trainable"),
+        ({"size": 4096}, "take 2048"),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(make_settings_of, changes, said):
-    with pytest.raises(ValueError, match=said):
-        make_settings_of(out="run", **changes)
+def test_settings_that_do_not_go_together_are_refused(make_settings_of, tmp_path, changes, said):
+    with pytest.raises(InputError, match=said):
+        train(make_settings_of(out=tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_part_of_an_encoder_is_frozen(make_settings_of):
+    with pytest.raises(ValueError, match="network cells takes no trainable"):
+        make_settings_of(out="run", trainable="frozen")
 
 
 def test_fields_without_a_label_map_are_left_out_and_none_at_all_is_refused(

@@ -1,6 +1,7 @@
 """Networks that find cells: they learn nuclei, cells and the borders between them from label maps."""
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hpa_kit.cells import MaskFolder
+from hpa_kit.cells.dpn_unet import STRIDE
 from hpa_kit.cells.label_step import FULL_SIDE, labels_of_maps
 from hpa_kit.cells.matching import Matched, match_cells
+from hpa_kit.cells.networks import NETWORK_SIDE
 from hpa_kit.cells.published import network_maps
 from hpa_kit.config import TrainSettings
 from hpa_kit.data import labelled_fields
@@ -28,12 +31,16 @@ from hpa_kit.training.processes import Processes
 log = logging.getLogger(__name__)
 
 NETWORKS = ("nuclei", "cells")  # in the order of logits and targets
+_MIN_WINDOWS = 32  # of an epoch: validating and keeping a checkpoint take as long as learning from some
+_BORDER_WEIGHT = 2.0  # of border pixels in the cross-entropy: they are few, and part what touches
 
 
 def load_window_data(
     settings: TrainSettings, device: torch.device, processes: Processes | None = None
 ) -> TrainingData:
-    """The batches of a run that learns to find cells: a window of each field with a label map, once an epoch.
+    """The batches of a run that learns to find cells: an epoch shows a window of each field with a label map.
+
+    Of few fields it shows several, each time changed in another way, unless sampling is balanced.
 
     Args:
         settings: of the run; ``masks`` is set.
@@ -68,7 +75,7 @@ def _masks(settings: TrainSettings) -> MaskFolder:
 
 
 def _with_cells(read: RunFields, fields: LabelledFields, settings: TrainSettings) -> RunFields:
-    """The fields that have a label map, of which some have a cell.
+    """The fields that have a label map, some of them a cell; numbers of windows for those to learn from.
 
     Raises:
         InputError: there are too few to learn from or to validate on.
@@ -82,7 +89,9 @@ def _with_cells(read: RunFields, fields: LabelledFields, settings: TrainSettings
                 f"{settings.fold} of {settings.folds}, with cells in {with_cells}; expected {least} at "
                 "least, with cells in one; take another fold, or other folds"
             )
-    return read._replace(train=train, validation=validation)
+    times = 1 if settings.sampling == "balanced" else math.ceil(_MIN_WINDOWS / len(train))
+    windows = (train + len(fields.ids) * np.arange(times)[:, None]).ravel()
+    return read._replace(train=windows, validation=validation)
 
 
 class CellNetworksObjective(Objective):
@@ -94,20 +103,44 @@ class CellNetworksObjective(Objective):
 
     Args:
         model: gives logits (B, 2, 3, H, W), of nuclei and of cells.
-        border_weight: of border pixels in the cross-entropy.
         side: of 2048 px at the networks' scale.
     """
 
     load_data = staticmethod(load_window_data)
 
-    def __init__(self, model: nn.Module, border_weight: float = 1.0, side: int = 512) -> None:
+    def __init__(self, model: nn.Module, side: int = NETWORK_SIDE) -> None:
         super().__init__(model)
-        self.border_weight, self.side = border_weight, side
+        self.side = side
 
     @classmethod
     def of(cls, settings: TrainSettings, model: nn.Module, fields: pd.DataFrame) -> Self:
         """The objective of a run; label maps stand in its batches."""
-        return cls(model, settings.cell_networks.border_weight, settings.size)
+        return cls(model, settings.size)
+
+    @classmethod
+    def completed(cls, settings: TrainSettings) -> TrainSettings:
+        """Settings as they are; those are refused that such networks cannot learn by, or would not look at.
+
+        Raises:
+            InputError: which, and why.
+        """
+        if settings.masks is None:
+            raise InputError("train: network cells needs masks, a folder of label maps, which it learns")
+        if settings.pseudo_labels is not None:
+            raise InputError(
+                "train: network cells learns where cells are, not what they show: leave pseudo_labels out"
+            )
+        if settings.store is not None:
+            raise InputError(
+                "train: network cells looks at another scale than a store's fields: leave store out"
+            )
+        if settings.size % STRIDE or settings.size > FULL_SIDE:
+            near = min(max(settings.size // STRIDE, 1) * STRIDE, FULL_SIDE)
+            raise InputError(
+                f"train: network cells needs a size that is a multiple of {STRIDE}, {FULL_SIDE} at most, "
+                f"found {settings.size}; take {near}"
+            )
+        return settings
 
     @classmethod
     def check(cls, settings: TrainSettings) -> None:
@@ -132,10 +165,7 @@ class CellNetworksObjective(Objective):
         return self._losses(self.model(batch.fields), batch.targets)
 
     def _losses(self, logits: Tensor, targets: Tensor) -> Losses:
-        return {
-            name: pixel_loss(logits[:, place], targets[:, place], self.border_weight)
-            for place, name in enumerate(NETWORKS)
-        }
+        return {name: pixel_loss(logits[:, place], targets[:, place]) for place, name in enumerate(NETWORKS)}
 
     def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Metrics:
         """The mean loss of validation windows, and how well the true cells in them are met."""
@@ -159,7 +189,7 @@ class CellNetworksObjective(Objective):
         }
 
 
-def pixel_loss(logits: Tensor, targets: Tensor, border_weight: float) -> Tensor:
+def pixel_loss(logits: Tensor, targets: Tensor, border_weight: float = _BORDER_WEIGHT) -> Tensor:
     """Cross-entropy of pixels plus 1 minus the mean Dice of border and foreground, over a batch.
 
     Args:
