@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from hpa_kit.config import Settings, TrainSettings, make_settings, to_yaml
 from hpa_kit.files import atomic_text
+from hpa_kit.resume import WEIGHT_ENDINGS
 from hpa_kit.training.checkpoint import BEST, checkpoint_file, read_checkpoint, settings_of
 
 log = logging.getLogger(__name__)
@@ -128,17 +129,19 @@ def _own_origins(path: Path) -> Iterator[Origin]:
         yield from (make_settings(Origin, one, source=f"card: {file}") for one in state["origins"])
     elif (card := card_of(path)) is not None:
         yield Origin(weights=card.network, licence=card.licence)
-    elif (
-        settings.network == "cells" and isinstance(settings.pretrained, Path) and settings.pretrained.is_dir()
-    ):
-        if (settings.pretrained / BEST).is_file():
-            yield from _own_origins(settings.pretrained)
+    elif settings.network == "cells" and _is_folder(settings.pretrained):
+        folder = Path(str(settings.pretrained))
+        if (folder / BEST).is_file():
+            yield from origins_of(folder)
         else:
-            yield Origin(
-                weights=f"the published cell networks in {settings.pretrained.name}", licence=_ZENODO
-            )
+            yield Origin(weights=f"the published cell networks in {folder.name}", licence=_ZENODO)
     elif settings.pretrained is not None:
         yield _pretrained(settings, settings.pretrained)
+
+
+def _is_folder(pretrained: Path | str | None) -> bool:
+    """Whether pretrained weights were a folder of networks, which may be gone."""
+    return isinstance(pretrained, Path) and pretrained.suffix not in WEIGHT_ENDINGS
 
 
 def _pretrained(settings: TrainSettings, pretrained: Path | str) -> Origin:

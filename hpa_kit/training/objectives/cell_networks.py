@@ -181,12 +181,9 @@ class CellNetworksObjective(Objective):
             for nuclei, cells, true, inside in zip(*maps, batch.cells.cpu().numpy(), known, strict=True):
                 found = labels_of_maps(nuclei, cells, (self.side / FULL_SIDE) ** 2)[1]
                 matched += match_cells(true, np.where(inside, found, 0))
-        return {
-            "val_loss": total / windows,
-            "cells_met": matched.met,
-            "cells_right": matched.right,
-            "cells_iou": matched.iou,
-        }
+        shares = {"cells_met": matched.met, "cells_right": matched.right, "cells_iou": matched.iou}
+        # Of no cells there is no share: before anything is learnt none may be found.
+        return {"val_loss": total / windows, **{name: float(np.nan_to_num(n)) for name, n in shares.items()}}
 
 
 def pixel_loss(logits: Tensor, targets: Tensor, border_weight: float = _BORDER_WEIGHT) -> Tensor:

@@ -164,8 +164,8 @@ CASES = (
         "networks that find cells, to be learnt from label maps of other fields",
         lambda w: w["folder"].mkdir(),
         "train {data} --network cells --masks {folder} --out {out}",
-        "masks: …folder has no label map of any of the … fields of …; hpa-kit segment makes them, of training "
-        "fields with --split train",
+        "masks: …folder has no label map of any of the … fields of …; hpa-kit segment makes them, of "
+        "training fields with --split train",
     ),
     Case(
         GROUP,
