@@ -31,6 +31,7 @@ from hpa_kit.training.objectives.cell_networks import load_window_data, pixel_lo
 
 SIDE = 32
 BACKBONE = "test_resnet"  # timm's own for tests
+WEIGHTS = (1.0, 2.0, 1.0)
 
 
 def drawn(seed, side=SIDE):
@@ -229,18 +230,18 @@ def test_what_is_not_known_does_not_count_in_the_loss():
     targets[:, :, 5:] = IGNORED
     other = logits.clone()
     other[:, :, :, 5:] = 9
-    torch.testing.assert_close(pixel_loss(logits, targets, 2), pixel_loss(other, targets, 2))
-    assert pixel_loss(logits, torch.full_like(targets, IGNORED), 2).isfinite()
+    torch.testing.assert_close(pixel_loss(logits, targets, WEIGHTS), pixel_loss(other, targets, WEIGHTS))
+    assert pixel_loss(logits, torch.full_like(targets, IGNORED), WEIGHTS).isfinite()
 
 
 def test_saying_what_is_true_costs_nothing_and_missing_a_border_costs_more_with_its_weight():
     targets = torch.zeros((1, 8, 8), dtype=torch.uint8)
     targets[:, :, 2:], targets[:, :, 4] = FOREGROUND, BORDER
     logits = 20 * torch.nn.functional.one_hot(targets.long(), 3).permute(0, 3, 1, 2).float()
-    assert pixel_loss(logits, targets, 2) < 1e-4
+    assert pixel_loss(logits, targets, WEIGHTS) < 1e-4
     missed = logits.clone()
     missed[:, BORDER], missed[:, FOREGROUND] = 0, torch.where(targets == BORDER, 20.0, logits[:, FOREGROUND])
-    assert pixel_loss(missed, targets, 4) > pixel_loss(missed, targets, 1) > 0.3
+    assert pixel_loss(missed, targets, (1, 4, 1)) > pixel_loss(missed, targets, (1, 1, 1)) > 0.3
 
 
 # A run, and what takes it.
