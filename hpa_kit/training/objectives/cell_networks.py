@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 NETWORKS = ("nuclei", "cells")  # in the order of logits and targets
 _MIN_WINDOWS = 32  # of an epoch: validating and keeping a checkpoint take as long as learning from some
 # Weights of background, border and foreground in the cross-entropy. The label step takes pixels for nuclei
-# from 0.4 of foreground on and for cells from about 0.25, so that with equal weights outlines would lie too far
-# outside; and it parts nuclei only where hardly any foreground is left.
+# from 0.4 of foreground on and for cells from about 0.25, so that with equal weights outlines would lie too
+# far outside; and it parts nuclei only where hardly any foreground is left.
 _WEIGHTS = {"nuclei": (1.5, 5.0, 1.0), "cells": (3.0, 2.0, 1.0)}
 
 
