@@ -15,6 +15,7 @@ from hpa_kit.config.kinds import (
     DEFAULT_VIEWS,
     PACK,
     Alsos,
+    ClusterSettings,
     ImageSettings,
     Paths,
     Rule,
@@ -147,7 +148,7 @@ class InferSettings(ScoreSettings):
         return value
 
 
-class PredictSettings(ScoreSettings):
+class PredictSettings(ScoreSettings, ClusterSettings):
     """``hpa-kit predict``: a table with a row per cell of any folder of fields."""
 
     out: Path = Field(

@@ -9,6 +9,7 @@ from hpa_kit.config.kinds import (
     DEFAULT_SEGMENTER,
     PACK,
     Alsos,
+    ClusterSettings,
     ImageSettings,
     InChannels,
     SegmenterName,
@@ -17,7 +18,7 @@ from hpa_kit.config.kinds import (
 )
 
 
-class SegmentSettings(ImageSettings):
+class SegmentSettings(ImageSettings, ClusterSettings):
     """``hpa-kit segment``: label maps of all fields, kept."""
 
     data: Path = Field(description="competition folder, or a folder of images")

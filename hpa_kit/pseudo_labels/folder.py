@@ -37,7 +37,19 @@ COLUMNS = ("ID", "Label", "cells", "members", "unseen")
 # Settings that may change between two starts, and between shards: where things lie, what computes, and what
 # is refused.
 _FREE = frozenset(
-    {"data", "out", "external_images", "batch", "workers", "device", "shard", "shards", "seen", "pack"}
+    {
+        "data",
+        "out",
+        "external_images",
+        "batch",
+        "workers",
+        "device",
+        "shard",
+        "shards",
+        "seen",
+        "pack",
+        "cluster",
+    }
 )
 # Files that may lie elsewhere another time, but must have the same name.
 _MOVABLE = frozenset({"members", "ensemble", "masks", "weights", "external"})
