@@ -1,0 +1,131 @@
+"""Workers as processes of their own: the same results as on one machine, whatever dies meanwhile."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpa_kit.cells import read_label_maps
+from hpa_kit.cells.segment import segment
+from hpa_kit.config import FeaturesSettings, PredictSettings, PseudoLabelSettings, SegmentSettings
+from hpa_kit.data import read_field
+from hpa_kit.errors import InputError
+from hpa_kit.inference import predict
+from hpa_kit.pseudo_labels import make_pseudo_labels
+from hpa_kit.training.cell_features_file import read_cell_features
+from hpa_kit.training.features import make_features
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def asked(fields, member, tmp_path):
+    """Settings of ``predict``."""
+
+    def make(out: str, **changes) -> PredictSettings:
+        values = {
+            "data": fields.root, "members": (member,), "out": tmp_path / out / "cells.parquet",
+            "views": "none", "map_size": 64, "batch": 2, "device": "cpu", "segmenter": "deadly",
+        }  # fmt: skip
+        return PredictSettings(**(values | changes))
+
+    return make
+
+
+def same_label_maps(fields, one, other, split="test") -> None:
+    for id in fields.ids:
+        field = read_field(fields.root / split, id)
+        pairs = zip(read_label_maps(one, id, field), read_label_maps(other, id, field), strict=True)
+        assert all(np.array_equal(*pair) for pair in pairs)
+
+
+def test_a_table_has_the_same_rows_though_a_worker_dies_midway(fields, asked, cluster, patience, tmp_path):
+    expected = pd.read_parquet(predict(asked("here")))
+    fields.seen()
+    fields.rule("once-4")
+    out = predict(asked("there", cluster=cluster.has(2, patience)))
+    assert out.is_dir()
+    found = pd.read_parquet(out)
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    assert found["ID"].is_monotonic_increasing
+    same_label_maps(fields, tmp_path / "here/cells_label_maps", tmp_path / "there/cells_label_maps")
+    # What the dead worker had begun is all that was done twice.
+    twice = fields.seen()
+    assert 4 in twice and len(twice) <= len(fields.ids) + 2
+    assert not list((tmp_path / "there").glob(".*"))
+
+
+def test_a_field_that_ends_its_worker_costs_itself(fields, asked, cluster, patience, caplog):
+    fields.rule("always-5")
+    expected = pd.read_parquet(predict(asked("here", segmenter="classical", masks=masks_of(fields))))
+    address = cluster.has(3, patience)
+    with caplog.at_level(logging.WARNING):
+        found = pd.read_parquet(predict(asked("there", cluster=address)))
+    assert "f5 has no rows: 1 workers ended at it" in caplog.text
+    assert set(expected["ID"]) - set(found["ID"]) == {"f5"}
+
+
+def masks_of(fields):
+    """Label maps of all fields, made without a worker."""
+    from deadly import STEP
+
+    from hpa_kit.cells import LabelMaps, write_label_maps
+
+    y, x = np.mgrid[:64, :64]
+    cells = (y // STEP * (64 // STEP) + x // STEP + 1).astype(np.int32)
+    for id in fields.ids:
+        write_label_maps(fields.root / "maps" / f"{id}.npz", LabelMaps(cells, cells))
+    return fields.root / "maps"
+
+
+def test_after_the_scheduler_is_gone_the_same_command_does_what_is_lacking(
+    fields, asked, start_cluster, cluster, patience
+):
+    expected = pd.read_parquet(predict(asked("here")))
+    fields.seen()
+    other = start_cluster()
+    address = other.has(1, patience)
+    fields.rule("scheduler-6", str(other.scheduler))
+    with pytest.raises(InputError, match="the scheduler of .* is gone; what is done is kept"):
+        predict(asked("there", cluster=address))
+    done = pd.read_parquet(asked("there").out)
+    assert 0 < len(done) < len(expected)
+    first = fields.seen()
+    again = predict(asked("there", cluster=cluster.has(2, patience)))
+    pd.testing.assert_frame_equal(pd.read_parquet(again), expected, check_exact=True)
+    assert not {int(id[1:]) for id in done["ID"]} & set(fields.seen())
+    assert first
+
+
+def test_segment_pseudo_labels_and_features_write_what_they_write_on_one_machine(
+    fields, member, crop_member, cluster, patience, tmp_path
+):
+    address = cluster.has(2, patience)
+    maps = {}
+    for where in (None, address):
+        out = tmp_path / ("here" if where is None else "there")
+        maps[where] = segment(
+            SegmentSettings(
+                data=fields.root, out=out / "maps", segmenter="deadly", split="train", batch=2, cluster=where
+            )
+        )
+        labels = PseudoLabelSettings(
+            data=fields.root, out=out / "labels", members=(member,), segmenter="deadly", map_size=64, batch=2,
+            views="none", device="cpu", cluster=where,
+        )  # fmt: skip
+        make_pseudo_labels(labels)
+        make_features(
+            FeaturesSettings(
+                data=fields.root, out=out / "f.npz", member=crop_member, cells=True, masks=maps[None],
+                device="cpu", cluster=where,
+            )
+        )  # fmt: skip
+    one, other = tmp_path / "here", tmp_path / "there"
+    same_label_maps(fields, one / "maps", other / "maps", "train")
+    same_label_maps(fields, one / "labels/masks", other / "labels/masks", "train")
+    for name in ("cell_scores.csv", "fields.csv", "made_from.txt"):
+        assert (one / "labels" / name).read_bytes() == (other / "labels" / name).read_bytes()
+    here, there = read_cell_features(one / "f.npz"), read_cell_features(other / "f.npz")
+    assert here.ids == there.ids and here.stamps == there.stamps and here.source == there.source
+    assert np.array_equal(here.counts, there.counts) and np.array_equal(here.values, there.values)
