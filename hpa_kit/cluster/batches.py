@@ -92,6 +92,7 @@ def _done(
     finished: SimpleQueue[Future] = SimpleQueue()
     said: set[str] = set()
     cancelled: dict[str, int] = {}
+    tally = _Tally()
     try:
         while to_do or under_way:
             while to_do and len(under_way) < max(1, workers.count()):
@@ -118,6 +119,7 @@ def _done(
                 if text not in said:
                     said.add(text)
                     log.log(level, text)
+            tally.add(came)
             if not isinstance(came.results, Failure):
                 yield from came.results.items()
             elif len(items) == 1:
@@ -126,9 +128,33 @@ def _done(
                 which = f"{len(items)} fields from {items[0].id} on"
                 log.warning(f"{what}: {which}: {came.results.reason}; each is tried alone")
                 to_do.extendleft([item] for item in reversed(items))
+        log.info(f"{what}: {tally}")
     finally:
         for future in under_way:
             future.cancel()
+
+
+class _Tally:
+    """What workers took, to be told at the end."""
+
+    def __init__(self) -> None:
+        self.workers: set[str] = set()
+        self.fields, self.seconds, self.memory = 0, 0.0, 0
+
+    def add(self, came: Done) -> None:
+        if isinstance(came.results, Failure):
+            return
+        self.workers.add(came.worker)
+        self.fields += len(came.results)
+        self.seconds += came.seconds
+        self.memory = max(self.memory, came.memory)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.fields} fields by {len(self.workers)} workers; a field took "
+            f"{self.seconds / max(1, self.fields):.2g} processor seconds, a worker held "
+            f"{self.memory / 2**30:.2g} GiB at most"
+        )
 
 
 def _came(what: str, workers: Workers, future: Future) -> Done | None:
@@ -145,7 +171,7 @@ def _came(what: str, workers: Workers, future: Future) -> Done | None:
     except Exception as error:
         workers.count()
         if (death := workers.death(error)) is not None:
-            return Done(Failure(death), [], 0.0, False)
+            return Done(Failure(death))
         if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "hpa_kit":
             raise InputError(
                 f"{what}: workers lack {error.name}; give all of a cluster the same environment"

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 from hpa_kit import __version__
 from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure
+from hpa_kit.timing import peak_memory
 
 log = logging.getLogger(__name__)
 
@@ -71,14 +72,18 @@ class Done(NamedTuple):
         results: {ID: what was made of the field, or why there is nothing}; a failure where the whole batch
             failed.
         said: levels and texts of the warnings that were given.
-        seconds: of processor time that the batch took, without loading the job.
+        worker: who did it; empty where nobody lived to tell.
+        seconds: of processor time that it took, without loading the job.
         loaded: whether the job had to be loaded first.
+        memory: bytes that the worker has held at most.
     """
 
     results: "dict[str, Any] | Failure"
-    said: list[tuple[int, str]]
-    seconds: float
-    loaded: bool
+    said: Sequence[tuple[int, str]] = ()
+    worker: str = ""
+    seconds: float = 0.0
+    loaded: bool = False
+    memory: int = 0
 
 
 class Refused(NamedTuple):
@@ -109,7 +114,7 @@ def do_batch(task: Task) -> Done | Refused:
             results = _results(_LOADED[key], task.items)
         except InputError as error:
             return Refused(f"worker {_address()}: {error}")
-        return Done(results, said, time.process_time() - begun, loads)
+        return Done(results, said, _address(), time.process_time() - begun, loads, peak_memory())
 
 
 def versions() -> dict[str, str]:

@@ -52,7 +52,7 @@ class FieldJob:
     @property
     def paths(self) -> list[Path]:
         """What each worker of a cluster has to see."""
-        named = (self.settings.data, self.ensemble.masks, self.ensemble.weights, *self.outputs)
+        named = (Path(str(self.images)), self.ensemble.masks, self.ensemble.weights, *self.outputs)
         return [path for path in named if path is not None] + [
             one.checkpoint for one in self.ensemble.members
         ]
