@@ -46,9 +46,9 @@ def add_segmenter(name: str, find: Finds, settings: Mapping[str, Any] | None = N
         SEGMENTER_NAMES.append(name)
 
 
-def own_segmenters() -> dict[str, "OwnSegmenter"]:
-    """List those that were added here, by name."""
-    return dict(_OWN)
+def own_segmenters(name: str) -> dict[str, "OwnSegmenter"]:
+    """Give the segmenter of a name, by it, where it was added here; for :func:`take_segmenters`."""
+    return {name: _OWN[name]} if name in _OWN else {}
 
 
 def take_segmenters(segmenters: Mapping[str, "OwnSegmenter"]) -> None:

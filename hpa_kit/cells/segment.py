@@ -268,7 +268,7 @@ def _by_workers(
 ) -> Generator[tuple[str, int | Failure], None, None]:
     from hpa_kit.cluster import Item, done_by_workers
 
-    job = SegmentJob(settings, images, own_segmenters())
+    job = SegmentJob(settings, images, own_segmenters(settings.segmenter))
     return done_by_workers("segment", workers, job, list(batches(map(Item, ids), settings.batch)))
 
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hpa_kit.cells import FieldCells
@@ -34,8 +33,8 @@ class FieldJob:
         images, settings, ensemble, scoring, embeddings: as of :func:`~hpa_kit.inference.predict_fields`.
         details: ID and field with label maps -> what is needed of the full size.
         made: a prediction, and what is known of its field beside it -> what is kept of it.
-        segmenters: of the user's own.
         outputs: folders that files are written to beside.
+        segmenters: of the user's own, for workers, which have not added them.
     """
 
     what: str
@@ -47,7 +46,7 @@ class FieldJob:
     made: Callable[[Prediction, Any], Made]
     embeddings: bool = False
     outputs: tuple[Path, ...] = ()
-    segmenters: Mapping[str, OwnSegmenter] = field(default_factory=own_segmenters)
+    segmenters: Mapping[str, OwnSegmenter] | None = None
 
     @property
     def paths(self) -> list[Path]:
@@ -59,7 +58,7 @@ class FieldJob:
 
     def load(self, threads: int) -> "Work":
         """Load members and segmenter in a worker of a cluster, for all batches to come."""
-        take_segmenters(self.segmenters)
+        take_segmenters(self.segmenters or {})
         # Of several GPUs that it sees a worker takes one: others are other workers'.
         device = pick_device("auto") if self.settings.device == "auto" else self.settings.device
         workers = min(self.settings.workers, threads)
@@ -83,7 +82,7 @@ def made_fields(
     batches: Sequence[Sequence[str]],
     workers: "Workers | None",
     *,
-    more: Mapping[str, Any] = MappingProxyType({}),
+    more: Mapping[str, Any] | None = None,
     budget: Budget | None = None,
     forecast: Forecast | None = None,
     done: int = 0,
@@ -105,6 +104,7 @@ def made_fields(
     Raises:
         InputError: members, segmenter or label maps cannot be used; or the cluster is gone.
     """
+    more = more or {}
     if workers is not None:
         return _begun(_by_workers(job, batches, workers, more, done))
     predictions = predict_fields(
@@ -132,10 +132,11 @@ def _by_workers(
 ) -> Generator[Made, None, None]:
     from hpa_kit.cluster import Item, done_by_workers
 
+    job = replace(job, segmenters=own_segmenters(job.ensemble.segmenter))
     items = [[Item(id, more.get(id)) for id in batch] for batch in batches]
     with closing(done_by_workers(job.what, workers, job, items, done)) as results:
         for id, made in results:
-            yield Made(id, made) if isinstance(made, Failure) else made
+            yield Made(id, made, {}) if isinstance(made, Failure) else made
 
 
 def _begun(items: Generator[Made, None, None]) -> Generator[Made, None, None]:

@@ -114,7 +114,7 @@ class Made(NamedTuple):
 
     id: str
     result: str | bytes | Failure
-    facts: Mapping[str, Any] = MappingProxyType({})
+    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Prediction:
             facts: what else is known of the field, as JSON holds it.
         """
         if isinstance(result, Failure):
-            return Made(self.id, result)
+            return Made(self.id, result, {})
         field = self.prepared
         known = {"made": field.made, "actual": field.size, "cells": field.n_cells}
         return Made(self.id, result, known | {"seconds": {**self.seconds, "scoring": scoring}} | facts)
