@@ -4,20 +4,25 @@
 """
 
 import pickle
+import re
 import time
 from collections import defaultdict
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
-from hpa_kit.cluster import batches, connect
+from hpa_kit.cluster import Item, batches, connect, connected, done_by_workers
 from hpa_kit.config import PredictSettings, SimulateSettings
 from hpa_kit.data.simulate import simulate
 from hpa_kit.devices import cpus
 from hpa_kit.inference import predict
+from hpa_kit.inference.growing_table import PARTS
+from hpa_kit.inference.results import Journal
 
 FIELDS, SIDE = 48, 512
+BATCHES, RESULTS, ROWS_BYTES = 500, 100_000, 5000
 
 
 class Watch:
@@ -85,3 +90,52 @@ def test_two_workers_do_nearly_twice_as_much_as_one(tmp_path, monkeypatch, make_
     pd.testing.assert_frame_equal(tables[1], tables[2], check_exact=True)
     assert work >= 1.8
     assert wall >= 1.6
+
+
+@pytest.mark.timeout(3600)
+def test_what_batches_take_beside_the_work(tmp_path) -> None:
+    class Nothing:  # a job that gives back at once as much as a field's rows are
+        paths = ()
+
+        def load(self, threads):
+            return lambda items: [(item.id, "x" * ROWS_BYTES) for item in items]
+
+    items = [[Item(f"{8 * k + j:032x}") for j in range(8)] for k in range(BATCHES)]
+    with connected("local:1", "nothing", None) as workers:
+        list(done_by_workers("nothing", workers, Nothing(), items[:8]))
+        begun, own = time.perf_counter(), time.process_time()
+        found = sum(1 for _ in done_by_workers("nothing", workers, Nothing(), items))
+        own, wall = time.process_time() - own, time.perf_counter() - begun
+    print(
+        f"\nbatches of 8 fields: {1000 * own / BATCHES:.1f} ms of a processor each where command and "
+        f"scheduler run, {BATCHES / wall:.0f} a second by one worker"
+    )
+    before, path = resident(), tmp_path / "journal"
+    with Journal(path) as journal:
+        journal.resume("", {})
+        begun = time.process_time()
+        for number in range(RESULTS):
+            seconds = dict.fromkeys(PARTS, number / 7)
+            facts = {
+                "size": (2048, 2048),
+                "made": True,
+                "actual": (2048, 2048),
+                "cells": 20,
+                "seconds": seconds,
+            }
+            journal.add(f"{number:032x}", "x" * ROWS_BYTES, stamp=f"{number:032X}", **facts)
+        took, grown = time.process_time() - begun, resident() - before
+    begun = time.process_time()
+    with Journal(path) as journal:
+        stamps = {f"{number:032x}": f"{number:032X}" for number in range(RESULTS)}
+        assert journal.resume("", stamps) == RESULTS
+    print(
+        f"results kept: {1e6 * took / RESULTS:.0f} µs, {path.stat().st_size / RESULTS:.0f} bytes on disk "
+        f"and {grown / RESULTS:.0f} in memory each; taken up again in "
+        f"{1e6 * (time.process_time() - begun) / RESULTS:.0f} µs"
+    )
+    assert found == 8 * BATCHES
+
+
+def resident() -> int:
+    return 1024 * int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1])

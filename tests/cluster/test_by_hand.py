@@ -75,9 +75,9 @@ def test_scheduler_and_workers_are_started_as_the_page_says(place) -> None:
 
 
 @pytest.mark.whole_table
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("one_thread")
 def test_workers_of_this_machine_that_die_are_started_again(place, fields, member, caplog) -> None:
-    fields.rule("once-1")
     fields.rule("always-6")
     settings = {
         "data": fields.root, "members": (member,), "views": "none", "map_size": 64, "batch": 2,
