@@ -172,20 +172,29 @@ def _refuse_other_scheduler(client: Any, where: Any) -> None:
 
 @contextmanager
 def _local(n: int, device: str | None) -> Iterator[Any]:
-    """Workers of this machine, and their scheduler in this process; nobody else can reach them."""
+    """Workers of this machine, and their scheduler in this process, which other machines do not reach.
+
+    Raises:
+        InputError: they cannot be started.
+    """
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
-    options = {
-        "dashboard": True, "dashboard_address": f"{LOOPBACK}:0", "host": LOOPBACK, "port": 0,
-    }  # fmt: skip
-    with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS - 1}):
-        cluster = SpecCluster(
-            workers={number: {"cls": Nanny, "options": one} for number, one in enumerate(
-                worker_options(n, cpus(), gpus(device)))},
-            scheduler={"cls": Scheduler, "options": options},
-            silence_logs=logging.CRITICAL, name="hpa-kit",
-        )  # fmt: skip
+    options = {"dashboard": True, "dashboard_address": f"{LOOPBACK}:0", "host": LOOPBACK, "port": 0}
+    workers = dict(enumerate(worker_options(n, cpus(), gpus(device))))
+    try:
+        with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS - 1}):
+            cluster = SpecCluster(
+                workers={number: {"cls": Nanny, "options": one} for number, one in workers.items()},
+                scheduler={"cls": Scheduler, "options": options},
+                silence_logs=logging.CRITICAL,
+                name="hpa-kit",
+            )
+    except Exception as error:
+        raise InputError(
+            f"cluster: {n} workers of this machine cannot be started: {type(error).__name__}: "
+            f'{one_line(error)}; a script of yours has its work under if __name__ == "__main__"'
+        ) from None
     with cluster:
         yield cluster
 
