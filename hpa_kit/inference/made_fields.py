@@ -12,10 +12,11 @@ from hpa_kit.cells.own_segmenters import OwnSegmenter, own_segmenters, take_segm
 from hpa_kit.config import EnsembleSettings, StreamSettings
 from hpa_kit.data import Images
 from hpa_kit.devices import pick_device
+from hpa_kit.errors import InputError
 from hpa_kit.flow import Failure
 from hpa_kit.inference.deadline import Budget
 from hpa_kit.inference.prediction import Made, Prediction
-from hpa_kit.inference.stream import load_devices, predict_fields
+from hpa_kit.inference.stream import MAX_BROKEN, load_devices, predict_fields
 from hpa_kit.scoring import ScoringFunction
 from hpa_kit.timing import Forecast
 
@@ -73,6 +74,12 @@ class FieldJob:
             )  # fmt: skip
             with closing(_made_of(predictions, self, more)) as fields:
                 yield from ((made.id, made) for made in fields)
+            # A broken worker would fail fast, and take all batches from those that work.
+            if (broken := max(one.ensemble.broken for one in devices)) >= MAX_BROKEN:
+                raise InputError(
+                    f"{devices[0].name} failed on {broken} batches in a row; have this worker end, and give "
+                    "the same command"
+                )
 
         return work
 

@@ -258,16 +258,16 @@ class _Stream:
         before: tuple[_Predicted, int] | None = (
             None  # the batch that is scored meanwhile, and what counts of it
         )
-        broken, asked = 0, now()
+        ensemble, asked = device.ensemble, now()
         try:
-            while broken < MAX_BROKEN and (batch := self._next(ready)) is not None:
+            while ensemble.broken < MAX_BROKEN and (batch := self._next(ready)) is not None:
                 good = [one for _, one in batch.fields if not isinstance(one, Failure)]
                 level = deadline.choose(len(good))
                 if level is None:
                     return
-                device.ensemble.level = self.levels[level]
+                ensemble.level = self.levels[level]
                 begun = now()
-                said = self._ask(device.ensemble, good)
+                said = self._ask(ensemble, good)
                 members = now() - begun
                 parts = {part: seconds / len(batch.fields) for part, seconds in batch.seconds.items()}
                 each = parts | {"members": members / max(1, len(good))}
@@ -280,13 +280,13 @@ class _Stream:
                 scoring = 0.0 if before is None else before[0].scoring
                 spent = BatchSeconds(sum(batch.seconds.values()), members, scoring, whole, scored)
                 deadline.add(level, len(batch.fields), len(good), spent)
-                if not device.ensemble.all_have_maps:  # by now it is known better how many cells fields have
-                    deadline.reprice([device.ensemble.cost(one) for one in self.levels])
+                if not ensemble.all_have_maps:  # by now it is known better how many cells fields have
+                    deadline.reprice([ensemble.cost(one) for one in self.levels])
                 # The first batch to be scored waits for compilers, and tells nothing of the others.
                 before = (predicted, 0 if before is None else n_said)
-                broken = broken + 1 if good and not n_said else 0
-            if broken == MAX_BROKEN:
-                log.error(f"{device.name} failed on {broken} batches in a row and is left alone")
+                ensemble.broken = ensemble.broken + 1 if good and not n_said else 0
+            if ensemble.broken == MAX_BROKEN:
+                log.error(f"{device.name} failed on {MAX_BROKEN} batches in a row and is left alone")
         finally:
             ended.set()
             ready.close()

@@ -8,11 +8,16 @@ import pytest
 
 from hpa_kit.cells import read_label_maps
 from hpa_kit.cells.segment import segment
+from hpa_kit.cluster import Item
 from hpa_kit.config import FeaturesSettings, PredictSettings, PseudoLabelSettings, SegmentSettings
 from hpa_kit.data import read_field
 from hpa_kit.errors import InputError
-from hpa_kit.inference import predict
+from hpa_kit.inference import Ensemble, predict
+from hpa_kit.inference.made_fields import FieldJob
+from hpa_kit.inference.prediction import Made
+from hpa_kit.inference.stream import MAX_BROKEN
 from hpa_kit.pseudo_labels import make_pseudo_labels
+from hpa_kit.scoring import scoring_of
 from hpa_kit.training.cell_features_file import read_cell_features
 from hpa_kit.training.features import make_features
 
@@ -116,3 +121,23 @@ def test_segment_pseudo_labels_and_features_write_what_they_write_on_one_machine
     here, there = read_cell_features(one / "f.npz"), read_cell_features(other / "f.npz")
     assert here.ids == there.ids and here.stamps == there.stamps and here.source == there.source
     assert np.array_equal(here.counts, there.counts) and np.array_equal(here.values, there.values)
+
+
+def test_a_worker_whose_device_is_broken_does_no_more_batches(fields, asked, monkeypatch):
+    def broken(self, inputs):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Ensemble, "predict", broken)
+    settings = asked("there")
+    ensemble = settings.of_ensemble()
+    job = FieldJob(
+        "predict", fields.root / "test", settings, ensemble, scoring_of(ensemble),
+        details=lambda id, found: None,
+        made=lambda prediction, more: Made(prediction.id, prediction.failure, {}),
+    )  # fmt: skip
+    work = job.load(1)
+    for id in fields.ids[: MAX_BROKEN - 1]:
+        ((_, made),) = work([Item(id)])
+        assert "illegal memory access" in made.result.reason
+    with pytest.raises(InputError, match="cpu failed on 3 batches in a row"):
+        dict(work([Item("f8")]))
