@@ -161,13 +161,14 @@ def _load(pickled: bytes) -> Work:
             f"it does not see {missing[0]}; data, members and results lie on disks that all workers have "
             "under the same path"
         )
-    threads = _threads()
+    worker = _worker()
+    if worker is None:
+        return job.load(1)
+    threads = int(worker.state.nthreads)  # by --nthreads of dask worker: processors that it may use
+    work = job.load(threads)
     for name, limit in (("cv2", "setNumThreads"), ("torch", "set_num_threads")):
         if name in sys.modules:
             getattr(sys.modules[name], limit)(threads)
-    work = job.load(threads)
-    if "torch" in sys.modules:  # it may have been imported only now
-        sys.modules["torch"].set_num_threads(threads)
     return work
 
 
@@ -184,12 +185,6 @@ def _results(work: Work, items: Sequence[Item]) -> dict[str, Any] | Failure:
 def _address() -> str:
     worker = _worker()
     return "here" if worker is None else str(worker.address)
-
-
-def _threads() -> int:
-    """Processors that this worker may use: as many as its threads, by ``--nthreads`` of ``dask worker``."""
-    worker = _worker()
-    return 1 if worker is None else int(worker.state.nthreads)
 
 
 def _worker() -> Any:
