@@ -59,6 +59,9 @@ def test_a_table_has_the_same_rows_though_a_worker_dies_midway(fields, asked, cl
     twice = fields.seen()
     assert 4 in twice and len(twice) <= len(fields.ids) + 2
     assert not list((tmp_path / "there").glob(".*"))
+    # Where parts lie, one machine writes parts too.
+    pd.testing.assert_frame_equal(pd.read_parquet(predict(asked("there"))), expected, check_exact=True)
+    assert out.is_dir()
 
 
 def test_a_field_that_ends_its_worker_costs_itself(fields, asked, cluster, patience, caplog):
