@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError
 from contextlib import closing
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
+from uuid import uuid4
 
 import cloudpickle
 
@@ -86,7 +87,7 @@ def done_by_workers(
 def _done(
     what: str, workers: Workers, job: Job, batches: Sequence[Sequence[Item]]
 ) -> Generator[tuple[str, Any], None, None]:
-    pickled, own = cloudpickle.dumps(job), versions()
+    number, pickled, own = uuid4().hex, cloudpickle.dumps(job), versions()
     to_do = deque(map(list, batches))
     under_way: dict[Future, list[Item]] = {}
     finished: SimpleQueue[Future] = SimpleQueue()
@@ -96,7 +97,7 @@ def _done(
     try:
         while to_do or under_way:
             while to_do and len(under_way) < max(1, workers.count()):
-                future = workers.submit(do_batch, Task(pickled, own, items := to_do.popleft()))
+                future = workers.submit(do_batch, Task(number, pickled, own, items := to_do.popleft()))
                 under_way[future] = items
                 future.add_done_callback(finished.put)
             try:

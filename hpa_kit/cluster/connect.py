@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from hpa_kit.cluster.worker import Task, versions
+from hpa_kit.cluster.worker import Task, dask_setup, versions
 from hpa_kit.config import Settings
 from hpa_kit.config.kinds import local_workers
 from hpa_kit.devices import cpus
@@ -207,7 +207,8 @@ def worker_options(n: int, processors: int, gpus: Sequence[str]) -> list[dict[st
         processors: of the machine.
         gpus: as ``CUDA_VISIBLE_DEVICES`` has them.
     """
-    threads = int(os.environ.get("OMP_NUM_THREADS") or 0) or max(1, processors // n)
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # behind a comma are those of each thread
+    threads = int(given) if given.isdecimal() and int(given) else max(1, processors // n)
     found = []
     for number in range(n):
         env = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
@@ -216,7 +217,7 @@ def worker_options(n: int, processors: int, gpus: Sequence[str]) -> list[dict[st
         # What fields and networks hold is none of Dask's data, by which its limits of memory go.
         found.append(
             {"nthreads": threads, "host": LOOPBACK, "env": env, "memory_limit": 0, "dashboard": False,
-             "silence_logs": logging.CRITICAL}
+             "silence_logs": logging.CRITICAL, "preload": [dask_setup.__module__]}
         )  # fmt: skip
     return found
 

@@ -4,10 +4,10 @@ What a batch takes over the network is a pickled job, which is settings, and IDs
 job makes of each field, and warnings that were given meanwhile. Fields and label maps stay on disk.
 """
 
-import hashlib
 import logging
 import pickle
 import platform
+import signal
 import sys
 import threading
 import time
@@ -58,8 +58,17 @@ class Job(Protocol):
 
 
 class Task(NamedTuple):
-    """A batch as it is sent: the job, pickled, and what the worker's versions are compared with."""
+    """A batch as it is sent.
 
+    Attributes:
+        number: of the job: another each time that a command is given, as what its paths name may have changed
+            since, such as a member that was trained anew.
+        job: pickled.
+        versions: what the worker's are compared with.
+        items: the fields.
+    """
+
+    number: str
     job: bytes
     versions: dict[str, str]
     items: list[Item]
@@ -92,7 +101,7 @@ class Refused(NamedTuple):
     reason: str
 
 
-_LOADED: dict[str, Work] = {}  # the job that was done last, by its checksum
+_LOADED: dict[str, Work] = {}  # the job that was done last, by its number
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -103,18 +112,25 @@ def do_batch(task: Task) -> Done | Refused:
     :class:`~hpa_kit.errors.InputError` is a fault of the job, and refuses it.
     """
     with _ONE_AT_A_TIME, _heard() as said:
-        key = hashlib.sha256(task.job).hexdigest()
-        loads = key not in _LOADED
+        loads = task.number not in _LOADED
         try:
             if loads:
                 _LOADED.clear()
                 said.extend(_other_versions(task.versions))
-                _LOADED[key] = _load(task.job)
+                _LOADED[task.number] = _load(task.job)
             begun = time.process_time()
-            results = _results(_LOADED[key], task.items)
+            results = _results(_LOADED[task.number], task.items)
         except InputError as error:
             return Refused(f"worker {_address()}: {error}")
         return Done(results, said, _address(), time.process_time() - begun, loads, peak_memory())
+
+
+def dask_setup(worker: Any) -> None:
+    """Leave Ctrl-C, which a terminal sends to all processes, to the command, with which this worker ends.
+
+    Dask calls it in a process that is started for ``local:N``, by which this module is preloaded.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,21 @@ class Squares:
 
     def load(self, threads):
         return lambda items: [(item.id, item.more**2) for item in items]
+
+
+@dataclass
+class Reads:
+    """A job that says of each field what its member says."""
+
+    member: Path
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        return [self.member]
+
+    def load(self, threads):
+        said = self.member.read_text()
+        return lambda items: [(item.id, said) for item in items]
 
 
 class Died(Exception):
@@ -107,11 +123,19 @@ def test_a_job_is_loaded_once_by_a_worker() -> None:
             loads.append(threads)
             return super().load(threads)
 
-    task = Task(worker_pickle(Counts()), versions(), [Item("f3", 3)])
+    task = Task("1", worker_pickle(Counts()), versions(), [Item("f3", 3)])
     first, second = do_batch(task), do_batch(task)
     assert isinstance(first, Done) and isinstance(second, Done)
     assert (first.loaded, second.loaded) == (True, False)
     assert first.results == second.results == {"f3": 9}
+
+
+def test_a_command_that_is_given_again_loads_what_its_paths_name_now(tmp_path) -> None:
+    found, member = [], tmp_path / "member"
+    for said in ("before", "trained anew"):
+        member.write_text(said)
+        found += done_by_workers("test", Processes(), Reads(member), batches(1))
+    assert found == [("f0", "before"), ("f0", "trained anew")]
 
 
 def worker_pickle(job) -> bytes:
@@ -135,7 +159,9 @@ def test_what_a_worker_warns_of_is_said_where_the_command_runs_once(caplog) -> N
 
 
 def test_a_worker_of_another_environment_is_refused_or_said() -> None:
-    task = Task(worker_pickle(Squares()), versions() | {"hpa-kit": "0.1", "torch": "0.2"}, [Item("f1", 1)])
+    task = Task(
+        "1", worker_pickle(Squares()), versions() | {"hpa-kit": "0.1", "torch": "0.2"}, [Item("f1", 1)]
+    )
     refused = do_batch(task)
     assert isinstance(refused, Refused) and "hpa-kit" in refused.reason and "(here 0.1)" in refused.reason
     done = do_batch(task._replace(versions=versions() | {"torch": "0.2"}))
@@ -146,7 +172,7 @@ def test_a_worker_that_does_not_see_the_data_is_refused(tmp_path) -> None:
     class Elsewhere(Squares):
         paths = (tmp_path / "data",)
 
-    refused = do_batch(Task(worker_pickle(Elsewhere()), versions(), [Item("f1", 1)]))
+    refused = do_batch(Task("1", worker_pickle(Elsewhere()), versions(), [Item("f1", 1)]))
     assert isinstance(refused, Refused) and f"does not see {tmp_path / 'data'}" in refused.reason
 
 
@@ -164,5 +190,5 @@ def test_a_job_and_its_ids_are_small_on_the_network() -> None:
     from hpa_kit.config import SegmentSettings
 
     job = SegmentJob(SegmentSettings(data="/data", out="/out"), Path("/data/test"), {})
-    task = Task(worker_pickle(job), versions(), [Item(f"{k:032x}") for k in range(8)])
+    task = Task("1", worker_pickle(job), versions(), [Item(f"{k:032x}") for k in range(8)])
     assert len(pickle.dumps(task)) < 4000

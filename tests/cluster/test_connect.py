@@ -1,8 +1,10 @@
 """Addresses of clusters: what each means, and what is told where nobody is there."""
 
+import signal
 import socket
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -42,6 +44,22 @@ def test_workers_share_processors_and_have_a_gpu_each(monkeypatch) -> None:
     assert [one["env"]["CUDA_VISIBLE_DEVICES"] for one in options] == ["0", "3", "0", "3"]
     assert [one["nthreads"] for one in worker_options(8, 2, [])] == [1] * 8
     assert "CUDA_VISIBLE_DEVICES" not in worker_options(1, 2, [])[0]["env"]
+
+
+@pytest.mark.parametrize(("given", "threads"), [("3", 3), ("2,1", 2), ("", 4), ("0", 4), ("many", 4)])
+def test_a_worker_has_as_many_threads_as_the_user_says(given, threads, monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert [one["nthreads"] for one in worker_options(2, 8, [])] == [threads] * 2
+
+
+def test_a_worker_of_this_machine_leaves_the_terminal_s_interrupt_to_the_command() -> None:
+    (preloaded,) = worker_options(1, 1, [])[0]["preload"]
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        import_module(preloaded).dask_setup(None)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_scheduler_s_file_that_is_none_is_told(tmp_path) -> None:
