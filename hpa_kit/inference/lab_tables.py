@@ -135,7 +135,8 @@ class ParquetParts(ParquetTable):
         self._written: dict[int, list[int]] = {}
         if is_stream(self.out) or (self.out.exists() and not self.out.is_dir()):
             raise InputError(
-                f"predict: {self.out} is no folder; a cluster's table in parquet is a folder of parts"
+                f"predict: {self.out} is no folder; a cluster's table in parquet is a folder of parts; "
+                "move it away, and the same command goes on with what was begun, or name another folder"
             )
         there = [path.name for path in self.out.glob("[!.]*")] if self.out.is_dir() else []
         if others := sorted(name for name in there if _PART.fullmatch(name) is None):

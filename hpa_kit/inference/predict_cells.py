@@ -100,7 +100,11 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
     what = "predict" if settings.classes == N_CLASSES else f"predict {settings.classes} classes"
     header = pd.DataFrame(columns=_columns(settings.classes)).to_csv(index=False, lineterminator="\n")
     place = nullcontext(settings.out) if in_parts else regular_path(settings.out)
-    with place as out, table_kind(out, ids, header, Journal(journal_of(out))) as table:
+    with (
+        place as out,
+        Journal(journal_of(out)) as journal,  # here too, as some tables are refused
+        table_kind(out, ids, header, journal) as table,
+    ):
         folder = make_folder(settings.label_maps or out.with_name(f"{out.stem}_label_maps"))
         inside = {id.rpartition("/")[0] for id in ids} - {""}
         refuse_to_pack("predict", inside, settings.pack)

@@ -74,6 +74,8 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._file.closed:
+            return
         # Unlocked only when it is closed: nobody else has it open.
         if self.path is not None and not os.fstat(self._file.fileno()).st_size:
             self.path.unlink(missing_ok=True)

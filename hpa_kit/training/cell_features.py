@@ -95,14 +95,16 @@ def make_cell_features(settings: FeaturesSettings) -> None:
             encoded = _here(encoder, missing, masks, settings, flips, done)
         else:
             encoded = _by_workers(encoder, missing, settings, flips, done, workers)
-        with closing(encoded):
-            for id, values in encoded:
-                if isinstance(values, Failure):
-                    failed[id] = values.reason
-                else:
-                    parts.add(id, values)
+        try:
+            with closing(encoded):
+                for id, values in encoded:
+                    if isinstance(values, Failure):
+                        failed[id] = values.reason
+                    else:
+                        parts.add(id, values)
+        finally:
+            parts.keep()
     if failed:
-        parts.keep()
         raise InputError(
             f"features: {len(failed)} of {len(folders)} fields could not be used, the others are kept: "
             f"{', '.join(sorted(failed)[:10])}; first: {failed[min(failed)]}"

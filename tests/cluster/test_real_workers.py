@@ -64,6 +64,15 @@ def test_a_table_has_the_same_rows_though_a_worker_dies_midway(fields, asked, cl
     assert out.is_dir()
 
 
+def test_a_table_of_one_machine_is_no_cluster_s_and_nothing_is_left_beside_it(asked):
+    out = asked("here").out
+    out.parent.mkdir()
+    out.write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"cells.parquet is no folder; .* move it away"):
+        predict(asked("here", cluster="local:1"))
+    assert list(out.parent.iterdir()) == [out]
+
+
 def test_a_field_that_ends_its_worker_costs_itself(fields, asked, cluster, patience, caplog):
     fields.rule("always-5")
     (fields.root / "test" / "f2_green.png").write_bytes(b"no image")

@@ -109,7 +109,7 @@ def test_a_run_that_was_cut_off_makes_what_it_lacks_and_ends_with_the_same_vecto
         make_features(settings)
     monkeypatch.setattr(cell_features, "_vectors", lambda *given: seen.append(given[-1]) or real(*given))
     make_features(settings)
-    assert seen == IDS[6:]  # parts of two fields each
+    assert seen == IDS[7:]  # three parts of two fields each, and what was there when it ended
     one, other = read_cell_features(kept), read_cell_features(tmp_path / "c.npz")
     assert np.array_equal(one.values, other.values) and one.ids == other.ids
     assert not (tmp_path / "c.npz.parts").exists()
