@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpa_kit.cells.regions import LabelMap, areas, components, drop_small, fill_holes, relabel
-from hpa_kit.cells.resize import enlarge_apart
+from hpa_kit.cells.resize import enlarge, enlarge_apart, resized
 from hpa_kit.cells.watershed import flood, otsu
 from hpa_kit.errors import InputError
 
@@ -25,6 +25,7 @@ def label_cells(
     cell_map: NDArray[np.uint8],
     scale: float = 4,
     size: tuple[int, int] | None = None,
+    apart: bool = True,
 ) -> tuple[LabelMap, LabelMap]:
     """Label nuclei and cells of one field.
 
@@ -42,6 +43,7 @@ def label_cells(
         scale: pixels of the field per pixel of the maps.
         size: (H, W) of the field, where it is not the maps' × ``scale``, which is then not used. It may be
             smaller than the maps.
+        apart: take one pixel off every outline, as published, so that cells which touch lie two apart.
 
     Returns:
         nuclei and cells, int32 (H, W), 0 background, cells 1…n; nucleus k lies in cell k. A cell whose
@@ -60,10 +62,29 @@ def label_cells(
     # One pixel of the maps stands for per_pixel of the field; a reduced field's limits shrink with it.
     unit = reduced / per_pixel
 
+    nuclei, cells = labels_of_maps(nuclei_map, cell_map, unit)
+    if apart:
+        return enlarge_apart(cells, nuclei > 0, size)
+    large = enlarge(cells, size)
+    return np.where(resized(nuclei > 0, size), large, np.int32(0)), large
+
+
+def labels_of_maps(
+    nuclei_map: NDArray[np.uint8], cell_map: NDArray[np.uint8], unit: float
+) -> tuple[LabelMap, LabelMap]:
+    """Label nuclei and cells at the maps' own scale, where cells may touch.
+
+    Args:
+        nuclei_map, cell_map: as :func:`label_cells` takes them.
+        unit: pixels of the maps for each pixel of a 2048 px field: 1/16 at the published scale.
+
+    Returns:
+        nuclei and cells, int32 (h, w); nuclei have numbers of their own.
+    """
     nuclei = _nuclei(nuclei_map, cell_map[..., 1], unit)
     cells = _cells(nuclei, cell_map, unit)
     parts = components((nuclei > 0) & (cells > 0), 8)
-    return enlarge_apart(cells, drop_small(parts, NUCLEUS_AREA * unit) > 0, size)
+    return drop_small(parts, NUCLEUS_AREA * unit), cells
 
 
 def _check(nuclei_map: NDArray[np.uint8], cell_map: NDArray[np.uint8]) -> tuple[int, int]:

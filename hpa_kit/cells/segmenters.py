@@ -103,7 +103,8 @@ def segmenter(
             ``hpacellseg`` its own package, both with its weights; ``auto`` is published where weights are
             given and classical elsewhere, and the log says which; or one of your own, see
             :func:`~hpa_kit.cells.add_segmenter`.
-        weights: folder of HPA-Cell-Segmentation's weights.
+        weights: folder of HPA-Cell-Segmentation's weights; ``published`` takes a run of ``train --network
+            cells`` too.
         device: of the networks: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         batch: fields of one size that go through the networks together.
         workers: threads of what is not the networks' work.
@@ -128,8 +129,8 @@ def segmenter(
         return ClassicalSegmenter(workers=workers)
     if weights is None:
         raise InputError(
-            f"segmenter: {chosen} needs the folder of HPA-Cell-Segmentation's weights; give it as weights, "
-            "or use the segmenter classical"
+            f"segmenter: {chosen} needs the folder of HPA-Cell-Segmentation's weights, or a run of train "
+            "--network cells; give it as weights, or use the segmenter classical"
         )
     if chosen == "published":
         from hpa_kit.cells.published import PublishedSegmenter

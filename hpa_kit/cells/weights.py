@@ -10,12 +10,14 @@ from hpa_kit.cells.dpn_unet import DPNUnet
 from hpa_kit.cells.pickles import read_pickled_tensors
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_tensors
+from hpa_kit.resume import BEST
 
 HAD_FROM = "Zenodo record 4665863 (dpn_unet_nuclei_v1.pth and dpn_unet_cell_3ch_v1.pth)"
-# The same files go by the first names on Zenodo and by the second on Kaggle.
+# The same files go by the first names on Zenodo and by the second on Kaggle; the last are of networks of the
+# same form that this kit has trained on other encoders.
 PUBLISHED_NAMES = {
-    "nuclei": ("dpn_unet_nuclei_v1", "nuclei-model"),
-    "cells": ("dpn_unet_cell_3ch_v1", "cell-model"),
+    "nuclei": ("dpn_unet_nuclei_v1", "nuclei-model", "nuclei-network"),
+    "cells": ("dpn_unet_cell_3ch_v1", "cell-model", "cell-network"),
 }
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -68,10 +70,16 @@ def find_weights(folder: str | Path) -> dict[str, Path]:
     for network, names in PUBLISHED_NAMES.items():
         candidates = [folder / f"{name}{suffix}" for suffix in SUFFIXES for name in names]
         present = [path for path in candidates if path.is_file()]
+        if not present and (folder / BEST).is_file():
+            raise InputError(
+                f"weights: {folder} is a run of hpa-kit train; expected the published networks, as from "
+                f"{HAD_FROM}; the segmenter published takes runs of --network cells too"
+            )
         if not present:
             raise InputError(
                 f"weights: no {network} network in {folder}; expected {names[0]}.pth, {names[1]}.pth or the "
-                f"same as .safetensors, to be had from {HAD_FROM}; nothing is downloaded"
+                f"same as .safetensors, to be had from {HAD_FROM}; nothing is downloaded; a run of hpa-kit "
+                "train --network cells is taken too"
             )
         found[network] = present[0]
     return found

@@ -15,6 +15,7 @@ from hpa_kit.config.kinds import (
     DEFAULT_RULE,
     DEFAULT_SEGMENTER,
     DEFAULT_VIEWS,
+    WEIGHTS,
     Form,
     Rule,
     SegmenterName,
@@ -86,7 +87,7 @@ class EnsembleSettings(Settings):
     segmenter: SegmenterName = Field(
         default=DEFAULT_SEGMENTER, description="who finds cells that masks lacks"
     )
-    weights: Path | None = Field(default=None, description="folder of the two published cell networks")
+    weights: Path | None = Field(default=None, description=WEIGHTS)
 
     @field_validator("members", mode="before")
     @classmethod

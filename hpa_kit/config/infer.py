@@ -14,6 +14,7 @@ from hpa_kit.config.kinds import (
     DEFAULT_SEGMENTER,
     DEFAULT_VIEWS,
     PACK,
+    WEIGHTS,
     Alsos,
     ImageSettings,
     Paths,
@@ -53,7 +54,7 @@ class StreamSettings(ImageSettings):
     segmenter: SegmenterName | None = Field(
         None, description=f"who finds cells that masks lacks{_else(DEFAULT_SEGMENTER)}"
     )
-    weights: Path | None = Field(None, description="folder of the two published networks")
+    weights: Path | None = Field(None, description=WEIGHTS)
     views: Views | None = Field(
         None,
         description="test-time views of each field by every member: none; flips (as is, horizontal, "

@@ -205,6 +205,8 @@ ALSO = (
 PACK = (
     "keep label maps in zip archives of 1100, which --masks takes as they are, in place of a file per field"
 )
+# What commands that find cells say of theirs.
+WEIGHTS = "networks that find cells: folder of the two published ones, or run of train --network cells"
 
 
 class ImageSettings(Settings):

@@ -5,7 +5,16 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from hpa_kit.config.kinds import Device, ImageSettings, Paths, Rule, SegmenterName, Split, Views
+from hpa_kit.config.kinds import (
+    WEIGHTS,
+    Device,
+    ImageSettings,
+    Paths,
+    Rule,
+    SegmenterName,
+    Split,
+    Views,
+)
 
 
 class ReportSettings(ImageSettings):
@@ -26,7 +35,7 @@ class ReportSettings(ImageSettings):
     segmenter: SegmenterName | None = Field(
         None, description="who finds cells of a run's fields that masks lacks; as for infer"
     )
-    weights: Path | None = Field(None, description="folder of the two published networks")
+    weights: Path | None = Field(None, description=WEIGHTS)
     rule: Rule | None = Field(None, description="how a run's cells are scored; as for infer")
     views: Views | None = Field(None, description="test-time views of the members; as for infer")
     map_size: int | None = Field(None, ge=16, le=4096, description="side of the class maps; as for infer")

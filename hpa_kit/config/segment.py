@@ -8,6 +8,7 @@ from hpa_kit.config.kinds import (
     ALSO,
     DEFAULT_SEGMENTER,
     PACK,
+    WEIGHTS,
     Alsos,
     ImageSettings,
     InChannels,
@@ -24,7 +25,7 @@ class SegmentSettings(ImageSettings):
     out: Path = Field(description="folder for ID.npz label maps")
     split: Split = Field("test", description="which images of a competition folder")
     segmenter: SegmenterName = Field(DEFAULT_SEGMENTER, description="who finds the cells")
-    weights: Path | None = Field(None, description="folder of the two published networks")
+    weights: Path | None = Field(None, description=WEIGHTS)
     in_channels: InChannels = Field(
         4, description="4 needs red, green, blue, yellow; 3 takes fields without yellow too"
     )

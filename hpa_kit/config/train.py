@@ -182,10 +182,10 @@ class TrainSettings(GroupedSettings, ImageSettings):
 
     data: Path = Field(description="competition folder: train.csv and train/")
     out: Path = Field(description="run folder to write, resumed where it holds a checkpoint")
-    network: Literal["cam", "arcface", "unet", "crops", "head"] = Field(
+    network: Literal["cam", "arcface", "unet", "crops", "head", "cells"] = Field(
         "cam",
         description="cam: classifier with maps; arcface: features for sub-categories; unet: stage 2; crops: "
-        "classifier of single cells; head: one of kept features of cells",
+        "classifier of single cells; head: one of kept features of cells; cells: finds nuclei and cells",
     )
     features: Path | None = Field(None, description="of a head: file of hpa-kit features --cells")
     encoder: Path | None = Field(
@@ -213,7 +213,7 @@ class TrainSettings(GroupedSettings, ImageSettings):
         "joint: from 0 to 1 over all channels of a field or crop, as SubCell learnt",
     )
     size: int = Field(
-        512, ge=32, le=8192, description="side to which fields are resized; 504 for stride 14 if not given"
+        512, ge=32, le=8192, description="side of resized fields, of 2048 px for cells; 504 at stride 14"
     )
     epochs: int = Field(25, ge=1, description="passes over the training fields")
     batch: int | None = Field(
@@ -303,7 +303,7 @@ class TrainSettings(GroupedSettings, ImageSettings):
     masks: Path | None = Field(
         None,
         description="folder of label maps, packed or not: ID.npz, .png, .npy or .tif, with which a cam "
-        "learns from cells; by default those that pseudo labels count",
+        "learns from cells, or that cells learn; by default those that pseudo labels count",
     )
     threshold: float = Field(
         0.225, gt=0, lt=1, description="confidence from which a cell's mask is drawn in a class"
@@ -327,7 +327,7 @@ class TrainSettings(GroupedSettings, ImageSettings):
             raise ValueError(f"round {round} {'needs' if round else 'takes no'} subcategories")
         if stage_2 and self.pseudo_labels is None:
             raise ValueError("network unet needs pseudo_labels")
-        if self.network in ("unet", "head") and self.fine_tune != FineTuneSettings():
+        if self.network in ("unet", "head", "cells") and self.fine_tune != FineTuneSettings():
             raise ValueError(
                 f"network {self.network} takes no trainable, layer_decay or gradient_checkpointing"
             )

@@ -319,7 +319,7 @@ def run_report(settings: TrainSettings, fields: int = 12) -> Frame:
     Raises:
         InputError: as :func:`hpa_kit.report.write_report`.
     """
-    looks = settings.network != "arcface" and (settings.out / BEST).is_file()
+    looks = settings.network not in ("arcface", "cells") and (settings.out / BEST).is_file()
     return _frame(
         source=settings.out,
         out=settings.out / "report.html",

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from hpa_kit.config import Settings, TrainSettings, make_settings, to_yaml
 from hpa_kit.files import atomic_text
+from hpa_kit.resume import WEIGHT_ENDINGS
 from hpa_kit.training.checkpoint import BEST, checkpoint_file, read_checkpoint, settings_of
 
 log = logging.getLogger(__name__)
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 CARD = "card.yaml"  # beside a member's checkpoint, which holds it too
 NOT_STATED = "not stated"  # by whoever has converted weights
 UNKNOWN = "unknown"
+_ZENODO = f"{NOT_STATED} here, but by Zenodo record 4665863"
 # Licences that let everybody pass weights on, and what such a name may go on with that takes it back.
 _FREE = re.compile(r"(apache|mit\b|bsd|cc0|cc-by|cc by|isc\b|unlicense|public domain|openrail)")
 _BOUND = re.compile(r"\bn[cd]\b|non-?\s?commercial|no-?\s?derivat|research|dinov3|unknown|not stated")
@@ -127,8 +129,19 @@ def _own_origins(path: Path) -> Iterator[Origin]:
         yield from (make_settings(Origin, one, source=f"card: {file}") for one in state["origins"])
     elif (card := card_of(path)) is not None:
         yield Origin(weights=card.network, licence=card.licence)
+    elif settings.network == "cells" and _is_folder(settings.pretrained):
+        folder = Path(str(settings.pretrained))
+        if (folder / BEST).is_file():
+            yield from origins_of(folder)
+        else:
+            yield Origin(weights=f"the published cell networks in {folder.name}", licence=_ZENODO)
     elif settings.pretrained is not None:
         yield _pretrained(settings, settings.pretrained)
+
+
+def _is_folder(pretrained: Path | str | None) -> bool:
+    """Whether pretrained weights were a folder of networks, which may be gone."""
+    return isinstance(pretrained, Path) and pretrained.suffix not in WEIGHT_ENDINGS
 
 
 def _pretrained(settings: TrainSettings, pretrained: Path | str) -> Origin:

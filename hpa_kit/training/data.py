@@ -87,8 +87,8 @@ def run_folds(settings: TrainSettings) -> pd.DataFrame:
     return find_folds(found, table, settings.folds, settings.seed, settings.folds_of)
 
 
-def read_run_fields(settings: TrainSettings) -> RunFields:
-    """Read labels, find all images, divide the fields into folds, which are stored, resize them.
+def read_run_fields(settings: TrainSettings, stored: Callable[..., Any] = FieldStore) -> RunFields:
+    """Read labels, find all images, divide the fields into folds, which are stored, resize them (``stored``).
 
     Raises:
         InputError: a table or a field is missing or damaged, or too few fields are left for either part.
@@ -107,7 +107,7 @@ def read_run_fields(settings: TrainSettings) -> RunFields:
             f"{settings.fold} of {folds['fold'].max() + 1}; expected 2 and 1 at least"
         )
     ids, size = folds["ID"].tolist(), settings.size
-    store = FieldStore(fields.folders, ids, size, settings.cache, settings.store, settings.in_channels)
+    store = stored(fields.folders, ids, size, settings.cache, settings.store, settings.in_channels)
     return RunFields(folds, store, train, validation)
 
 

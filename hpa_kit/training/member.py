@@ -17,12 +17,13 @@ from hpa_kit.training.checkpoint import checkpoint_file, read_checkpoint
 if TYPE_CHECKING:
     from hpa_kit.models.backbones import Backbone
 
-NETWORKS = ("cam", "arcface", "unet", "crops")
+NETWORKS = ("cam", "arcface", "unet", "crops", "cells")
 SUBCATEGORY_WEIGHTS = "subcategory_head.weight"
 _BACKBONE, _ENCODER = "backbone.maps.network.", "network.encoder.model."
 _WITHOUT_MAPS = {
     "arcface": ", which has no maps: it only gives hpa-kit features",
     "crops": ", which looks at single cells",
+    "cells": ", which finds cells and says nothing of what they show: give it as --weights",
 }
 
 
@@ -31,7 +32,8 @@ class Member(NamedTuple):
 
     ``model`` is what ``settings.network`` names: a :class:`~hpa_kit.models.CamClassifier` for ``cam``, an
     :class:`~hpa_kit.models.ArcFaceNet` for ``arcface``, a :class:`~hpa_kit.models.unet.SegmentationNet` for
-    ``unet``, a :class:`~hpa_kit.models.CropNet` for ``crops`` or, where the backbone says so, a
+    ``unet``, :class:`~hpa_kit.cells.networks.CellNetworks` for ``cells``, a
+    :class:`~hpa_kit.models.CropNet` for ``crops`` or, where the backbone says so, a
     :class:`~hpa_kit.models.SubCell`. A head is read together with its encoder, as the network of crops that
     both are, and ``settings`` are those of that one.
     ``info`` has ``path`` of the checkpoint, ``version`` of the kit that wrote it, ``epoch`` (from 1),
@@ -131,6 +133,10 @@ def build_network(settings: TrainSettings, n_subcategories: int | None = None) -
         from hpa_kit.training.objectives.heads import build_head
 
         model = build_head(settings)
+    elif settings.network == "cells":
+        from hpa_kit.training.cell_networks import build_cell_networks
+
+        model = build_cell_networks(settings)
     elif settings.network == "unet":
         from hpa_kit.models import SegmentationNet
 

@@ -293,7 +293,7 @@ class Trainer:
                 with self.clock.validating():
                     metrics |= self.validate(state.averages.best_of(state.model), data.validation)
                 self._check_finite(metrics["val_loss"], epoch)
-                shown = {"train_loss": "loss", "val_loss": "val", "macro_f1": "f1"}
+                shown = {"train_loss": "loss", "val_loss": "val", "macro_f1": "f1", "cells_met": "met"}
                 bar.set_postfix({shown[name]: f"{metrics[name]:.4f}" for name in shown if name in metrics})
         state.epoch, state.sums = epoch, EpochSums()
         if run_log is not None:

@@ -13,6 +13,7 @@ import torch
 from skimage import filters, measure, morphology, segmentation
 
 from hpa_kit.cells import DPNUnet, label_cells
+from hpa_kit.cells.networks import CellNetworks
 from hpa_kit.cells.published import PublishedSegmenter, network_input
 from hpa_kit.data import CHANNELS, read_field
 from hpa_kit.submission import encode_label_map
@@ -158,10 +159,8 @@ def test_a_whole_field_by_its_steps(tmp_path, monkeypatch):
         image = np.clip(plane + rng.normal(12, 4, plane.shape), 0, 255).astype(np.uint8)
         cv2.imwrite(str(tmp_path / f"a_{channel}.png"), image)
     torch.manual_seed(0)
-    monkeypatch.setattr(
-        "hpa_kit.cells.published.find_weights", lambda folder: dict.fromkeys(("nuclei", "cells"))
-    )
-    monkeypatch.setattr("hpa_kit.cells.published.load_published_network", lambda path: DPNUnet().eval())
+    networks = CellNetworks(DPNUnet().eval(), DPNUnet().eval())
+    monkeypatch.setattr("hpa_kit.cells.published.load_networks", lambda folder: networks)
     networks = PublishedSegmenter("weights")
     times = {}
     times["decode"], field = best_of(lambda: read_field(tmp_path, "a"), 5)

@@ -5,7 +5,8 @@ from skimage.transform import rescale
 from torch import nn
 
 from hpa_kit.cells import published
-from hpa_kit.cells.published import MEAN, STD, PublishedSegmenter, network_input
+from hpa_kit.cells.networks import MEAN, STD, CellNetworks
+from hpa_kit.cells.published import PublishedSegmenter, network_input
 from hpa_kit.errors import InputError
 
 
@@ -26,9 +27,7 @@ class StandIn(nn.Module):
 
 @pytest.fixture
 def segmenter(monkeypatch):
-    networks = {"nuclei": StandIn(2), "cells": StandIn(0)}
-    monkeypatch.setattr(published, "find_weights", lambda folder: {"nuclei": "nuclei", "cells": "cells"})
-    monkeypatch.setattr(published, "load_published_network", networks.get)
+    monkeypatch.setattr(published, "load_networks", lambda folder: CellNetworks(StandIn(2), StandIn(0)))
     return PublishedSegmenter("weights", batch=2)
 
 

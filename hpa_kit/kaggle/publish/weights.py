@@ -1,4 +1,4 @@
-"""Weights as Kaggle datasets with model cards: members with their ensemble; published cell networks."""
+"""Weights as Kaggle datasets with model cards: members with their ensemble; networks that find cells."""
 
 import hashlib
 import logging
@@ -21,6 +21,13 @@ from hpa_kit.config import (
 )
 from hpa_kit.errors import InputError
 from hpa_kit.kaggle.mounts import ENSEMBLE
+from hpa_kit.kaggle.publish.cell_weights import (
+    CELLS_SLUG,
+    finds_cells,
+    is_published,
+    write_published,
+    write_trained,
+)
 from hpa_kit.kaggle.publish.dataset import (
     CARD,
     MEMBERS_SLUG,
@@ -47,8 +54,7 @@ class Kind(NamedTuple):
 
 # Data of the atlas's older releases are CC BY-SA; 4.0 is the version that newer ones, CC BY 4.0, go with too.
 MEMBERS = Kind(MEMBERS_SLUG, "hpa-kit members for HPA cells", "CC-BY-SA-4.0")
-# Kaggle has no name for the licence of every Zenodo record, so the card says it.
-CELLS = Kind("hpa-kit-cells", "HPA cell networks as safetensors", "other")
+CELLS = Kind(CELLS_SLUG, "HPA cell networks as safetensors", MEMBERS.licence)
 
 
 class MemberCard(NamedTuple):
@@ -107,21 +113,6 @@ def _part(member: MemberSettings) -> str:
     return f"{member.mode}, weight {member.weight:g}, views {member.views}"
 
 
-class CellNetwork(NamedTuple):
-    """What the card says of one published network."""
-
-    network: str
-    source: str
-    source_sha256: str
-    file: str
-    sha256: str
-
-    @classmethod
-    def of(cls, network: str, source: Path, path: Path) -> Self:
-        """Make the card's line for a converted file."""
-        return cls(network, source.name, _sha256(source), path.name, _sha256(path))
-
-
 def weights_dataset(
     sources: Sequence[str | Path],
     out: str | Path,
@@ -131,13 +122,14 @@ def weights_dataset(
     private: bool = False,
     weights_licence: str | None = None,
 ) -> Dataset:
-    """Write trained members, or the published cell networks, as a dataset, and print what to do with it.
+    """Write trained members, or networks that find cells, as a dataset, and print what to do with it.
 
     All files lie in one folder, since sub-folders come out of an upload in several ways. A member is one
     checkpoint without optimiser state, averaged weights where the run had them, and its settings beside it.
 
     Args:
-        sources: run folders and checkpoints; or one ensemble YAML; or one folder of both published networks.
+        sources: run folders and checkpoints; or one ensemble YAML; or one folder of both published cell
+            networks, or one run that has trained such.
         out: folder to write.
         owner: Kaggle user.
         licence: by Kaggle's name for it; None is CC-BY-SA-4.0 for members, ``other`` for published networks
@@ -150,18 +142,24 @@ def weights_dataset(
             member has weights that may not be passed on.
     """
     out, paths = Path(out), [Path(source) for source in sources]
-    published = [path for path in paths if _is_published(path)]
-    if published and len(paths) > 1:
-        raise InputError(f"weights: {published[0]} holds published cell networks; give it alone")
-    kind = CELLS if published else MEMBERS
-    ensemble = None if published else _ensemble(paths)
-    origins = {} if ensemble is None else _origins(ensemble, weights_licence)
+    published = [path for path in paths if is_published(path)]
+    cells = published or [path for path in paths if finds_cells(path)]
+    if cells and len(paths) > 1:
+        what = "published cell networks" if published else "networks that find cells"
+        raise InputError(f"weights: {cells[0]} holds {what}; give it alone")
+    kind = CELLS if cells else MEMBERS
+    ensemble = None if cells else _ensemble(paths)
+    checkpoints = [] if published else cells or [member.checkpoint for member in _members(ensemble)]
+    origins = _origins(checkpoints, weights_licence)
     _refuse_bound(origins, private, licence)
     if licence is None:
-        licence = "other" if private or _only_others(ensemble) else kind.licence
+        # Kaggle has no name for the licence of every Zenodo record, so the card says it.
+        licence = "other" if private or published or _only_others(ensemble) else kind.licence
     dataset_metadata(owner, kind.slug, kind.title, licence)  # refused before long work
-    if ensemble is None:
-        own, card = _write_cells(published[0], out, licence)
+    if published:
+        own, card = write_published(published[0], out, licence)
+    elif ensemble is None:
+        own, card = write_trained(cells[0], out, licence, origins[cells[0]])
     else:
         own, card = _write_members(ensemble, origins, out, licence, private)
     dataset = write_dataset(out, owner, kind.slug, kind.title, licence, card)
@@ -178,13 +176,6 @@ def weights_dataset(
     return dataset
 
 
-def _is_published(path: Path) -> bool:
-    from hpa_kit.cells.weights import PUBLISHED_NAMES
-
-    stems = {entry.stem for entry in path.iterdir()} if path.is_dir() else set()
-    return any(name in stems for names in PUBLISHED_NAMES.values() for name in names)
-
-
 def _ensemble(paths: Sequence[Path]) -> EnsembleSettings:
     yamls = [path for path in paths if path.suffix in (".yaml", ".yml")]
     if not yamls:
@@ -194,9 +185,13 @@ def _ensemble(paths: Sequence[Path]) -> EnsembleSettings:
     return read_ensemble(yamls[0])
 
 
-def _origins(ensemble: EnsembleSettings, licence: str | None) -> dict[Path, list[Origin]]:
-    """The weights in members that this kit has not trained, by checkpoint; a licence is for those without."""
-    found = {member.checkpoint: origins_of(member.checkpoint) for member in ensemble.members}
+def _members(ensemble: EnsembleSettings | None) -> Sequence[MemberSettings]:
+    return () if ensemble is None else ensemble.members
+
+
+def _origins(checkpoints: Sequence[Path], licence: str | None) -> dict[Path, list[Origin]]:
+    """The weights in them that this kit has not trained, by checkpoint; a licence is for those without."""
+    found = {checkpoint: origins_of(checkpoint) for checkpoint in checkpoints}
     if licence is None:
         return found
     return {
@@ -232,7 +227,7 @@ def _refuse_bound(origins: Mapping[Path, Sequence[Origin]], private: bool, licen
 
 def _only_others(ensemble: EnsembleSettings | None) -> bool:
     """Whether this kit has trained no member of an ensemble."""
-    return ensemble is not None and all(card_of(one.checkpoint) is not None for one in ensemble.members)
+    return ensemble is not None and all(card_of(one.checkpoint) is not None for one in _members(ensemble))
 
 
 def _write_members(
@@ -321,19 +316,6 @@ def _names(checkpoints: Sequence[Path]) -> list[str]:
     return [names[path.resolve()] for path in checkpoints]
 
 
-def _write_cells(folder: Path, out: Path, licence: str) -> tuple[list[str], str]:
-    """Both published networks as safetensors under their published names; the files' names, and the card."""
-    from hpa_kit.cells.weights import PUBLISHED_NAMES, convert_weights, find_weights
-
-    networks = []
-    for network, source in find_weights(folder).items():
-        file = f"{PUBLISHED_NAMES[network][0]}.safetensors"
-        if (out / file).resolve() != source.resolve():
-            convert_weights(source, out / file)
-        networks.append(CellNetwork.of(network, source, out / file))
-    return [CARD, *sorted(one.file for one in networks)], _cells_card(networks, licence)
-
-
 def _members_card(
     members: Sequence[MemberCard], ensemble: EnsembleSettings, licence: str, private: bool
 ) -> str:
@@ -364,28 +346,6 @@ def _members_card(
         "",
         f"Trained on data of the {HPA}; the rules of the competition that they came from apply too. Weights "
         "that training started from, and those of others, have the licences that stand beside them.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _cells_card(networks: Sequence[CellNetwork], licence: str) -> str:
-    """The model card of the published cell networks, as Markdown."""
-    lines = ["# Cell networks of HPA-Cell-Segmentation, as safetensors", ""]
-    lines += [
-        f"Converted by hpa-kit {__version__} without running anything of the published pickles. The networks "
-        "are those of HPA-Cell-Segmentation (code Apache-2.0), Zenodo record 4665863; the licence is the one "
-        f"that this record states (on Kaggle: {licence}).",
-        "",
-    ]
-    for one in networks:
-        lines += [
-            f"* `{one.file}`: {one.network}, from `{one.source}`",
-            f"  * sha256 `{one.sha256}`",
-            f"  * sha256 of what it was made from `{one.source_sha256}`",
-        ]
-    lines += [
-        "",
-        "Attach the dataset to the inference notebook, which finds it, or give it as `--weights FOLDER`.",
     ]
     return "\n".join(lines) + "\n"
 

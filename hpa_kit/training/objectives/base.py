@@ -150,6 +150,10 @@ def objective_of(network: str) -> type[Objective]:
         from hpa_kit.training.objectives.heads import HeadObjective
 
         return HeadObjective
+    if network == "cells":
+        from hpa_kit.training.objectives.cell_networks import CellNetworksObjective
+
+        return CellNetworksObjective
     from hpa_kit.training.objectives.cam import CamObjective
 
     return CamObjective

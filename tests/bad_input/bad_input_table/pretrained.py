@@ -2,7 +2,7 @@
 
 import zipfile
 
-from bad_input_table.case import TRAIN, Case
+from bad_input_table.case import TRAIN, Case, nothing
 from bad_input_table.weights import PICKLE
 from bad_input_table.world import World
 
@@ -144,6 +144,28 @@ CASES = (
         lambda w: w["folder"].mkdir(),
         "segment {data} --out {out} --segmenter published --weights {folder}",
         "weights: no nuclei network in …folder; expected …",
+    ),
+    Case(
+        GROUP,
+        "a classifier in the place of networks that find cells",
+        nothing,
+        "segment {data} --out {out} --segmenter published --weights {member}",
+        "weights: …is a network cam, which finds no cells; expected a run of --network cells",
+    ),
+    Case(
+        GROUP,
+        "networks that find cells, to be learnt from no label maps",
+        nothing,
+        "train {data} --network cells --out {out}",
+        "train: network cells needs masks, a folder of label maps, which it learns",
+    ),
+    Case(
+        GROUP,
+        "networks that find cells, to be learnt from label maps of other fields",
+        lambda w: w["folder"].mkdir(),
+        "train {data} --network cells --masks {folder} --out {out}",
+        "masks: …folder has no label map of any of the … fields of …; hpa-kit segment makes them, of "
+        "training fields with --split train",
     ),
     Case(
         GROUP,

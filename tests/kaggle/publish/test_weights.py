@@ -190,6 +190,43 @@ def test_published_networks_are_converted_once_and_found_where_they_are_attached
     assert "4665863" in card
 
 
+@pytest.fixture
+def cells_run(tmp_path):
+    """A run of untrained networks that find cells."""
+    from hpa_kit.training.checkpoint import BEST, write_checkpoint
+    from hpa_kit.training.member import build_network
+
+    run = tmp_path / "cells"
+    settings = TrainSettings(
+        data="data", out=run, network="cells", masks="masks", backbone="test_resnet", size=64
+    )
+    metrics = {"val_loss": 1.5, "cells_met": 0.75}
+    model = build_network(settings).state_dict()
+    write_checkpoint(run / BEST, settings, {"model": model, "epoch": 1, "metrics": metrics})
+    return run
+
+
+def test_networks_of_a_run_that_find_cells_are_packed_and_found_where_they_are_attached(cells_run, tmp_path):
+    from hpa_kit.cells.networks import load_networks
+    from hpa_kit.kaggle import find_cell_weights
+
+    out = tmp_path / "inputs" / "datasets" / "jane-doe" / "hpa-kit-cells"
+    weights_dataset([cells_run], out, "jane-doe")
+    assert check_dataset(out) == []
+    assert find_cell_weights(None, [tmp_path / "inputs"]) == out
+    before, after = load_networks(cells_run), load_networks(out)
+    assert after.side == 64
+    assert all(map(torch.equal, before.state_dict().values(), after.state_dict().values()))
+    card = (out / "README.md").read_text()
+    assert "U-Nets on test_resnet" in card
+    assert "cells_met 0.75" in card
+
+
+def test_networks_that_find_cells_and_members_do_not_go_together(runs, cells_run, tmp_path):
+    with pytest.raises(InputError, match="holds networks that find cells; give it alone"):
+        weights_dataset([*runs, cells_run], tmp_path / "out", "jane-doe")
+
+
 def test_published_networks_and_members_do_not_go_together(runs, tmp_path):
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "nuclei-model.pth").touch()
