@@ -357,7 +357,7 @@ def test_networks_that_have_learnt_meet_cells_that_they_have_not_seen(make_setti
         rows.append(f"f{number},{number % 2}")
     (tmp_path / "train.csv").write_text("\n".join(rows) + "\n")
     settings = make_settings_of(
-        data=tmp_path, masks=tmp_path / "masks", out=tmp_path / "run", size=64, epochs=20, ema=0.95
+        data=tmp_path, masks=tmp_path / "masks", out=tmp_path / "run", size=64, epochs=8, ema=0.95
     )
     best = read_checkpoint(train(settings) / BEST, only=("metrics",)).state["metrics"]
     assert best["cells_met"] > 0.95
