@@ -161,12 +161,13 @@ class MaskFolder:
         return self._read(id, None).cells
 
     def report(self) -> None:
-        """Say how many cells were pieces of masks that do not tell cells apart, if there were such."""
+        """Say how many cells were pieces of masks that do not tell cells apart, if there were such since."""
         if self._masks:
             log.warning(
                 f"masks: {self._masks} files of {self.folder} hold one value alone, in {self._pieces} "
                 f"pieces: each piece became a cell; {EXPECTED}"
             )
+            self._masks = self._pieces = 0
 
     def _read(self, id: str, shape: tuple[int, int] | None) -> MaskFile:
         found = self.reading(lambda: self.find(id), lambda path: read_mask_file(path, shape))

@@ -46,6 +46,17 @@ def add_segmenter(name: str, find: Finds, settings: Mapping[str, Any] | None = N
         SEGMENTER_NAMES.append(name)
 
 
+def own_segmenters(name: str) -> dict[str, "OwnSegmenter"]:
+    """Give the segmenter of a name, by it, where it was added here; for :func:`take_segmenters`."""
+    return {name: _OWN[name]} if name in _OWN else {}
+
+
+def take_segmenters(segmenters: Mapping[str, "OwnSegmenter"]) -> None:
+    """Add those that were added in another process, with the settings that they have there."""
+    _OWN.update(segmenters)
+    SEGMENTER_NAMES.extend(name for name in segmenters if name not in SEGMENTER_NAMES)
+
+
 class OwnSegmenter(OneOrMany):
     """A function that finds cells, as the commands call segmenters.
 

@@ -2,10 +2,13 @@
 
 import logging
 import warnings
+from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,17 +17,23 @@ from hpa_kit.cells.lab_files import lab_file, outlines_of, write_geojson, write_
 from hpa_kit.cells.label_maps import VERSION, LabelMaps, label_map_info, refuse_foreign, write_label_maps
 from hpa_kit.cells.mask_files import read_mask_file
 from hpa_kit.cells.mask_folder import MaskFolder
+from hpa_kit.cells.own_segmenters import OwnSegmenter, own_segmenters, take_segmenters
 from hpa_kit.cells.packing import Packer, refuse_to_pack
-from hpa_kit.cells.segmenters import FieldCells, Segmenter, load_or_segment, segmenter
+from hpa_kit.cells.segmenters import FieldCells, Segmenter, load_or_segment, segmenter, segmenter_for
+from hpa_kit.cluster import connected, with_whole_paths
 from hpa_kit.config import SegmentSettings
 from hpa_kit.data import CHANNELS, DataFolder, Images, field_size, lab_pixel
 from hpa_kit.data.kept_fields import origins
 from hpa_kit.errors import InputError
 from hpa_kit.files import make_folder, remove_stale
-from hpa_kit.flow import Failure, attempt, run_ahead, share
+from hpa_kit.flow import Failure, attempt, batches, run_ahead, share
 from hpa_kit.progress import progress_bar, track
 from hpa_kit.resume import differences
 from hpa_kit.timing import Forecast
+
+if TYPE_CHECKING:
+    from hpa_kit.cluster.batches import Workers
+    from hpa_kit.cluster.worker import Work
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +60,16 @@ def segment(settings: SegmentSettings) -> Path:
         InputError: data or settings cannot be used, the folder holds npz files of others or a damaged
             archive, or some fields cannot be used; the others are written then.
     """
+    if settings.cluster is not None:
+        settings = with_whole_paths(settings)
     folder = DataFolder(settings.data, settings)
     images = folder.images(settings.split)
     ids = share(sorted(folder.fields(settings.split).ids), settings.shard, settings.shards)
     if settings.out.exists() and not settings.out.is_dir():
         raise InputError(f"segment: {settings.out} is a file; expected a folder for label maps")
-    segment_fields = segmenter(
-        settings.segmenter, settings.weights, settings.device, settings.batch, settings.workers
-    )
+    # Where workers segment, it only tells here what they make.
+    device = settings.device if settings.cluster is None else "cpu"
+    segment_fields = segmenter(settings.segmenter, settings.weights, device, settings.batch, settings.workers)
     _make_folders(settings.out, ids, settings.pack)
     kept = _kept(ids, images, settings, segment_fields.settings)
     todo = [id for id, found in kept.items() if found.fault is not None]
@@ -165,15 +176,49 @@ def _make(
     ids: list[str], images: Images, settings: SegmentSettings, segment_fields: Segmenter, packer: Packer
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Segment fields and write their files; {ID: number of cells}, and {ID: reason} of those that failed."""
-    out, workers = settings.out, settings.workers
+    results: dict[str, int | Failure] = {}
+    with connected(
+        settings.cluster if ids else None, "segment", _device_of(segment_fields, settings)
+    ) as workers:
+        if workers is None:
+            made = _here(ids, images, settings, segment_fields)
+        else:
+            made = _by_workers(ids, images, settings, workers)
+        with closing(made):
+            for id, result in made:
+                results[id] = result
+                packer.add()
+    cells = {id: result for id, result in results.items() if isinstance(result, int)}
+    return cells, {id: result.reason for id, result in results.items() if isinstance(result, Failure)}
 
-    def write(item: tuple[str, FieldCells | Failure]) -> tuple[str, int | str]:
+
+def _here(
+    ids: list[str], images: Images, settings: SegmentSettings, segment_fields: Segmenter
+) -> Generator[tuple[str, int | Failure], None, None]:
+    forecast = Forecast("segment", len(ids), 2 * settings.batch)
+    with (
+        progress_bar("segment", len(ids)) as bar,
+        closing(_written(ids, images, settings, segment_fields, settings.workers)) as written,
+    ):
+        for id, result in written:
+            yield id, result
+            forecast.add(1)
+            bar.update()
+
+
+def _written(
+    ids: Iterable[str], images: Images, settings: SegmentSettings, segment_fields: Segmenter, workers: int
+) -> Generator[tuple[str, int | Failure], None, None]:
+    """Segment fields and write their files; ID and number of cells, or why there are none."""
+    out = settings.out
+
+    def write(item: tuple[str, FieldCells | Failure]) -> tuple[str, int | Failure]:
         id, result = item
         if isinstance(result, Failure):
-            return id, result.reason
+            return id, result
         made_from = attempt(_made_from, images, id, settings.in_channels)
         if isinstance(made_from, Failure):  # an image is there no longer
-            return id, made_from.reason
+            return id, made_from
         try:
             for kind in settings.also:  # those of other label maps go first
                 lab_file(out, id, kind).unlink(missing_ok=True)
@@ -186,17 +231,47 @@ def _make(
             ) from error
         return id, int(result.maps.cells.max(initial=0))
 
-    results: dict[str, int | str] = {}
-    forecast = Forecast("segment", len(ids), 2 * settings.batch)
     with (
         ThreadPoolExecutor(workers, "write") as writing,
-        progress_bar("segment", len(ids)) as bar,
+        closing(
+            load_or_segment(ids, images, segment_fields, workers=workers, needed=settings.in_channels)
+        ) as found,
     ):
-        found = load_or_segment(ids, images, segment_fields, workers=workers, needed=settings.in_channels)
-        for id, result in run_ahead(writing, write, found, workers):
-            results[id] = result
-            packer.add()
-            forecast.add(1)
-            bar.update()
-    cells = {id: result for id, result in results.items() if isinstance(result, int)}
-    return cells, {id: result for id, result in results.items() if isinstance(result, str)}
+        yield from run_ahead(writing, write, found, workers)
+
+
+@dataclass(frozen=True)
+class SegmentJob:
+    """Fields that workers of a cluster segment, and whose files they write."""
+
+    settings: SegmentSettings
+    images: Images
+    segmenters: Mapping[str, OwnSegmenter]
+
+    @property
+    def paths(self) -> list[Path]:
+        """What each worker has to see."""
+        named = (self.settings.data, self.settings.out, self.settings.weights)
+        return [path for path in named if path is not None]
+
+    def load(self, threads: int) -> "Work":
+        """Make the segmenter in a worker, for all batches to come."""
+        take_segmenters(self.segmenters)
+        settings, workers = self.settings, min(self.settings.workers, threads)
+        name = segmenter_for(settings.segmenter, settings.weights)
+        finds = segmenter(name, settings.weights, settings.device, settings.batch, workers)
+        return lambda items: _written([item.id for item in items], self.images, settings, finds, workers)
+
+
+def _by_workers(
+    ids: list[str], images: Images, settings: SegmentSettings, workers: "Workers"
+) -> Generator[tuple[str, int | Failure], None, None]:
+    from hpa_kit.cluster import Item, done_by_workers
+
+    job = SegmentJob(settings, images, own_segmenters(settings.segmenter))
+    return done_by_workers("segment", workers, job, list(batches(map(Item, ids), settings.batch)))
+
+
+def _device_of(segment_fields: Segmenter, settings: SegmentSettings) -> str | None:
+    """The device of a segmenter's networks; None where the kit knows of none."""
+    return settings.device if segment_fields.name in ("published", "hpacellseg") else None

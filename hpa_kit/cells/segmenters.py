@@ -167,7 +167,7 @@ def load_or_segment(
     ids: Iterable[str],
     images: "str | Images",
     segmenter: Segmenter,
-    masks: str | Path | None = None,
+    masks: "str | Path | MaskFolder | None" = None,
     workers: int = 2,
     needed: int | Collection[str] = len(CHANNELS),
     watch: Stopwatch | None = None,
@@ -183,8 +183,8 @@ def load_or_segment(
         ids: the fields, in the order wanted.
         images: folder of their images.
         segmenter: finds the cells.
-        masks: folder of label maps, see :class:`~hpa_kit.cells.MaskFolder`; what cannot be read is warned of
-            and found again. None: all are found.
+        masks: folder of label maps, see :class:`~hpa_kit.cells.MaskFolder`, or one that was looked through;
+            what cannot be read is warned of and found again. None: all are found.
         workers: threads that read.
         needed: channels that a field must have, or how many of them; others are 0 where they lack.
         watch: takes the time of ``reading`` and of ``cells``, the segmenter's own.
@@ -195,17 +195,25 @@ def load_or_segment(
     Raises:
         InputError: ``masks`` is no folder, or one of other files.
     """
-    folder = None
-    if masks is not None:
-        from hpa_kit.cells.mask_folder import MaskFolder
-
-        folder = MaskFolder(masks)
-        folder.check()
+    folder = mask_folder(masks) if isinstance(masks, str | Path) else masks
     timed = Stopwatch() if watch is None else watch
     where = Path(images) if isinstance(images, str) else images
     return timed.watch(
         "reading", _load_or_segment(ids, where, segmenter, folder, max(1, workers), needed, timed)
     )
+
+
+def mask_folder(masks: str | Path) -> "MaskFolder":
+    """Open a folder of label maps, looked through.
+
+    Raises:
+        InputError: it is no folder, or one of other files.
+    """
+    from hpa_kit.cells.mask_folder import MaskFolder
+
+    folder = MaskFolder(masks)
+    folder.check()
+    return folder
 
 
 def _load_or_segment(

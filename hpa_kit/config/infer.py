@@ -16,6 +16,7 @@ from hpa_kit.config.kinds import (
     PACK,
     WEIGHTS,
     Alsos,
+    ClusterSettings,
     ImageSettings,
     Paths,
     Rule,
@@ -148,7 +149,7 @@ class InferSettings(ScoreSettings):
         return value
 
 
-class PredictSettings(ScoreSettings):
+class PredictSettings(ScoreSettings, ClusterSettings):
     """``hpa-kit predict``: a table with a row per cell of any folder of fields."""
 
     out: Path = Field(

@@ -211,6 +211,45 @@ PACK = (
 WEIGHTS = "networks that find cells: folder of the two published ones, or run of train --network cells"
 
 
+def local_workers(address: str) -> int | None:
+    """How many workers of this machine a cluster's address asks for; None where it is another address.
+
+    Raises:
+        ValueError: it asks for no number of them.
+    """
+    name, _, number = address.partition(":")
+    if name != "local":
+        return None
+    if re.fullmatch(r"[1-9][0-9]{0,2}", number) is None:
+        raise ValueError("expected local:N, N from 1 to 999, such as local:4")
+    return int(number)
+
+
+def known_cluster(value: str) -> str:
+    """The address of a cluster: ``local:N``, a scheduler's, or else a file's path.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    scheme, slashes, rest = value.partition("://")
+    if slashes and (scheme not in ("tcp", "tls") or re.fullmatch(r"\S+:[0-9]+", rest) is None):
+        raise ValueError("expected local:N, tcp://HOST:PORT, tls://HOST:PORT, or a scheduler's file")
+    if not value or "\0" in value:
+        raise ValueError("expected local:N, tcp://HOST:PORT, or a scheduler's file")
+    local_workers(value)
+    return value
+
+
+class ClusterSettings(Settings):
+    """What commands share whose fields a cluster may do."""
+
+    cluster: Annotated[str, AfterValidator(known_cluster)] | None = Field(
+        None,
+        description="have the workers of a Dask cluster do the fields: local:N processes of this machine, "
+        "tcp://HOST:PORT of a scheduler, or its file; docs/cluster.md",
+    )
+
+
 class ImageSettings(Settings):
     """What all commands share that read fields: how images of other layouts than the competition's are."""
 

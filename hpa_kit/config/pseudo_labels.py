@@ -7,10 +7,10 @@ from pydantic import Field, model_validator
 
 from hpa_kit.config.ensemble import EnsembleSettings, LabelledEnsembleSettings
 from hpa_kit.config.infer import StreamSettings
-from hpa_kit.config.kinds import PACK, ExternalMode, InChannels, shard_exists
+from hpa_kit.config.kinds import PACK, ClusterSettings, ExternalMode, InChannels, shard_exists
 
 
-class PseudoLabelSettings(StreamSettings):
+class PseudoLabelSettings(StreamSettings, ClusterSettings):
     """``hpa-kit pseudo-labels``: scores of the cells of training fields, to learn from."""
 
     ensemble_kind: ClassVar[type[EnsembleSettings]] = LabelledEnsembleSettings

@@ -10,6 +10,7 @@ from hpa_kit.config.kinds import (
     PACK,
     WEIGHTS,
     Alsos,
+    ClusterSettings,
     ImageSettings,
     InChannels,
     SegmenterName,
@@ -18,7 +19,7 @@ from hpa_kit.config.kinds import (
 )
 
 
-class SegmentSettings(ImageSettings):
+class SegmentSettings(ImageSettings, ClusterSettings):
     """``hpa-kit segment``: label maps of all fields, kept."""
 
     data: Path = Field(description="competition folder, or a folder of images")

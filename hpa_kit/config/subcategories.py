@@ -6,12 +6,12 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from hpa_kit.config.base import Settings
-from hpa_kit.config.kinds import ExternalMode, ImageSettings, Split, split_text
+from hpa_kit.config.kinds import ClusterSettings, ExternalMode, ImageSettings, Split, split_text
 
 Scale = Annotated[float, Field(gt=0, le=8)]
 
 
-class FeaturesSettings(ImageSettings):
+class FeaturesSettings(ImageSettings, ClusterSettings):
     """``hpa-kit features``: one vector per field, or per cell, from a trained network or an encoder."""
 
     data: Path = Field(description="competition folder, or a folder of images")
@@ -62,6 +62,8 @@ class FeaturesSettings(ImageSettings):
             )
         if self.backbone is not None and not self.cells:
             raise ValueError("backbone needs cells: of whole fields a run's network gives features")
+        if self.cluster is not None and not self.cells:
+            raise ValueError("cluster needs cells: features of whole fields are made on one machine")
         return self
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,13 @@ class LabFolder:
     stack: str = "refuse"
     _said: set[str] = field(default_factory=set, compare=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process looks through the folders for itself.
+        return {name: getattr(self, name) for name in ("root", "channels", "pixel_size", "stack")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _said=set(), _lock=threading.Lock())
 
     def __str__(self) -> str:
         return str(self.root)

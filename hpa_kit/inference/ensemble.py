@@ -87,6 +87,7 @@ class Ensemble:
 
     Attributes:
         level: how much is done from the next :meth:`predict` on; one of :meth:`levels`.
+        broken: batches in a row, up to the last, of which nothing could be predicted.
 
     Args:
         members: run folders or checkpoints, which weigh the same, or members with settings of their own.
@@ -128,7 +129,7 @@ class Ensemble:
         if not merged:
             self.members = [member.unmerged() for member in self.members]
         self.level = QualityLevel(0, len(self.members), map_size)
-        self.crops_per_step, self._cells_seen, self._fields_seen = CROPS, 0, 0
+        self.crops_per_step, self._cells_seen, self._fields_seen, self.broken = CROPS, 0, 0, 0
 
     def levels(self, order: Sequence[Fallback] = FALLBACKS) -> list[QualityLevel]:
         """All levels, from full down to least, each less than the one before.

@@ -63,8 +63,7 @@ class GrowingTable(ABC):
         self._due = 0.0
         self._writer = ThreadPoolExecutor(1, "write")
         self._writing: Future[None] | None = None
-        make_folder_of(self.out)
-        remove_stale(written_file(self.out).parent)
+        self._make_place()
         self.journal = Journal(folder=self.out.parent) if journal is None else journal
 
     def __enter__(self) -> Self:
@@ -75,6 +74,11 @@ class GrowingTable(ABC):
     ) -> None:
         self._writer.shutdown()
         self.journal.__exit__(kind, error, trace)
+
+    def _make_place(self) -> None:
+        """Make what the table is written into, and remove what was left half-written there."""
+        make_folder_of(self.out)
+        remove_stale(written_file(self.out).parent)
 
     def write(self) -> None:
         """Write the CSV as far as it is known."""

@@ -87,7 +87,7 @@ def infer(settings: InferSettings, now: Now = monotonic) -> Path:
             for prediction in predictions:
                 begun = now()
                 text = prediction.result(_prediction_string, scoring)
-                results.add(prediction, text, now() - begun)
+                results.add(prediction.made(text, now() - begun))
                 table.write_if_due()
                 budget.reserve = 2 * table.seconds
         outcome = results.outcome()

@@ -1,5 +1,7 @@
 """Tables of cells as labs take them, parquet and AnnData (``.h5ad``); they grow as CSVs do.
 
+Parquet is one file, or of a cluster's work a folder of parts, which what reads a file reads as one table.
+
 Results of fields stay lines of CSV in the journal, behind which embeddings may stand; a table is made of
 those of a thousand fields at a time, so that memory does not grow with their number.
 """
@@ -7,7 +9,8 @@ those of a thousand fields at a time, so that memory does not grow with their nu
 import importlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 from hpa_kit import __version__
 from hpa_kit.data.lab_images import LAB
 from hpa_kit.errors import InputError
-from hpa_kit.files import atomic_path
+from hpa_kit.files import atomic_path, is_stream, make_folder, remove_stale
 from hpa_kit.inference.growing_table import CellTable
 from hpa_kit.inference.results import Journal
 
@@ -30,6 +33,7 @@ _TYPES = {
     **dict.fromkeys(("centroid_y", "centroid_x"), "float64"),
     "cut_by_border": "bool",
 }
+_PART = re.compile(r"part-[0-9]{5,}\.parquet")
 _CHUNK = 4096  # rows of a dataset that are stored together
 
 
@@ -86,11 +90,15 @@ class LabTable(CellTable):
     def _chunks(self) -> Iterator[Rows]:
         """The rows of all fields that are done, in order; at least once, without any where there is none."""
         for first in range(0, max(1, len(self.ids)), FIELDS_AT_ONCE):
-            parts = [_parts(self.journal.read(id)) for id in self.ids[first : first + FIELDS_AT_ONCE]]
-            text = self.header.encode() + b"".join(lines for lines, _ in parts)
-            table = pd.read_csv(io.BytesIO(text), dtype=self.types, keep_default_na=False)
-            each = [vectors for _, vectors in parts if vectors]
-            yield Rows(table, [np.concatenate(of) for of in zip(*each, strict=True)])
+            yield self._rows(self.ids[first : first + FIELDS_AT_ONCE])
+
+    def _rows(self, ids: Sequence[str]) -> Rows:
+        """The rows of those of some fields that are done, in order."""
+        parts = [_parts(self.journal.read(id)) for id in ids]
+        text = self.header.encode() + b"".join(lines for lines, _ in parts)
+        table = pd.read_csv(io.BytesIO(text), dtype=self.types, keep_default_na=False)
+        each = [vectors for _, vectors in parts if vectors]
+        return Rows(table, [np.concatenate(of) for of in zip(*each, strict=True)])
 
 
 class ParquetTable(LabTable):
@@ -99,15 +107,61 @@ class ParquetTable(LabTable):
     needs = "pyarrow"
 
     def _write(self) -> None:
+        self._write_rows(self.out, self._chunks())
+
+    def _write_rows(self, path: Path, chunks: Iterable[Rows]) -> None:
         import pyarrow as pa
         from pyarrow import parquet
 
         kinds = {"str": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "float32": pa.float32()}
         schema = pa.schema([(name, kinds.get(kind, pa.bool_())) for name, kind in self.types.items()])
-        with atomic_path(self.out) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
-            for rows in self._chunks():
+        with atomic_path(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+            for rows in chunks:
                 table = rows.table[self.columns]
                 writer.write_table(pa.Table.from_pandas(table, schema=schema, preserve_index=False))
+
+
+class ParquetParts(ParquetTable):
+    """A folder of parquet files: ``part-00000.parquet`` has the rows of the first thousand fields, and so on.
+
+    Each is whole or not there, and written again only where results of its fields have come since. Names of
+    a table before that this one does not have are removed.
+
+    Raises:
+        InputError: the folder is a file or a pipe, or holds other files; or as there.
+    """
+
+    def _make_place(self) -> None:
+        self._written: dict[int, list[int]] = {}
+        if is_stream(self.out) or (self.out.exists() and not self.out.is_dir()):
+            raise InputError(
+                f"predict: {self.out} is no folder; a cluster's table in parquet is a folder of parts"
+            )
+        there = [path.name for path in self.out.glob("[!.]*")] if self.out.is_dir() else []
+        if others := sorted(name for name in there if _PART.fullmatch(name) is None):
+            raise InputError(
+                f"predict: {self.out} holds {others[0]}, which is no part of a table; name another folder"
+            )
+        remove_stale(make_folder(self.out))
+        remove_stale(self.out.parent)
+
+    def _write(self) -> None:
+        size = FIELDS_AT_ONCE
+        wanted = set()
+        for number, first in enumerate(range(0, max(1, len(self.ids)), size)):
+            ids = self.ids[first : first + size]
+            path = self.out / f"part-{number:05d}.parquet"
+            places = [place for place in map(self.journal.place, ids) if place is not None]
+            # The first is always there, so that the folder is a table of these columns.
+            if not places and number:
+                continue
+            wanted.add(path.name)
+            if self._written.get(number) != places:
+                self._write_rows(path, [self._rows(ids)])
+                self._written[number] = places
+        for path in self.out.glob("part-*.parquet"):
+            if path.name not in wanted:
+                path.unlink(missing_ok=True)
 
 
 class AnnDataTable(LabTable):

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -18,6 +18,7 @@ from hpa_kit.cells.label_maps import refuse_foreign
 from hpa_kit.cells.packing import refuse_to_pack
 from hpa_kit.cells.regions import CellGeometry, cell_geometry
 from hpa_kit.classes import N_CLASSES
+from hpa_kit.cluster import connected, with_whole_paths
 from hpa_kit.config import EnsembleSettings, PredictSettings
 from hpa_kit.config.kinds import Also
 from hpa_kit.data import CLASS_COLUMNS, DataFolder, Images, find_fields, lab_pixel
@@ -25,9 +26,9 @@ from hpa_kit.errors import InputError
 from hpa_kit.files import make_folder, regular_path, remove_stale
 from hpa_kit.inference.deadline import Budget, Now
 from hpa_kit.inference.growing_table import CellTable
-from hpa_kit.inference.prediction import Prediction
+from hpa_kit.inference.made_fields import FieldJob, made_fields
+from hpa_kit.inference.prediction import Made, Prediction
 from hpa_kit.inference.results import Journal, Results, journal_of
-from hpa_kit.inference.stream import predict_fields
 from hpa_kit.scoring import FieldEvidence, ScoringFunction, score_field, scoring_of
 from hpa_kit.scoring.mean_logit import sigmoid
 from hpa_kit.training.checkpoint import BEST, checkpoint_file, settings_of
@@ -81,7 +82,12 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
         InputError: data, members or settings cannot be used, what writes such a table is not installed, npz
             files of others have the names that label maps would get, or not one field was scored.
     """
-    table_kind = _table_kind(settings.out)
+    if settings.cluster is not None:
+        settings = with_whole_paths(settings)
+    in_parts = settings.out.suffix.lower() == ".parquet" and (
+        settings.cluster is not None or settings.out.is_dir()
+    )
+    table_kind = _table_kind(settings.out, in_parts)
     images = DataFolder(settings.data, settings).images(settings.split)
     ids = find_fields(images)
     if not ids:
@@ -93,7 +99,8 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
     scoring = scoring_of(ensemble) if settings.classes == N_CLASSES else ALL_CLASSES
     what = "predict" if settings.classes == N_CLASSES else f"predict {settings.classes} classes"
     header = pd.DataFrame(columns=_columns(settings.classes)).to_csv(index=False, lineterminator="\n")
-    with regular_path(settings.out) as out, table_kind(out, ids, header, Journal(journal_of(out))) as table:
+    place = nullcontext(settings.out) if in_parts else regular_path(settings.out)
+    with place as out, table_kind(out, ids, header, Journal(journal_of(out))) as table:
         folder = make_folder(settings.label_maps or out.with_name(f"{out.stem}_label_maps"))
         inside = {id.rpartition("/")[0] for id in ids} - {""}
         refuse_to_pack("predict", inside, settings.pack)
@@ -110,25 +117,20 @@ def predict(settings: PredictSettings, now: Now = monotonic) -> Path:
         batches = results.still_to_do(settings.batch)
         if ensemble.masks is None or ensemble.masks.resolve() != folder.resolve():
             refuse_foreign("predict", folder, chain.from_iterable(batches))
-        predictions = predict_fields(
-            "predict",
-            batches,
-            images,
-            settings,
-            ensemble,
-            details=partial(_keep, kept, ensemble.masks, settings.also, images),
-            scoring=scoring,
+        job = FieldJob(
+            "predict", images, settings, ensemble, scoring,
+            details=partial(_keep, MaskFolder(folder), ensemble.masks, settings.also, images),
+            made=partial(_made, scoring, folder, now),
             embeddings=settings.out.suffix.lower() == ".h5ad",
-            budget=Budget(now=now),
-            done=len(results.done),
-        )
-        with table.growing(), closing(predictions):
-            for prediction in predictions:
-                begun = now()
-                lines = prediction.result(_result, scoring, folder)
-                results.add(prediction, lines, now() - begun)
-                packer.add()
-                table.write_if_due()
+            outputs=(folder,),
+        )  # fmt: skip
+        with connected(settings.cluster if batches else None, "predict", settings.device) as workers:
+            fields = made_fields(job, batches, workers, budget=Budget(now=now), done=len(results.done))
+            with table.growing(), closing(fields):
+                for field in fields:
+                    results.add(field)
+                    packer.add()
+                    table.write_if_due()
         packer.end()
         outcome = results.outcome()
         if not outcome.late:
@@ -175,8 +177,8 @@ def _columns(classes: int) -> list[str]:
     return [*PLACES, *SUBCELL_CLASSES]
 
 
-def _table_kind(out: Path) -> type[CellTable]:
-    """The class that writes a table of that name.
+def _table_kind(out: Path, in_parts: bool) -> type[CellTable]:
+    """The class that writes a table of that name, or the parts of one.
 
     Raises:
         InputError: its ending is of something else.
@@ -185,7 +187,7 @@ def _table_kind(out: Path) -> type[CellTable]:
     if ending in TABLES:
         from hpa_kit.inference import lab_tables
 
-        kind: type[CellTable] = getattr(lab_tables, TABLES[ending])
+        kind: type[CellTable] = getattr(lab_tables, "ParquetParts" if in_parts else TABLES[ending])
         return kind
     if ending in REFUSED:
         raise InputError(
@@ -227,6 +229,13 @@ def _keep(
     if "ome-tiff" in also:
         write_ome_labels(lab_file(folder, id, "ome-tiff"), found.maps, lab_pixel(images, id))
     return _Measured(geometry, outlines_of(found.maps) if "geojson" in also else None)
+
+
+def _made(scoring: ScoringFunction, folder: Path, now: Now, prediction: Prediction, _: object = None) -> Made:
+    """What is kept of a field."""
+    begun = now()
+    lines = prediction.result(_result, scoring, folder)
+    return prediction.made(lines, now() - begun)
 
 
 def _result(prediction: Prediction, scoring: ScoringFunction, folder: Path) -> str | bytes:

@@ -103,6 +103,20 @@ class PreparedField:
         )
 
 
+class Made(NamedTuple):
+    """What was made of a prediction, as it is kept.
+
+    Attributes:
+        id: the field's ID.
+        result: any text or bytes, or why there is none.
+        facts: what else is known of the field, as JSON holds it.
+    """
+
+    id: str
+    result: str | bytes | Failure
+    facts: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What came of a field.
@@ -135,6 +149,20 @@ class Prediction:
     def result(self, function: Callable[..., T], *arguments: object) -> T | Failure:
         """What a function makes of this prediction, or why there is nothing."""
         return attempt(function, self, *arguments) if self.failure is None else self.failure
+
+    def made(self, result: str | bytes | Failure, scoring: float, **facts: object) -> Made:
+        """Tell what was made of this prediction, with what is kept beside it.
+
+        Args:
+            result: any text or bytes, or why there is none.
+            scoring: seconds that it took.
+            facts: what else is known of the field, as JSON holds it.
+        """
+        if isinstance(result, Failure):
+            return Made(self.id, result, {})
+        field = self.prepared
+        known = {"made": field.made, "actual": field.size, "cells": field.n_cells}
+        return Made(self.id, result, known | {"seconds": {**self.seconds, "scoring": scoring}} | facts)
 
     @property
     def prepared(self) -> PreparedField:

@@ -19,7 +19,7 @@ from hpa_kit.data import Images
 from hpa_kit.errors import InputError
 from hpa_kit.files import disk_full, is_full, make_folder_of, written_file
 from hpa_kit.flow import Failure
-from hpa_kit.inference.prediction import Prediction, Size
+from hpa_kit.inference.prediction import Made, Size
 from hpa_kit.locks import open_locked
 from hpa_kit.resume import depends_on, field_stamps
 from hpa_kit.scoring.functions import code_of
@@ -145,6 +145,11 @@ class Journal:
         with self._lock:
             place = self._places.get(id)
             return b"" if place is None else self._read(place.start, place.length)
+
+    def place(self, id: str) -> int | None:
+        """Where a field's result begins, another number for every other result; None where there is none."""
+        found = self._places.get(id)
+        return None if found is None else found.start
 
     def forget(self, id: str) -> None:
         """Have a field's result no longer."""
@@ -336,29 +341,14 @@ class Results:
                 batches.append(failed)
         return batches
 
-    def add(
-        self, prediction: Prediction, result: str | bytes | Failure, scoring: float, **facts: object
-    ) -> None:
-        """Keep what was made of a prediction.
-
-        Args:
-            prediction: of a field.
-            result: any text or bytes, or why there is none.
-            scoring: seconds that it took.
-            facts: what else is known of it, as JSON holds it.
-        """
-        if isinstance(result, Failure):
-            self.journal.add(prediction.id, b"", stamp=self.stamps[prediction.id], failed=result.reason)
+    def add(self, made: Made) -> None:
+        """Keep what was made of a field's prediction."""
+        id, stamp = made.id, self.stamps[made.id]
+        if isinstance(made.result, Failure):
+            self.journal.add(id, b"", stamp=stamp, failed=made.result.reason)
             return
-        id, field = prediction.id, prediction.prepared
-        known = {
-            "size": self.sizes.get(id, field.size),
-            "made": field.made,
-            "actual": field.size,
-            "cells": field.n_cells,
-        }
-        seconds = {**prediction.seconds, "scoring": scoring}
-        self.journal.add(id, result, stamp=self.stamps[id], **known, seconds=seconds, **facts)
+        size = self.sizes.get(id, made.facts["actual"])
+        self.journal.add(id, made.result, stamp=stamp, size=size, **made.facts)
 
     def outcome(self) -> Outcome:
         """What came of the fields."""

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from math import ceil
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from hpa_kit.cells import FieldCells, LabelMaps, load_or_segment, segmenter
-from hpa_kit.cells.segmenters import Segmenter, segmenter_for
+from hpa_kit.cells.segmenters import Segmenter, mask_folder, segmenter_for
 from hpa_kit.config import EnsembleSettings, StreamSettings
 from hpa_kit.data import Images, lab_pixel, lab_scale, read_field
 from hpa_kit.devices import pick_devices
@@ -35,12 +35,24 @@ from hpa_kit.scoring import ScoringFunction
 from hpa_kit.scoring.functions import BUILT_IN
 from hpa_kit.timing import Forecast, Stopwatch, duration
 
+if TYPE_CHECKING:
+    from hpa_kit.cells import MaskFolder
+
 log = logging.getLogger(__name__)
 
 SEGMENTER_BATCH = 4  # fields at full size; more gain nothing and hold much memory
 # Batches in a row of which nothing could be used, though they could be read: then the device is broken.
 MAX_BROKEN = 3
 POLL_SECONDS = 0.5
+
+
+class Device(NamedTuple):
+    """What works on one device, and the folder of label maps that all share."""
+
+    name: str
+    ensemble: Ensemble
+    segmenter: Segmenter | None
+    masks: "MaskFolder | None"
 
 
 def predict_fields(
@@ -60,6 +72,7 @@ def predict_fields(
     forecast: Forecast | None = None,
     done: int = 0,
     said: set[str] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Generator[Prediction, None, None]:
     """Predict fields: read them, find their cells, have the members say what they show.
 
@@ -87,6 +100,7 @@ def predict_fields(
         forecast: of more fields than these, where these are a part of a run.
         done: fields that were done before, for the progress.
         said: what is not said again of members and segmenter, where these are a part of a run; gets what is.
+        devices: what :func:`load_devices` gave for several calls, which show no progress of their own.
 
     Returns:
         a generator, to be closed where it is left early. Members are loaded before this returns.
@@ -97,77 +111,78 @@ def predict_fields(
     if not batches:
         return _nothing()
     budget = Budget() if budget is None else budget
+    alone = devices is None
+    devices = devices or load_devices(settings, ensemble, scoring, find_cells, embeddings, said)
+    first, total = devices[0].ensemble, sum(map(len, batches))
+    levels = first.levels(give_up)
+    costs = [first.cost(level) for level in levels]
+    limit = f"; {duration(budget.seconds)} allowed" if budget.seconds < float("inf") else ""
+    stream = _Stream(
+        what=what, devices=devices, images=images, ensemble=ensemble,
+        workers=_workers_each(settings, devices), details=details, members_of=members_of, levels=levels,
+        deadline=Deadline(budget, total, costs, len(devices), [level.scoring_cost for level in levels]),
+        forecast=forecast or Forecast(what, total, settings.batch * len(devices), budget.now, note=limit),
+        batches=iter(batches),
+    )  # fmt: skip
+    return stream.predictions(progress_bar(what, done + total, initial=done, quiet=not alone))
+
+
+def load_devices(
+    settings: StreamSettings,
+    ensemble: EnsembleSettings,
+    scoring: ScoringFunction | None = None,
+    find_cells: bool = True,
+    embeddings: bool = False,
+    said: set[str] | None = None,
+) -> list[Device]:
+    """Load members and segmenter for each device that settings name; arguments as of :func:`predict_fields`.
+
+    Raises:
+        InputError: members or segmenter cannot be used.
+    """
     names = pick_devices(settings.device)
-    workers = max(1, ceil(settings.workers / len(names)))
     said = set() if said is None else said
+    masks = None if ensemble.masks is None or not find_cells else mask_folder(ensemble.masks)
     devices = []
     for name in names:
         members = Ensemble(
-            ensemble.members,
-            map_size=ensemble.map_size,
-            batch=settings.batch,
-            device=name,
-            amp=settings.amp,
+            ensemble.members, map_size=ensemble.map_size, batch=settings.batch, device=name,
+            amp=settings.amp, embeddings=embeddings,
             class_maps=scoring is None or scoring.class_maps,
             logit_maps=scoring is None or scoring.logit_maps,
             merged=scoring is None or scoring.merged,
-            embeddings=embeddings,
-        )
+        )  # fmt: skip
         at_once = min(SEGMENTER_BATCH, settings.batch)
         finds = None
         if find_cells:
             # By its own name it does not say again which was chosen.
             finder = segmenter_for(ensemble.segmenter, ensemble.weights)
             finder = finder if finder in said else ensemble.segmenter
-            finds = segmenter(finder, ensemble.weights, name, at_once, workers)
+            finds = segmenter(finder, ensemble.weights, name, at_once, _workers_each(settings, names))
             said.add(segmenter_for(finder, ensemble.weights))
-        devices.append(_Device(name, members, finds))
-    first, total = devices[0].ensemble, sum(map(len, batches))
+        devices.append(Device(name, members, finds, masks))
+    first = devices[0].ensemble
     for line in filter(None, (member.other_sides() for member in first.members)):
         if line not in said:
             log.info(line)
             said.add(line)
     if scoring is not None and scoring.class_maps:
         first.refuse_map_rule(ensemble.rule)
-    elif (
-        scoring is not None
-        and scoring.logit_maps
-        and ensemble.rule not in BUILT_IN
-        and not first.all_have_maps
-    ):
+    elif scoring and scoring.logit_maps and ensemble.rule not in BUILT_IN and not first.all_have_maps:
         log.warning(
             f"members: rule {ensemble.rule} looks at logit maps; what networks of crops say of cells is in "
             "cell_logits, and counts only where the rule looks there too"
         )
-    levels = first.levels(give_up)
-    costs = [first.cost(level) for level in levels]
-    limit = f"; {duration(budget.seconds)} allowed" if budget.seconds < float("inf") else ""
-    stream = _Stream(
-        what=what,
-        devices=devices,
-        images=images,
-        ensemble=ensemble,
-        workers=workers,
-        details=details,
-        members_of=members_of,
-        levels=levels,
-        deadline=Deadline(budget, total, costs, len(devices), [level.scoring_cost for level in levels]),
-        forecast=forecast or Forecast(what, total, settings.batch * len(devices), budget.now, note=limit),
-        batches=iter(batches),
-    )
-    return stream.predictions(progress_bar(what, done + total, initial=done))
+    return devices
+
+
+def _workers_each(settings: StreamSettings, devices: Sequence[object]) -> int:
+    """Threads that read, and find cells, for each device."""
+    return max(1, ceil(settings.workers / len(devices)))
 
 
 def _nothing() -> Generator[Prediction, None, None]:
     yield from ()
-
-
-class _Device(NamedTuple):
-    """What works on one device."""
-
-    name: str
-    ensemble: Ensemble
-    segmenter: Segmenter | None
 
 
 class _Ready(NamedTuple):
@@ -201,7 +216,7 @@ class _Stream:
     """The state that the threads of a stream share."""
 
     what: str
-    devices: list[_Device]
+    devices: Sequence[Device]
     images: Images
     ensemble: EnsembleSettings
     workers: int
@@ -235,7 +250,7 @@ class _Stream:
                 self.stop.set()
                 predicted.close(None)
 
-    def _predicted(self, device: _Device) -> Iterator[_Predicted]:
+    def _predicted(self, device: Device) -> Iterator[_Predicted]:
         """Batches that a device's members have predicted, until there are no more or time is up."""
         deadline, now = self.deadline, self.deadline.budget.now
         ended = threading.Event()
@@ -243,16 +258,16 @@ class _Stream:
         before: tuple[_Predicted, int] | None = (
             None  # the batch that is scored meanwhile, and what counts of it
         )
-        broken, asked = 0, now()
+        ensemble, asked = device.ensemble, now()
         try:
-            while broken < MAX_BROKEN and (batch := self._next(ready)) is not None:
+            while ensemble.broken < MAX_BROKEN and (batch := self._next(ready)) is not None:
                 good = [one for _, one in batch.fields if not isinstance(one, Failure)]
                 level = deadline.choose(len(good))
                 if level is None:
                     return
-                device.ensemble.level = self.levels[level]
+                ensemble.level = self.levels[level]
                 begun = now()
-                said = self._ask(device.ensemble, good)
+                said = self._ask(ensemble, good)
                 members = now() - begun
                 parts = {part: seconds / len(batch.fields) for part, seconds in batch.seconds.items()}
                 each = parts | {"members": members / max(1, len(good))}
@@ -265,13 +280,13 @@ class _Stream:
                 scoring = 0.0 if before is None else before[0].scoring
                 spent = BatchSeconds(sum(batch.seconds.values()), members, scoring, whole, scored)
                 deadline.add(level, len(batch.fields), len(good), spent)
-                if not device.ensemble.all_have_maps:  # by now it is known better how many cells fields have
-                    deadline.reprice([device.ensemble.cost(one) for one in self.levels])
+                if not ensemble.all_have_maps:  # by now it is known better how many cells fields have
+                    deadline.reprice([ensemble.cost(one) for one in self.levels])
                 # The first batch to be scored waits for compilers, and tells nothing of the others.
                 before = (predicted, 0 if before is None else n_said)
-                broken = broken + 1 if good and not n_said else 0
-            if broken == MAX_BROKEN:
-                log.error(f"{device.name} failed on {broken} batches in a row and is left alone")
+                ensemble.broken = ensemble.broken + 1 if good and not n_said else 0
+            if ensemble.broken == MAX_BROKEN:
+                log.error(f"{device.name} failed on {MAX_BROKEN} batches in a row and is left alone")
         finally:
             ended.set()
             ready.close()
@@ -301,7 +316,7 @@ class _Stream:
             return list(said)
         return [said] if len(fields) == 1 else [self._ask(ensemble, [one])[0] for one in fields]
 
-    def _ready(self, device: _Device, ended: threading.Event) -> Iterator[_Ready]:
+    def _ready(self, device: Device, ended: threading.Event) -> Iterator[_Ready]:
         """Batches as they get ready, until there are no more or nobody takes them."""
         watch = Stopwatch(self.deadline.budget.now)
         sizes: list[int] = []
@@ -316,9 +331,8 @@ class _Stream:
             if device.segmenter is None:
                 items = _without_cells(ids(), self.images, self.workers, needed)
             else:
-                masks = self.ensemble.masks
                 items = load_or_segment(
-                    ids(), self.images, device.segmenter, masks, self.workers, needed, watch
+                    ids(), self.images, device.segmenter, device.masks, self.workers, needed, watch
                 )
             with closing(items):
                 for item in items:

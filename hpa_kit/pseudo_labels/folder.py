@@ -37,8 +37,9 @@ COLUMNS = ("ID", "Label", "cells", "members", "unseen")
 # Settings that may change between two starts, and between shards: where things lie, what computes, and what
 # is refused.
 _FREE = frozenset(
-    {"data", "out", "external_images", "batch", "workers", "device", "shard", "shards", "seen", "pack"}
-)
+    {"data", "out", "external_images", "batch", "workers", "device", "cluster", "shard", "shards", "seen",
+     "pack"}
+)  # fmt: skip
 # Files that may lie elsewhere another time, but must have the same name.
 _MOVABLE = frozenset({"members", "ensemble", "masks", "weights", "external"})
 # Where these come from a YAML or from beside it, what they are together is compared.

@@ -17,16 +17,17 @@ from hpa_kit.cells import FieldCells, MaskFolder, Packer, label_map_ids, write_l
 from hpa_kit.cells.packing import refuse_to_pack, remove_packed
 from hpa_kit.cells.segmenters import code_of_segmenter
 from hpa_kit.classes import NEGATIVE, multi_hot, parse_label
+from hpa_kit.cluster import connected, with_whole_paths
 from hpa_kit.config import EnsembleSettings, PseudoLabelSettings
 from hpa_kit.config.scoring import CalibrateStep, NegativeCheckStep
 from hpa_kit.data import Images, LabelledFields, labelled_fields
 from hpa_kit.data.cell_scores import MASKS, cell_rows
 from hpa_kit.errors import InputError
-from hpa_kit.flow import share
+from hpa_kit.flow import Failure, share
 from hpa_kit.inference.deadline import Budget, Now
-from hpa_kit.inference.prediction import Prediction
+from hpa_kit.inference.made_fields import FieldJob, made_fields
+from hpa_kit.inference.prediction import Made, Prediction
 from hpa_kit.inference.results import Journal, Outcome, Results
-from hpa_kit.inference.stream import predict_fields
 from hpa_kit.pseudo_labels.folder import DoneField, PseudoLabelFolder
 from hpa_kit.resume import depends_on, stamps_of_folders
 from hpa_kit.scoring import ScoringFunction, scoring_of
@@ -103,6 +104,8 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
         InputError: data, members or settings cannot be used, every member has learnt from some fields of soft
             labels, the folder holds a run of other settings, or not one field could be used.
     """
+    if settings.cluster is not None:
+        settings = with_whole_paths(settings)
     fields = labelled_fields(settings)
     chosen = _what_counts(settings, settings.of_ensemble())
     labels = dict(zip(fields.table["ID"], fields.table["Label"], strict=True))
@@ -129,46 +132,42 @@ def make_pseudo_labels(settings: PseudoLabelSettings, now: Now = monotonic) -> P
     own, packer = MaskFolder(folder.root / MASKS), Packer(folder.root / MASKS, settings.pack)
     refuse_to_pack(WHAT, {id.rpartition("/")[0] for id in ids} - {""}, settings.pack)
     packer.begin()
-    for group in _groups(ids, fields, members):
-        asked = tuple(chosen.members[place] for place in group.members.places)
-        ensemble = chosen.model_copy(update={"members": asked})
-        scoring = scoring_of(ensemble)
-        negative = any(
-            runs[place].pools_cells or runs[place].looks_at_cells for place in group.members.places
-        )
-        form = _Form(settings.labels == "soft", settings.floor, negative)
-        with folder.journal(group.name) as journal:
-            results = Results(WHAT, group.ids, group.images, journal, settings, ensemble)
-            results.forget(id for id in results.done if not _counts(journal.facts(id), labels[id], own))
-            predictions = predict_fields(
-                WHAT,
-                results.still_to_do(settings.batch),
-                group.images,
-                settings,
-                ensemble,
-                details=partial(_keep_found, own.folder, ensemble.masks),
-                scoring=scoring,
-                budget=Budget(now=now),
-                forecast=forecast,
-                done=len(results.done),
-                said=said,
+    with connected(settings.cluster, WHAT, settings.device) as workers:
+        for group in _groups(ids, fields, members):
+            asked = tuple(chosen.members[place] for place in group.members.places)
+            ensemble = chosen.model_copy(update={"members": asked})
+            scoring = scoring_of(ensemble)
+            negative = any(
+                runs[place].pools_cells or runs[place].looks_at_cells for place in group.members.places
             )
-            with closing(predictions):
-                for prediction in predictions:
-                    since, label = now(), labels[prediction.id]
-                    lines = prediction.result(_lines, label, scoring, form)
-                    took = now() - since
-                    results.add(prediction, lines, took, label=label)
-                    packer.add()
-                    if prediction.failure is None:
-                        taken.append({**prediction.seconds, "scoring": took})
-            outcome += results.outcome()
-            remove_packed(own.folder, _of_masks(results.done, journal, own.folder, chosen.masks))
-            done += [
-                DoneField(id, labels[id], len(asked), group.members.unseen, journal.read(id).decode())
-                for id in results.done
-                if "failed" not in journal.facts(id)
-            ]
+            form = _Form(settings.labels == "soft", settings.floor, negative)
+            job = FieldJob(
+                WHAT, group.images, settings, ensemble, scoring,
+                details=partial(_keep_found, own.folder, ensemble.masks),
+                made=partial(_made, scoring, form, now), outputs=(own.folder,),
+            )  # fmt: skip
+            with folder.journal(group.name) as journal:
+                results = Results(WHAT, group.ids, group.images, journal, settings, ensemble)
+                results.forget(id for id in results.done if not _counts(journal.facts(id), labels[id], own))
+                batches, done_before = results.still_to_do(settings.batch), len(results.done)
+                known = {id: labels[id] for batch in batches for id in batch}
+                made = made_fields(
+                    job, batches, workers, more=known, budget=Budget(now=now), forecast=forecast,
+                    done=done_before, said=said,
+                )  # fmt: skip
+                with closing(made):
+                    for field in made:
+                        results.add(field)
+                        packer.add()
+                        if not isinstance(field.result, Failure):
+                            taken.append(dict(field.facts["seconds"]))
+                outcome += results.outcome()
+                remove_packed(own.folder, _of_masks(results.done, journal, own.folder, chosen.masks))
+                done += [
+                    DoneField(id, labels[id], len(asked), group.members.unseen, journal.read(id).decode())
+                    for id in results.done
+                    if "failed" not in journal.facts(id)
+                ]
     packer.end()
     _report(settings, outcome, taken, now() - begun)
     folder.write_part(done)
@@ -284,6 +283,13 @@ def _counts(facts: dict[str, Any], label: str, own: MaskFolder) -> bool:
     """Whether a result still counts: label maps that were found are there, and the label is the same."""
     kept = not facts.get("made") or own.named(f"{facts['id']}.npz") is not None
     return kept and ("failed" in facts or facts.get("label") == label)
+
+
+def _made(scoring: ScoringFunction, form: _Form, now: Now, prediction: Prediction, label: str) -> Made:
+    """What is kept of a field of this label."""
+    since = now()
+    lines = prediction.result(_lines, label, scoring, form)
+    return prediction.made(lines, now() - since, label=label)
 
 
 def _lines(prediction: Prediction, label: str, scoring: ScoringFunction, form: _Form) -> str:

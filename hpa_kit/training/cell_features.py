@@ -3,10 +3,13 @@
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +18,12 @@ from numpy.typing import NDArray
 from hpa_kit import __version__
 from hpa_kit.cells import MaskFolder, label_map_ids, resized
 from hpa_kit.cells.crops import Crops, crops_of, scaled_crops
+from hpa_kit.cluster import connected, with_whole_paths
 from hpa_kit.config import FeaturesSettings, TrainSettings, make_settings
 from hpa_kit.data import DataFolder, Images, lab_pixel, labelled_fields, read_field, resize_field
 from hpa_kit.errors import InputError
 from hpa_kit.files import atomic_text, make_folder
-from hpa_kit.flow import run_ahead
+from hpa_kit.flow import Failure, attempt, batches, run_ahead
 from hpa_kit.models.subcell import SIDE
 from hpa_kit.progress import progress_bar
 from hpa_kit.resume import stamps_of_folders
@@ -31,8 +35,13 @@ from hpa_kit.training.member import build_network, load_member
 from hpa_kit.training.objectives.crops import CropObjective
 from hpa_kit.training.run_folder import FOLDS
 
+if TYPE_CHECKING:
+    from hpa_kit.cluster.batches import Workers
+    from hpa_kit.cluster.worker import Item, Work
+
 log = logging.getLogger(__name__)
 
+FIELDS_PER_TASK = 8  # of a cluster's worker
 _CELLS_PER_PART = 10_000
 _LARGEST = np.finfo(np.float16).max
 
@@ -64,7 +73,9 @@ def make_cell_features(settings: FeaturesSettings) -> None:
     assert settings.masks is not None
     masks = MaskFolder(settings.masks)
     masks.check()
-    encoder = load_encoder(_checkpoint(settings), settings.device)
+    if settings.cluster is not None:
+        settings = with_whole_paths(settings)
+    encoder = load_encoder(_checkpoint(settings), settings.device if settings.cluster is None else "cpu")
     folders = _folders(settings, encoder.settings)
     lacking = [id for id in folders if not masks.has(id)]
     if lacking:
@@ -77,14 +88,100 @@ def make_cell_features(settings: FeaturesSettings) -> None:
     where = {"path": str(encoder.path.absolute()), "sha256": encoder.sha256}
     stamps = stamps_of_folders(folders, [(settings.masks, label_map_ids)])
     parts = _Parts(settings.out, source, where, stamps)
-    missing = [id for id in folders if id not in parts.done]
-    forecast = Forecast("features", len(missing), 1)
-    with progress_bar("features", len(folders), initial=len(folders) - len(missing)) as bar:
-        for id, values in _encoded(encoder, {id: folders[id] for id in missing}, masks, settings, flips):
-            parts.add(id, values)
+    missing = {id: folder for id, folder in folders.items() if id not in parts.done}
+    done, failed = len(folders) - len(missing), dict[str, str]()
+    with connected(settings.cluster if missing else None, "features", settings.device) as workers:
+        if workers is None:
+            encoded = _here(encoder, missing, masks, settings, flips, done)
+        else:
+            encoded = _by_workers(encoder, missing, settings, flips, done, workers)
+        with closing(encoded):
+            for id, values in encoded:
+                if isinstance(values, Failure):
+                    failed[id] = values.reason
+                else:
+                    parts.add(id, values)
+    if failed:
+        parts.keep()
+        raise InputError(
+            f"features: {len(failed)} of {len(folders)} fields could not be used, the others are kept: "
+            f"{', '.join(sorted(failed)[:10])}; first: {failed[min(failed)]}"
+        )
+    parts.finish(list(folders))
+
+
+def _here(
+    encoder: Encoder,
+    folders: dict[str, Images],
+    masks: MaskFolder,
+    settings: FeaturesSettings,
+    flips: bool,
+    done: int,
+) -> Generator[tuple[str, NDArray[np.float16]], None, None]:
+    forecast = Forecast("features", len(folders), 1)
+    with progress_bar("features", done + len(folders), initial=done) as bar:
+        for id, values in _encoded(encoder, folders, masks, settings, flips):
+            yield id, values
             forecast.add(1)
             bar.update(1)
-    parts.finish(list(folders))
+
+
+@dataclass(frozen=True)
+class FeaturesJob:
+    """Fields whose cells workers of a cluster encode; what they are told of a field is its folder's place."""
+
+    settings: FeaturesSettings
+    encoder: Path
+    folders: tuple[Images, ...]
+    flips: bool
+
+    @property
+    def paths(self) -> list[Path]:
+        """What each worker has to see."""
+        assert self.settings.masks is not None
+        return [self.settings.data, self.settings.masks, self.encoder]
+
+    def load(self, threads: int) -> "Work":
+        """Load the encoder in a worker, for all batches to come."""
+        assert self.settings.masks is not None
+        masks = MaskFolder(self.settings.masks)
+        settings = self.settings.model_copy(update={"workers": min(self.settings.workers, threads)})
+        encoder = load_encoder(self.encoder, settings.device)
+
+        def work(items: "Sequence[Item]") -> Iterator[tuple[str, NDArray[np.float16] | Failure]]:
+            yield from self._encoded_or_why(items, partial(_encoded, encoder, masks=masks, settings=settings))
+
+        return work
+
+    def _encoded_or_why(
+        self, items: "Sequence[Item]", encode: Callable[..., Iterator[tuple[str, NDArray[np.float16]]]]
+    ) -> Iterator[tuple[str, NDArray[np.float16] | Failure]]:
+        """Encode fields together; where one of them fails, each by itself."""
+        folders = {id: self.folders[place] for id, place in items}
+        found = attempt(lambda: list(encode(folders, flips=self.flips)))
+        if not isinstance(found, Failure):
+            yield from found
+        elif len(items) == 1:
+            yield items[0].id, found
+        else:
+            for item in items:
+                yield from self._encoded_or_why([item], encode)
+
+
+def _by_workers(
+    encoder: Encoder,
+    folders: dict[str, Images],
+    settings: FeaturesSettings,
+    flips: bool,
+    done: int,
+    workers: "Workers",
+) -> Generator[tuple[str, Any], None, None]:
+    from hpa_kit.cluster import Item, done_by_workers
+
+    places = {images: place for place, images in enumerate(dict.fromkeys(folders.values()))}
+    job = FeaturesJob(settings, encoder.path.absolute(), tuple(places), flips)
+    items = [Item(id, places[images]) for id, images in folders.items()]
+    return done_by_workers("features", workers, job, list(batches(items, FIELDS_PER_TASK)), done)
 
 
 def load_encoder(path: Path, device: str | torch.device = "cpu") -> Encoder:
@@ -244,10 +341,14 @@ class _Parts:
         if sum(map(len, self._waiting.values())) >= _CELLS_PER_PART:
             self._write()
 
-    def finish(self, ids: list[str]) -> None:
-        """Write the file, fields in the order of ``ids``, and remove the parts."""
+    def keep(self) -> None:
+        """Write what has not been written yet."""
         if self._waiting:
             self._write()
+
+    def finish(self, ids: list[str]) -> None:
+        """Write the file, fields in the order of ``ids``, and remove the parts."""
+        self.keep()
         whole: dict[str, NDArray[np.float16]] = {}
         for path in sorted(set(self.done.values())):
             kept = read_cell_features(path)

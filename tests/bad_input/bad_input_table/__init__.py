@@ -5,6 +5,7 @@ The tests run the rows; ``write_page.py`` writes them to ``docs/bad_input.md``.
 
 from bad_input_table import (
     caches,
+    clusters,
     images,
     kaggle,
     lab,
@@ -30,6 +31,7 @@ CASES: tuple[Case, ...] = (
     *pretrained.CASES,
     *caches.CASES,
     *places.CASES,
+    *clusters.CASES,
     *sizes.CASES,
     *kaggle.CASES,
 )
