@@ -15,6 +15,9 @@ _NEVER = -1e4  # the logit of what no cell shows; finite in half precision
 _TINY = torch.finfo(torch.float32).tiny
 _GREEN = 1  # the protein's channel
 _GROUND = 0.05  # part of a field's pixels that are taken to be without protein
+_WHOLE = (
+    0.3  # part of the richest cell's protein with which a cell counts wholly; below, the cube of the rest
+)
 _LEAST = 0.002  # the least that a cell counts, so that a field of dark cells has its labels too
 
 
@@ -56,17 +59,18 @@ def mean_in_cells(maps: Tensor, shares: Tensor) -> Tensor:
 
 
 def protein_in_cells(fields: Tensor, cells: Tensor) -> Tensor:
-    """How much of the protein each cell holds, beside the cell of its field that holds most.
+    """How much cells count by the protein that they hold, beside the cell of their field that holds most.
 
-    It is the root of the mean square of what the protein's channel has above the field's ground, by which a
-    few bright spots are as much as a faint whole.
+    What a cell holds is the root of the mean square of what the protein's channel has above the field's
+    ground, by which a few bright spots are as much as a faint whole. From 0.3 of the richest on a cell counts
+    wholly; below that its part of it counts, cubed, which is next to nothing for an empty one.
 
     Args:
         fields: uint8 (B, 4 or 3, H, W), red, green, blue and yellow.
         cells: label maps, integers (B, H, W), 0 background and 1…n.
 
     Returns:
-        float32 (B, n), from 0.002, a cell without any, to 1.
+        float32 (B, n), from 0.002 to 1.
     """
     # In whole numbers: their sums are the same in any order.
     green = fields[:, _GREEN].flatten(1).long()
@@ -79,7 +83,8 @@ def protein_in_cells(fields: Tensor, cells: Tensor) -> Tensor:
     held = (squares / pixels.clamp_min(1)).sqrt()[:, 1:]
     if not held.shape[1]:
         return held
-    return (held / held.amax(dim=1, keepdim=True).clamp_min(_TINY)).clamp_min(_LEAST)
+    most = held.amax(dim=1, keepdim=True).clamp_min(_TINY)
+    return ((held / (_WHOLE * most)).clamp_max(1) ** 3).clamp_min(_LEAST)
 
 
 def pool_cells(

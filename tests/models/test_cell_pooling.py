@@ -78,15 +78,15 @@ def test_cells_that_hardly_count_leave_the_logit_to_the_one_that_does(pooling):
     torch.testing.assert_close(found, z[:, 1], atol=1e-3, rtol=0)
 
 
-def test_a_cells_protein_is_what_its_pixels_have_above_the_ground_beside_the_richest():
-    cells = torch.zeros(1, 10, 10, dtype=torch.int32)
-    cells[0, :2], cells[0, 2:4], cells[0, 4:6] = 1, 2, 3
+def test_a_cell_counts_by_what_its_pixels_have_above_the_ground_beside_the_richest():
+    cells = torch.arange(5).repeat_interleave(2)[None, :, None].repeat(1, 1, 10)
     fields = torch.full((1, 4, 10, 10), 255, dtype=torch.uint8)
     fields[0, 1] = 20
-    fields[0, 1, 0, :5] = 120  # a quarter of cell 1
-    fields[0, 1, 2:4] = 45  # all of cell 2, a quarter as bright
+    fields[0, 1, 2, :5] = 220  # a quarter of cell 1: as much as 100 all over
+    fields[0, 1, 4:6] = 50  # cell 2, all over: 0.3 of that
+    fields[0, 1, 6:8] = 35  # cell 3: half of that again
     found = protein_in_cells(fields, cells)
-    torch.testing.assert_close(found, torch.tensor([[1.0, 0.5, 0.002]]))
+    torch.testing.assert_close(found, torch.tensor([[1.0, 1.0, 0.125, 0.002]]))
 
 
 @pytest.mark.parametrize("label", [0, 1])
