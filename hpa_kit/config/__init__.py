@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hpa_kit.config.infer import InferSettings, PredictSettings, StreamSettings
     from hpa_kit.config.kinds import (
         CellPooling,
+        CellWeighting,
         Classes,
         FieldSide,
         Form,

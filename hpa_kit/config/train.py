@@ -13,6 +13,7 @@ from hpa_kit.config.kinds import (
     SUBCELL,
     SUBCELL_VARIANTS,
     CellPooling,
+    CellWeighting,
     ExternalMode,
     ImageSettings,
     InChannels,
@@ -100,6 +101,11 @@ class CellSettings(Group):
         default="linear",
         alias="cell_pooling",
         description="how image logits come from cells: linear (softmax), noisy-or, max, attention, lse",
+    )
+    weighting: CellWeighting = Field(
+        default="protein",
+        alias="cell_weighting",
+        description="how much cells count for what their image shows: protein, as they hold of it; even",
     )
     consistency: float = Field(
         default=0.0,
@@ -292,13 +298,10 @@ class TrainSettings(GroupedSettings, ImageSettings):
     crops: CropSettings = CropSettings()
 
     pseudo_labels: Path | None = Field(
-        None,
-        description="folder of hpa-kit pseudo-labels: for unet and, soft ones, for cam and crops",
+        None, description="folder of hpa-kit pseudo-labels: for unet and, soft ones, for cam and crops"
     )
     label_round: int | None = Field(
-        None,
-        ge=0,
-        description="rounds of soft labels behind it, 0 for image labels; by default as pseudo_labels say",
+        None, ge=0, description="rounds of soft labels behind it, from 0 on; by default as pseudo_labels say"
     )
     masks: Path | None = Field(
         None,
@@ -322,15 +325,13 @@ class TrainSettings(GroupedSettings, ImageSettings):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        round, stage_2 = self.sc_cam.round, self.network == "unet"
+        name, round, stage_2 = self.network, self.sc_cam.round, self.network == "unet"
         if (round > 0) != (self.sc_cam.subcategories is not None):
             raise ValueError(f"round {round} {'needs' if round else 'takes no'} subcategories")
         if stage_2 and self.pseudo_labels is None:
             raise ValueError("network unet needs pseudo_labels")
         if self.network in ("unet", "head", "cells") and self.fine_tune != FineTuneSettings():
-            raise ValueError(
-                f"network {self.network} takes no trainable, layer_decay or gradient_checkpointing"
-            )
+            raise ValueError(f"network {name} takes no trainable, layer_decay or gradient_checkpointing")
         if self.network == "arcface" and self.pseudo_labels is not None:
             raise ValueError("network arcface takes no pseudo_labels")
         if self.network != "cam" and (round or self.puzzle_cam.source != "off"):
@@ -353,9 +354,7 @@ class TrainSettings(GroupedSettings, ImageSettings):
         if self.network != "crops" and self.crops.mix != "none":
             raise ValueError(f"crop_mix is for network crops, not for {self.network}")
         if self.network == "cam" and self.cells.pooling == "field" and self.pseudo_labels is not None:
-            raise ValueError(
-                "pooling field knows no cells, which pseudo_labels are of; leave one of them out"
-            )
+            raise ValueError("pooling field knows no cells, which pseudo_labels are of; leave one out")
         return self
 
     @property

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from hpa_kit.classes import N_CLASSES, NEGATIVE
-from hpa_kit.models.cell_pooling import cell_shares, mean_in_cells, pool_cells, pooled_logits, with_negative
+from hpa_kit.models.cell_pooling import (
+    cell_shares,
+    mean_in_cells,
+    pool_cells,
+    pooled_logits,
+    protein_in_cells,
+    with_negative,
+)
 from hpa_kit.scoring.mean_logit import mean_logits
 
 POOLINGS = ("linear", "noisy-or", "max", "attention", "lse")
@@ -54,6 +61,46 @@ def test_sure_cells_and_fields_without_cells_have_finite_gradients(pooling):
     pool_cells(z, there, pooling)[0].sum().backward()
     assert torch.isfinite(z.grad).all()
     assert (z.grad[1] == 0).all()
+
+
+@pytest.mark.parametrize("pooling", ["linear", "noisy-or", "attention", "lse"])
+def test_a_cell_of_weight_two_is_two_cells(pooling):
+    z = torch.from_numpy(logits(3)).float()[None]
+    there = torch.ones(1, 4, dtype=torch.bool)
+    weighted = pool_cells(z, there[:, :3], pooling, torch.tensor([[1.0, 2.0, 1.0]]))
+    torch.testing.assert_close(weighted, pool_cells(z[:, [0, 1, 1, 2]], there, pooling))
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_cells_that_hardly_count_leave_the_logit_to_the_one_that_does(pooling):
+    z = torch.tensor([[[3.0], [-1.0], [2.0]]])
+    found = pool_cells(z, torch.ones(1, 3, dtype=torch.bool), pooling, torch.tensor([[1e-6, 1.0, 1e-6]]))
+    torch.testing.assert_close(found, z[:, 1], atol=1e-3, rtol=0)
+
+
+def test_a_cell_counts_by_what_its_pixels_have_above_the_ground_beside_the_richest():
+    cells = torch.arange(5).repeat_interleave(2)[None, :, None].repeat(1, 1, 10)
+    fields = torch.full((1, 4, 10, 10), 255, dtype=torch.uint8)
+    fields[0, 1] = 20
+    fields[0, 1, 2, :5] = 220  # a quarter of cell 1: as much as 100 all over
+    fields[0, 1, 4:6] = 50  # cell 2, all over: 0.3 of that
+    fields[0, 1, 6:8] = 35  # cell 3: half of that again
+    found = protein_in_cells(fields, cells)
+    torch.testing.assert_close(found, torch.tensor([[1.0, 1.0, 0.125, 0.002]]))
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_where_no_cell_holds_any_protein_or_there_is_no_cell_all_count_alike(label):
+    fields, cells = torch.full((2, 3, 4, 4), 7, dtype=torch.uint8), torch.full((2, 4, 4), label)
+    found = protein_in_cells(fields, cells)
+    assert found.shape == (2, label) and (found == 0.002).all()
+
+
+def test_a_class_that_an_image_shows_is_looked_for_where_its_protein_is():
+    maps = torch.tensor([[[[4.0, -4.0]], [[4.0, -4.0]]]])  # two classes, a cell on the left and one beside it
+    cells, protein = torch.tensor([[[1, 2]]]), torch.tensor([[0.002, 1.0]])
+    shown, hidden = pooled_logits(maps, cells, "linear", protein, torch.tensor([[1.0, 0.0]]))[0]
+    assert shown < -1 < 3 < hidden
 
 
 def test_a_batch_without_any_cell_says_no_everywhere():

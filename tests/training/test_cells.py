@@ -71,17 +71,29 @@ def test_a_classifier_of_before_there_was_pooling_has_learnt_from_whole_fields_w
     settings, masks
 ):
     run = train(settings(epochs=1))
-    file = run / BEST
-    saved = read_checkpoint(file)
-    young = ("pooling", "cell_pooling", "consistency", "label_round")
-    old = {name: value for name, value in saved.settings.items() if name not in young}
+    without(
+        run / BEST, "pooling", "cell_pooling", "cell_weighting", "consistency", "label_round", masks=masks
+    )
+    assert not load_member(run).settings.pools_cells
+    assert not settings_of(run).pools_cells
+
+
+def test_in_runs_of_before_there_was_a_choice_all_cells_count_alike(settings, masks):
+    run = train(settings(epochs=1, masks=masks))
+    assert settings_of(run).cells.weighting == "protein"
+    without(run / BEST, "cell_weighting")
+    assert settings_of(run).cells.weighting == "even"
+
+
+def without(file, *young, **more):
+    """Write a checkpoint as a version did that had not these settings."""
+    settings = read_checkpoint(file).settings
+    old = {name: value for name, value in settings.items() if name not in young}
     tensors = load_file(file)
     with safe_open(file, "pt") as content:
         metadata = content.metadata()
-    metadata["settings"] = json.dumps(old | {"masks": str(masks)})
+    metadata["settings"] = json.dumps(old | {name: str(value) for name, value in more.items()})
     save_file(tensors, file, metadata)
-    assert not load_member(run).settings.pools_cells
-    assert not settings_of(run).pools_cells
 
 
 @pytest.mark.parametrize(
@@ -113,6 +125,20 @@ def test_the_loss_is_of_the_pooled_logits_of_all_classes_but_negative():
     logits = pooled_logits(model.forward_maps(data.fields), data.cells, "noisy-or")
     expected = focal_loss(logits[:, :NEGATIVE], data.targets[:, :NEGATIVE])
     torch.testing.assert_close(losses["focal"], expected)
+
+
+def test_cells_count_for_what_their_image_shows_as_they_hold_of_the_protein():
+    model, data = classifier(), batch()
+    data.fields[:, 1] = 10
+    data.fields[:, 1][data.cells == 2] = 200
+    maps = model.forward_maps(data.fields)
+    found = CamObjective(model, image_loss=ImageLoss("linear", weighting="protein"))(data, 0.0)["focal"]
+    alone = torch.where(data.cells == 2, 1, 0)
+    logits = torch.where(data.targets > 0, pooled_logits(maps, alone), pooled_logits(maps, data.cells))
+    expected = focal_loss(logits[:, :NEGATIVE], data.targets[:, :NEGATIVE])
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
+    even = CamObjective(model, image_loss=ImageLoss("linear"))(data, 0.0)["focal"]
+    assert (found - expected).abs() < (found - even).abs() / 5
 
 
 def test_a_field_without_a_cell_gives_no_gradient():

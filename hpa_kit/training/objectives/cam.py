@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hpa_kit.classes import N_CLASSES, NEGATIVE
-from hpa_kit.config import CellPooling, TrainSettings
+from hpa_kit.config import CellPooling, CellWeighting, TrainSettings
 from hpa_kit.models import CamClassifier, CamHeads, focal_loss, mean_logits
 from hpa_kit.models.losses import FOCAL_GAMMA
 from hpa_kit.training.data import Batch
@@ -29,6 +29,7 @@ class ForwardOutputs(NamedTuple):
         progress: part of all steps that are done, from 0 to 1.
         normalised: the fields as the backbone saw them, float (B, in_channels, S, S).
         heads: what came out.
+        protein: how much cells count for the labels of their image, float (B, n); None where all count alike.
     """
 
     model: CamClassifier
@@ -36,6 +37,7 @@ class ForwardOutputs(NamedTuple):
     progress: float
     normalised: Tensor
     heads: CamHeads
+    protein: Tensor | None = None
 
 
 class ImageLoss:
@@ -46,19 +48,43 @@ class ImageLoss:
     Args:
         pooling: how image logits come from those of cells; None takes the means of the maps.
         gamma: of the focal loss; 0 is cross-entropy.
+        weighting: of cells, for the labels of their image.
     """
 
-    def __init__(self, pooling: CellPooling | None = None, gamma: float = FOCAL_GAMMA) -> None:
-        self.pooling, self.gamma = pooling, gamma
+    def __init__(
+        self,
+        pooling: CellPooling | None = None,
+        gamma: float = FOCAL_GAMMA,
+        weighting: CellWeighting = "even",
+    ) -> None:
+        self.pooling, self.gamma, self.weighting = pooling, gamma, weighting
 
-    def logits(self, maps: Tensor, cells: Tensor | None) -> Tensor:
-        """Class maps (B, C, h, w) of fields with these label maps (B, S, S) -> image logits (B, C)."""
+    def logits(
+        self,
+        maps: Tensor,
+        cells: Tensor | None,
+        protein: Tensor | None = None,
+        shown: Tensor | None = None,
+    ) -> Tensor:
+        """Class maps (B, C, h, w) of fields with these label maps (B, S, S) -> image logits (B, C).
+
+        See :func:`~hpa_kit.models.cell_pooling.pooled_logits`.
+        """
         if self.pooling is None:
             return mean_logits(maps)
         from hpa_kit.models.cell_pooling import pooled_logits
 
         assert cells is not None
-        return pooled_logits(maps, cells, self.pooling)
+        return pooled_logits(maps, cells, self.pooling, protein, shown)
+
+    def protein(self, batch: Batch) -> Tensor | None:
+        """How much the cells of a batch count; None where they count alike."""
+        if self.pooling is None or self.weighting == "even":
+            return None
+        from hpa_kit.models.cell_pooling import protein_in_cells
+
+        assert batch.cells is not None
+        return protein_in_cells(batch.fields, batch.cells)
 
     def of_logits(self, logits: Tensor, targets: Tensor, cells: Tensor | None) -> Tensor:
         """The loss of image logits against labels (B, C), of the 19 classes or of their sub-categories."""
@@ -70,8 +96,10 @@ class ImageLoss:
             logits, targets = logits[:, :learnt], targets[:, :learnt] * there[:, None]
         return focal_loss(logits, targets, self.gamma)
 
-    def __call__(self, maps: Tensor, targets: Tensor, cells: Tensor | None) -> Tensor:
-        return self.of_logits(self.logits(maps, cells), targets, cells)
+    def __call__(
+        self, maps: Tensor, targets: Tensor, cells: Tensor | None, protein: Tensor | None = None
+    ) -> Tensor:
+        return self.of_logits(self.logits(maps, cells, protein, targets), targets, cells)
 
 
 class LossTerm(Protocol):
@@ -103,7 +131,8 @@ class CamObjective(Objective):
         """Sub-categories from round 1 on; puzzle, consistency and soft labels where they are asked for."""
         terms: list[LossTerm] = []
         pooling = settings.cells.how if settings.pools_cells else None
-        image_loss = ImageLoss(pooling, FOCAL_GAMMA if settings.loss == "focal" else 0.0)
+        gamma = FOCAL_GAMMA if settings.loss == "focal" else 0.0
+        image_loss = ImageLoss(pooling, gamma, settings.cells.weighting)
         subcategories = None
         if settings.sc_cam.subcategories is not None:
             from hpa_kit.training.subcategories import read_subcategories
@@ -149,8 +178,9 @@ class CamObjective(Objective):
         """All terms' losses by name."""
         normalised = self.model.input(batch.fields)
         heads = self.model.forward_heads(normalised)
-        outputs = ForwardOutputs(self.model, batch, progress, normalised, heads)
-        found = {"focal": self.image_loss(heads.maps, batch.targets, batch.cells)}
+        protein = self.image_loss.protein(batch)
+        outputs = ForwardOutputs(self.model, batch, progress, normalised, heads, protein)
+        found = {"focal": self.image_loss(heads.maps, batch.targets, batch.cells, protein)}
         for term in self.terms:
             found |= term(outputs)
         return found
@@ -199,10 +229,10 @@ class Subcategories:
         rows = self.table[numbers]
         return functional.one_hot(rows + 1, self.k + 1)[..., 1:].flatten(1).to(torch.float32)
 
-    def loss(self, heads: CamHeads, batch: Batch) -> Tensor:
+    def loss(self, heads: CamHeads, batch: Batch, protein: Tensor | None = None) -> Tensor:
         """The loss of a batch's heads, not weighted."""
         assert heads.subcategory_maps is not None
-        return self.image_loss(heads.subcategory_maps, self.targets(batch.numbers), batch.cells)
+        return self.image_loss(heads.subcategory_maps, self.targets(batch.numbers), batch.cells, protein)
 
     def __call__(self, outputs: ForwardOutputs) -> Losses:
-        return {"subcategories": self.weight * self.loss(outputs.heads, outputs.batch)}
+        return {"subcategories": self.weight * self.loss(outputs.heads, outputs.batch, outputs.protein)}

@@ -48,11 +48,13 @@ class Puzzle:
 
     def __call__(self, outputs: ForwardOutputs) -> Losses:
         settings, whole, targets = self.settings, outputs.heads, outputs.batch.targets
-        parts, cells = self._forward_tiles(outputs), outputs.batch.cells
+        parts, cells, protein = self._forward_tiles(outputs), outputs.batch.cells, outputs.protein
         if cells is not None:
             cells = cut_tiles(cells[:, None], self.per_side)[:, 0]
+        if protein is not None:
+            protein = protein.repeat_interleave(self.per_side**2, dim=0)
         alpha = self.ramp(outputs.progress)
-        losses = {"tiles": settings.tile_weight * self._classified(parts.maps, targets, cells)}
+        losses = {"tiles": settings.tile_weight * self._classified(parts.maps, targets, cells, protein)}
         if settings.source == "features":
             losses["puzzle"] = alpha * self._difference(parts.features, whole.features, None)
         else:
@@ -61,7 +63,7 @@ class Puzzle:
             return losses
         assert parts.subcategory_maps is not None and whole.subcategory_maps is not None
         sub_targets = self.subcategories.targets(outputs.batch.numbers)
-        loss = self._classified(parts.subcategory_maps, sub_targets, cells)
+        loss = self._classified(parts.subcategory_maps, sub_targets, cells, protein)
         losses["subcategory_tiles"] = self.subcategories.weight * settings.tile_weight * loss
         if settings.source == "cam":
             difference = self._difference(parts.subcategory_maps, whole.subcategory_maps, sub_targets)
@@ -83,8 +85,10 @@ class Puzzle:
             None if of_subcategories is None else _resized(of_subcategories, map_side),
         )
 
-    def _classified(self, maps: Tensor, targets: Tensor, cells: Tensor | None) -> Tensor:
-        return self.image_loss(maps, targets.repeat_interleave(self.per_side**2, dim=0), cells)
+    def _classified(
+        self, maps: Tensor, targets: Tensor, cells: Tensor | None, protein: Tensor | None
+    ) -> Tensor:
+        return self.image_loss(maps, targets.repeat_interleave(self.per_side**2, dim=0), cells, protein)
 
     def _difference(self, parts: Tensor, whole: Tensor, targets: Tensor | None) -> Tensor:
         merged = merge_tiles(parts, self.per_side)
