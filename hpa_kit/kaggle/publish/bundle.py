@@ -47,7 +47,7 @@ ZIP = "hpa-kit.zip"
 NEEDED = ("hpa_kit/__init__.py", "LICENSE", f"wheels/{PINS}", "constraints/kaggle.txt")
 # Of this room, which needs a checkout around it, only what packs members is of use on Kaggle.
 AT_HOME = ("hpa_kit", "kaggle", "publish")
-TRAVELS = (("__init__.py",), ("dataset.py",), ("weights.py",))
+TRAVELS = (("__init__.py",), ("dataset.py",), ("weights.py",), ("cell_weights.py",))
 # Beside the zip under another name than in it: where Kaggle unpacks the zip, both would be one file.
 OUTER_MANIFEST = "hpa-kit-manifest.json"
 

@@ -245,7 +245,12 @@ def test_of_what_makes_and_sends_only_the_packing_of_members_goes_in_and_all_els
         "hpa_kit/kaggle/publish/rehearsal",
     }
     publish = whole / "hpa_kit" / "kaggle" / "publish"
-    assert {path.name for path in publish.iterdir()} == {"__init__.py", "dataset.py", "weights.py"}
+    assert {path.name for path in publish.iterdir()} == {
+        "__init__.py",
+        "dataset.py",
+        "weights.py",
+        "cell_weights.py",
+    }
     assert (whole / "hpa_kit" / "ablation" / "classifiers.py").is_file()
 
 
