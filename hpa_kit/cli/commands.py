@@ -40,6 +40,8 @@ def _train(settings: "TrainSettings") -> None:
     run = train(settings)
     if Processes.here().first:
         print(f"run: {run}")
+        if settings.network == "cells":
+            print(f"next: hpa-kit segment {settings.data} --weights {run} --out FOLDER")
 
 
 def _features(settings: "FeaturesSettings") -> None:

@@ -188,6 +188,8 @@ def defaults_of_backbone(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in values}
 
 
+# Networks of which all learns at one rate, and that compute nothing again on the way back.
+NOT_FINE_TUNED = ("unet", "head", "cells")
 # How cells are scored where neither options, nor an ensemble's YAML, nor a notebook's parameters say it.
 DEFAULT_RULE: Rule = "best"
 DEFAULT_FORM: Form = "mean_share"

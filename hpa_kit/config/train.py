@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from hpa_kit.config.base import Group, GroupedSettings
 from hpa_kit.config.kinds import (
     LR,
+    NOT_FINE_TUNED,
     SUBCELL,
     SUBCELL_VARIANTS,
     CellPooling,
@@ -330,7 +331,7 @@ class TrainSettings(GroupedSettings, ImageSettings):
             raise ValueError(f"round {round} {'needs' if round else 'takes no'} subcategories")
         if stage_2 and self.pseudo_labels is None:
             raise ValueError("network unet needs pseudo_labels")
-        if self.network in ("unet", "head", "cells") and self.fine_tune != FineTuneSettings():
+        if name in NOT_FINE_TUNED and self.fine_tune != FineTuneSettings():
             raise ValueError(f"network {name} takes no trainable, layer_decay or gradient_checkpointing")
         if self.network == "arcface" and self.pseudo_labels is not None:
             raise ValueError("network arcface takes no pseudo_labels")
@@ -376,10 +377,8 @@ class TrainSettings(GroupedSettings, ImageSettings):
     @property
     def pools_cells(self) -> bool:
         """Whether the network is a classifier whose image logits come from its cells."""
-        if self.network != "cam":
-            return False
-        given = self.masks is not None or self.pseudo_labels is not None
-        return self.cells.pooling == "cells" or (self.cells.pooling == "auto" and given)
+        pooling, given = self.cells.pooling, self.masks is not None or self.pseudo_labels is not None
+        return self.network == "cam" and (pooling == "cells" or (pooling == "auto" and given))
 
     @model_validator(mode="after")
     def _puzzle_fits(self) -> Self:

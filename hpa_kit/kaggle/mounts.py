@@ -75,6 +75,8 @@ def find_members(
 ) -> tuple[Path, ...]:
     """Find the run folders of an ensemble's members: all folders that hold ``best.safetensors``.
 
+    Runs whose networks find cells are no members, see :func:`find_cell_weights`.
+
     Args:
         override: run folders or checkpoints, or one of them; nothing is looked for then.
         roots: folders to look in.
@@ -85,7 +87,9 @@ def find_members(
     if override:
         given = [override] if isinstance(override, str | Path) else override
         return tuple(_existing(Path(path), "members", folder=False) for path in given)
-    found = find_mounts(MEMBER, roots)
+    from hpa_kit.training.checkpoint import finds_cells
+
+    found = [folder for folder in find_mounts(MEMBER, roots) if not finds_cells(folder)]
     if not found:
         raise InputError(
             f"members: no folder under {_listed(roots)} holds {ENSEMBLE} or {MEMBER}; attach the dataset of "
@@ -137,7 +141,7 @@ def find_cell_weights(
     roots: Sequence[str | Path] = INPUTS,
     ensemble: str | Path | None = None,
 ) -> Path | None:
-    """Find the folder of the two published cell networks: the one given, else the one attached, or None.
+    """Find the networks that find cells, published or a run: the ones given, else attached, or None.
 
     Args:
         override: the folder, where it is known; nothing is looked for then.
@@ -145,11 +149,12 @@ def find_cell_weights(
         ensemble: YAML of the members; nothing is looked for where it names a folder of its own.
 
     Raises:
-        InputError: ``override`` is no folder; several folders hold both; the YAML cannot be read.
+        InputError: ``override`` is no folder; several such are attached; the YAML cannot be read.
     """
     # Here, so that the bootstrap can import this room before torch and pydantic are known to be there.
     from hpa_kit.cells.weights import PUBLISHED_NAMES, SUFFIXES, find_weights
     from hpa_kit.config import read_ensemble
+    from hpa_kit.training.checkpoint import finds_cells
 
     if override:
         return _existing(Path(override), "weights")
@@ -161,6 +166,7 @@ def find_cell_weights(
         with suppress(InputError):  # one of the two networks alone is of no use
             find_weights(folder)
             found.append(folder)
+    found += [folder for folder in find_mounts(MEMBER, roots) if folder not in found and finds_cells(folder)]
     return _only(found, "weights")
 
 

@@ -134,6 +134,16 @@ def settings_of(path: Path | str) -> TrainSettings:
     raise InputError(f"checkpoint: {path} holds no {BEST}, {LAST} or {SETTINGS}; expected a run folder")
 
 
+def finds_cells(path: Path) -> bool:
+    """Whether it is a run, or its checkpoint, whose networks find cells; what cannot be read is none."""
+    if path.suffix in (".yaml", ".yml"):
+        return False
+    try:
+        return settings_of(checkpoint_file(path)).network == "cells"
+    except InputError:  # which its reader says
+        return False
+
+
 def _pack(value: Any, name: str, tensors: "dict[str, Tensor]") -> Any:
     """What JSON can hold of a value; its tensors go to ``tensors`` under the names that stand for them."""
     import torch

@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from hpa_kit.config import TrainSettings
+from hpa_kit.config.kinds import NOT_FINE_TUNED
 from hpa_kit.models.layers import layers_of
 from hpa_kit.models.sides import on_meta
 from hpa_kit.training.processes import Processes
@@ -117,9 +118,11 @@ def what_does_not_fit(
     if memory.of(each) <= capacity:
         return None
     fit = memory.fitting(capacity)
-    ways = [] if settings.fine_tune.checkpointing else ["--gradient-checkpointing"]
-    if settings.fine_tune.trainable == "whole":
-        ways.append("--trainable last:N")
+    ways = []
+    if settings.network not in NOT_FINE_TUNED:
+        ways = [] if settings.fine_tune.checkpointing else ["--gradient-checkpointing"]
+        if settings.fine_tune.trainable == "whole":
+            ways.append("--trainable last:N")
     if fit:
         accumulate = math.ceil(batch / (fit * world)) * settings.accumulate
         ways.insert(0, f"--batch {fit * world} --accumulate {accumulate}")

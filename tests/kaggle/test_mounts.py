@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hpa_kit.config import TrainSettings
 from hpa_kit.errors import InputError
 from hpa_kit.kaggle import (
     find_cell_weights,
@@ -15,6 +16,7 @@ from hpa_kit.kaggle import (
     output_path,
 )
 from hpa_kit.kaggle.mounts import COMPETITION, ENTRIES
+from hpa_kit.training.checkpoint import write_checkpoint
 
 
 def competition(folder: Path) -> Path:
@@ -157,6 +159,15 @@ def test_cell_weights_are_found_by_any_of_their_names(tmp_path, names):
     for name in names:
         (folder / name).touch()
     assert find_cell_weights(None, [tmp_path]) == folder
+
+
+def test_an_attached_run_whose_networks_find_cells_is_their_weights_and_no_member(tmp_path):
+    for network in ("cam", "cells"):
+        settings = TrainSettings(data="data", out="run", network=network, masks="masks")
+        (tmp_path / network).mkdir()
+        write_checkpoint(tmp_path / network / "best.safetensors", settings, {"epoch": 1})
+    assert find_members(None, [tmp_path]) == (tmp_path / "cam",)
+    assert find_cell_weights(None, [tmp_path]) == tmp_path / "cells"
 
 
 def test_one_cell_network_without_the_other_is_not_taken(tmp_path):

@@ -365,6 +365,16 @@ def test_networks_that_have_learnt_meet_cells_that_they_have_not_seen(make_setti
     assert best["cells_iou"] > 0.85
 
 
+def test_more_memory_than_there_is_is_answered_by_what_such_networks_take(make_settings_of, tmp_path):
+    from hpa_kit.training.member import build_network
+    from hpa_kit.training.memory import step_memory, what_does_not_fit
+
+    settings = make_settings_of(out=tmp_path / "run", batch=16)
+    capacity = step_memory(settings, lambda: build_network(settings)).of(8) + 1
+    line = what_does_not_fit(settings, lambda: build_network(settings), capacity)
+    assert line.endswith("try --batch 8 --accumulate 2")
+
+
 # What cannot be.
 
 
@@ -390,6 +400,9 @@ def test_a_network_that_finds_no_cells_is_no_weights(make_member, tmp_path):
         ({"store": Path("store")}, "leave store out"),
         ({"size": 100}, "take 96"),
         ({"size": 4096}, "take 2048"),
+        ({"loss": "bce"}, "loss would change"),
+        ({"normalisation": "fixed"}, "normalisation would change"),
+        ({"crop_size": 64}, "crops would change"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(make_settings_of, tmp_path, changes, said):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from hpa_kit import __version__
-from hpa_kit.errors import InputError
 from hpa_kit.kaggle.publish.dataset import CARD
 from hpa_kit.training.cards import Origin
 from hpa_kit.training.checkpoint import checkpoint_file, read_checkpoint, settings_of
@@ -56,16 +55,6 @@ def write_published(folder: Path, out: Path, licence: str) -> tuple[list[str], s
             convert_weights(source, out / file)
         networks.append(CellNetwork.of(network, source, out / file))
     return [CARD, *sorted(one.file for one in networks)], _cells_card(networks, licence)
-
-
-def finds_cells(path: Path) -> bool:
-    """Whether it is a run, or its checkpoint, whose networks find cells."""
-    if path.suffix in (".yaml", ".yml"):
-        return False
-    try:
-        return settings_of(checkpoint_file(path)).network == "cells"
-    except InputError:  # which its reader says
-        return False
 
 
 def write_trained(run: Path, out: Path, licence: str, origins: Sequence[Origin]) -> tuple[list[str], str]:

@@ -23,7 +23,6 @@ from hpa_kit.errors import InputError
 from hpa_kit.kaggle.mounts import ENSEMBLE
 from hpa_kit.kaggle.publish.cell_weights import (
     CELLS_SLUG,
-    finds_cells,
     is_published,
     write_published,
     write_trained,
@@ -38,6 +37,7 @@ from hpa_kit.kaggle.publish.dataset import (
     write_dataset,
 )
 from hpa_kit.training.cards import NOT_STATED, UNKNOWN, Origin, card_of, origins_of
+from hpa_kit.training.checkpoint import finds_cells
 
 log = logging.getLogger(__name__)
 

@@ -37,6 +37,14 @@ _MIN_WINDOWS = 32  # of an epoch: validating and keeping a checkpoint take as lo
 # far outside; and it parts nuclei only where hardly any foreground is left.
 _WEIGHTS = {"nuclei": (1.5, 5.0, 1.0), "cells": (3.0, 2.0, 1.0)}
 
+# Settings that such networks would not look at, and groups of such.
+_OPTIONS = ("loss", "normalisation", "stride", "stride_by", "drop_rate", "threshold")
+_IGNORED = (*_OPTIONS, "cells", "crops", "arcface")
+
+
+def _default(name: str) -> Any:
+    return TrainSettings.model_fields[name].get_default(call_default_factory=True)
+
 
 def load_window_data(
     settings: TrainSettings, device: torch.device, processes: Processes | None = None
@@ -132,6 +140,12 @@ class CellNetworksObjective(Objective):
         if settings.pseudo_labels is not None:
             raise InputError(
                 "train: network cells learns where cells are, not what they show: leave pseudo_labels out"
+            )
+        ignored = [name for name in _IGNORED if getattr(settings, name) != _default(name)]
+        if ignored:
+            raise InputError(
+                f"train: network cells has a loss and inputs of its own, so {ignored[0]} would change "
+                "nothing; leave it out"
             )
         if settings.store is not None:
             raise InputError(
