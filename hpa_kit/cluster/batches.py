@@ -1,7 +1,7 @@
 """Batches of fields sent to workers, and what comes back; what a worker dies of costs itself alone."""
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing
@@ -54,8 +54,8 @@ def done_by_workers(
     """Give what workers make of fields, as it comes, and show how far they are.
 
     As many batches are under way as there are workers. One whose worker dies is done again by another; one
-    at which several died is taken apart, and a field at which they still die is told as failed. Where the
-    caller leaves, what has not begun is not done.
+    at which several died is taken apart, and a field at which they die though nothing else is under way is
+    told as failed. Where the caller leaves, what has not begun is not done.
 
     Args:
         what: the command.
@@ -87,52 +87,98 @@ def done_by_workers(
 def _done(
     what: str, workers: Workers, job: Job, batches: Sequence[Sequence[Item]]
 ) -> Generator[tuple[str, Any], None, None]:
-    number, pickled, own = uuid4().hex, cloudpickle.dumps(job), versions()
-    to_do = deque(map(list, batches))
-    under_way: dict[Future, list[Item]] = {}
-    finished: SimpleQueue[Future] = SimpleQueue()
     said: set[str] = set()
-    cancelled: dict[str, int] = {}
     tally = _Tally()
-    try:
-        while to_do or under_way:
-            while to_do and len(under_way) < max(1, workers.count()):
-                future = workers.submit(do_batch, Task(number, pickled, own, items := to_do.popleft()))
-                under_way[future] = items
-                future.add_done_callback(finished.put)
-            try:
-                future = finished.get(timeout=POLL_SECONDS)
-            except Empty:
-                workers.count()
-                continue
-            items = under_way.pop(future)
-            came = _came(what, workers, future)
-            if came is None:
-                first = items[0].id
-                cancelled[first] = cancelled.get(first, 0) + 1
-                if cancelled[first] > MAX_CANCELLED:
-                    raise InputError(
-                        f"{what}: others on this cluster cancel its batches; nothing done is lost"
-                    )
-                to_do.appendleft(items)
+    with closing(_answered(what, workers, job, batches)) as answers:
+        for items, came in answers:
+            if isinstance(came, Failure):
+                yield items[0].id, came
                 continue
             for level, text in came.said:
                 if text not in said:
                     said.add(text)
                     log.log(level, text)
             tally.add(came)
-            if not isinstance(came.results, Failure):
-                yield from came.results.items()
-            elif len(items) == 1:
+            if isinstance(came.results, Failure):
                 yield items[0].id, came.results
             else:
-                which = f"{len(items)} fields from {items[0].id} on"
-                log.warning(f"{what}: {which}: {came.results.reason}; each is tried alone")
+                yield from came.results.items()
+    log.info(f"{what}: {tally}")
+
+
+def _answered(
+    what: str, workers: Workers, job: Job, batches: Sequence[Sequence[Item]]
+) -> Generator[tuple[list[Item], Done | Failure], None, None]:
+    """Have workers do batches, and give what came of each; of one that failed, what came of its fields."""
+    number, pickled, own = uuid4().hex, cloudpickle.dumps(job), versions()
+    to_do = deque(map(list, batches))
+    # Dask blames all that a dead worker was to do, so these are tried with nothing else under way.
+    suspects: deque[Item] = deque()
+    alone: Future | None = None
+    under_way: dict[Future, list[Item]] = {}
+    finished: SimpleQueue[Future] = SimpleQueue()
+    cancelled: Counter[str] = Counter()
+
+    def send(items: list[Item]) -> Future:
+        future = workers.submit(do_batch, Task(number, pickled, own, items))
+        under_way[future] = items
+        future.add_done_callback(finished.put)
+        return future
+
+    try:
+        while to_do or under_way or suspects:
+            while to_do and alone is None and len(under_way) < max(1, workers.count()):
+                send(to_do.popleft())
+            if not under_way:
+                alone = send([suspects.popleft()])
+            future = _next(finished, workers)
+            items = under_way.pop(future)
+            was_alone, alone = future is alone, None
+            try:
+                came = _came(what, workers, future)
+            except _WorkersDied as death:
+                if was_alone:
+                    yield items, Failure(str(death))
+                else:
+                    log.warning(f"{what}: {_named(items)}: {death}; each is tried alone, at the end")
+                    suspects.extend(items)
+                continue
+            if came is None:
+                cancelled[items[0].id] += 1
+                if cancelled[items[0].id] > MAX_CANCELLED:
+                    raise InputError(
+                        f"{what}: others on this cluster cancel its batches; nothing done is lost"
+                    )
+                to_do.appendleft(items)
+            elif isinstance(came.results, Failure) and len(items) > 1:
+                log.warning(f"{what}: {_named(items)}: {came.results.reason}; each is tried alone")
                 to_do.extendleft([item] for item in reversed(items))
-        log.info(f"{what}: {tally}")
+            else:
+                yield items, came
     finally:
         for future in under_way:
             future.cancel()
+
+
+def _next(finished: "SimpleQueue[Future]", workers: Workers) -> Future:
+    """Wait for a batch to end.
+
+    Raises:
+        InputError: the cluster is gone.
+    """
+    while True:
+        try:
+            return finished.get(timeout=POLL_SECONDS)
+        except Empty:
+            workers.count()
+
+
+def _named(items: Sequence[Item]) -> str:
+    return items[0].id if len(items) == 1 else f"{len(items)} fields from {items[0].id} on"
+
+
+class _WorkersDied(Exception):
+    """Workers died at a batch, or while they had it yet to do."""
 
 
 class _Tally:
@@ -163,6 +209,7 @@ def _came(what: str, workers: Workers, future: Future) -> Done | None:
 
     Raises:
         InputError: a worker cannot do the job, or the cluster is gone.
+        _WorkersDied: they died.
     """
     try:
         came = future.result()
@@ -172,7 +219,7 @@ def _came(what: str, workers: Workers, future: Future) -> Done | None:
     except Exception as error:
         workers.count()
         if (death := workers.death(error)) is not None:
-            return Done(Failure(death))
+            raise _WorkersDied(death) from None
         if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "hpa_kit":
             raise InputError(
                 f"{what}: workers lack {error.name}; give all of a cluster the same environment"

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import pytest
 
 from hpa_kit.cluster import Item, done_by_workers, worker
@@ -73,8 +74,12 @@ def batches(*sizes):
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_loaded(monkeypatch):
+def as_before(monkeypatch, one_thread):
+    """Nothing is loaded, and what a worker does to its process is undone."""
     monkeypatch.setattr(worker, "_LOADED", {})
+    threads = cv2.getNumThreads()
+    yield
+    cv2.setNumThreads(threads)
 
 
 def test_every_field_comes_once_with_what_the_job_makes_of_it() -> None:
@@ -92,6 +97,38 @@ def test_a_batch_at_which_workers_die_is_taken_apart_and_the_field_told_as_faile
     assert found == {f"f{k}": k * k for k in range(9) if k != 4}
     assert sorted(map(len, workers.sent)) == [1, 1, 1, 3, 3, 3]
     assert "3 fields from f3 on: its worker died; each is tried alone" in caplog.text
+
+
+class OneWorker(Processes):
+    """What is sent waits at one worker until nobody sends more; where any of it is deadly, all of it dies."""
+
+    def __init__(self, deadly) -> None:
+        super().__init__(deadly)
+        self._waiting, self._asked = [], 0
+
+    def submit(self, function, task):
+        self._waiting.append((future := Future(), function, task))
+        self.sent.append([item.id for item in task.items])
+        self._asked = 0
+        return future
+
+    def count(self) -> int:
+        self._asked += 1
+        if self._asked > 1:
+            waiting, self._waiting = self._waiting, []
+            dies = self.deadly & {item.id for _, _, task in waiting for item in task.items}
+            for future, function, task in waiting:
+                future.set_exception(Died()) if dies else future.set_result(function(task))
+        return 2
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_field_that_waits_where_another_ends_the_worker_is_not_blamed(size, monkeypatch) -> None:
+    monkeypatch.setattr("hpa_kit.cluster.batches.POLL_SECONDS", 0.001)
+    workers = OneWorker(deadly=["f4"])
+    found = dict(done_by_workers("test", workers, Squares(), batches(*[size] * (6 // size))))
+    assert found.pop("f4") == Failure("its worker died")
+    assert found == {f"f{k}": k * k for k in range(6) if k != 4}
 
 
 def test_a_fault_of_a_job_in_a_batch_costs_the_field_that_has_it() -> None:

@@ -82,8 +82,12 @@ def make_settings_of(drawn_fields):
 
 @pytest.fixture(scope="session")
 def run(make_settings_of, tmp_path_factory):
-    """A run of two epochs."""
-    return train(make_settings_of(out=tmp_path_factory.mktemp("runs") / "cells", epochs=2))
+    """A run of two epochs, by one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = train(make_settings_of(out=tmp_path_factory.mktemp("runs") / "cells", epochs=2))
+    torch.set_num_threads(threads)
+    return found
 
 
 # What is learnt of a label map.
@@ -255,6 +259,7 @@ def test_a_run_says_how_well_cells_are_met_and_not_its_loss_alone(run):
     )
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_run_that_is_gone_on_with_ends_with_the_same_weights(make_settings_of, run, tmp_path, monkeypatch):
     from hpa_kit.training.trainer import Trainer
 
