@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from hpa_kit.config.ensemble import EnsembleSettings, MemberSettings, read_ensemble, write_ensemble
     from hpa_kit.config.infer import InferSettings, PredictSettings, StreamSettings
     from hpa_kit.config.kinds import (
+        CellBag,
         CellPooling,
-        CellWeighting,
         Classes,
         FieldSide,
         Form,

@@ -131,8 +131,8 @@ SUBCELL, SUBCELL_VARIANTS = "SubCell ", ("rybg", "rbg", "ybg", "bg")
 
 # How image logits come from those of cells; see hpa_kit.models.cell_pooling.
 CellPooling = Literal["linear", "noisy-or", "max", "attention", "lse"]
-# How much cells count for the labels of their image.
-CellWeighting = Literal["protein", "even"]
+# Which cells count for the labels of their image.
+CellBag = Literal["protein", "all"]
 InChannels = Annotated[Literal[3, 4], BeforeValidator(whole_number)]
 # The 15th place's modes of sampling external fields; -1 takes all.
 ExternalMode = Annotated[int, Field(ge=-1, le=6), BeforeValidator(whole_number)]

@@ -13,8 +13,8 @@ from hpa_kit.config.kinds import (
     NOT_FINE_TUNED,
     SUBCELL,
     SUBCELL_VARIANTS,
+    CellBag,
     CellPooling,
-    CellWeighting,
     ExternalMode,
     ImageSettings,
     InChannels,
@@ -103,10 +103,10 @@ class CellSettings(Group):
         alias="cell_pooling",
         description="how image logits come from cells: linear (softmax), noisy-or, max, attention, lse",
     )
-    weighting: CellWeighting = Field(
+    bag: CellBag = Field(
         default="protein",
-        alias="cell_weighting",
-        description="how much cells count for what their image shows: protein, as they hold of it; even",
+        alias="cell_bag",
+        description="which cells count for their image's labels: protein, those that hold enough of it; all",
     )
     consistency: float = Field(
         default=0.0,

@@ -15,10 +15,7 @@ _NEVER = -1e4  # the logit of what no cell shows; finite in half precision
 _TINY = torch.finfo(torch.float32).tiny
 _GREEN = 1  # the protein's channel
 _GROUND = 0.05  # part of a field's pixels that are taken to be without protein
-_WHOLE = (
-    0.3  # part of the richest cell's protein with which a cell counts wholly; below, the cube of the rest
-)
-_LEAST = 0.002  # the least that a cell counts, so that a field of dark cells has its labels too
+_ENOUGH = 0.25  # part of the richest cell's protein with which a cell may be what a label is about
 
 
 def cell_shares(cells: Tensor, grid: tuple[int, int], n_cells: int | None = None) -> Tensor:
@@ -58,19 +55,19 @@ def mean_in_cells(maps: Tensor, shares: Tensor) -> Tensor:
         return shares @ maps.float().flatten(2).transpose(1, 2)
 
 
-def protein_in_cells(fields: Tensor, cells: Tensor) -> Tensor:
-    """How much cells count by the protein that they hold, beside the cell of their field that holds most.
+def cells_with_protein(fields: Tensor, cells: Tensor) -> Tensor:
+    """Tell which cells hold enough of the protein to be what a label of their image is about.
 
     What a cell holds is the root of the mean square of what the protein's channel has above the field's
-    ground, by which a few bright spots are as much as a faint whole. From 0.3 of the richest on a cell counts
-    wholly; below that its part of it counts, cubed, which is next to nothing for an empty one.
+    ground, by which a few bright spots are as much as a faint whole; a quarter of what the field's richest
+    cell holds is enough.
 
     Args:
         fields: uint8 (B, 4 or 3, H, W), red, green, blue and yellow.
         cells: label maps, integers (B, H, W), 0 background and 1…n.
 
     Returns:
-        float32 (B, n), from 0.002 to 1.
+        bool (B, n); in a field without any protein all cells hold enough.
     """
     # In whole numbers: their sums are the same in any order.
     green = fields[:, _GREEN].flatten(1).long()
@@ -81,28 +78,20 @@ def protein_in_cells(fields: Tensor, cells: Tensor) -> Tensor:
     squares.scatter_add_(1, places, (green - ground).clamp_min(0) ** 2)
     pixels.scatter_add_(1, places, torch.ones_like(green))
     held = (squares / pixels.clamp_min(1)).sqrt()[:, 1:]
-    if not held.shape[1]:
-        return held
-    most = held.amax(dim=1, keepdim=True).clamp_min(_TINY)
-    return ((held / (_WHOLE * most)).clamp_max(1) ** 3).clamp_min(_LEAST)
+    return held >= _ENOUGH * held.amax(dim=1, keepdim=True) if held.shape[1] else held.bool()
 
 
-def pool_cells(
-    logits: Tensor, there: Tensor, pooling: CellPooling = "linear", weights: Tensor | None = None
-) -> Tensor:
+def pool_cells(logits: Tensor, there: Tensor, pooling: CellPooling = "linear") -> Tensor:
     """Cell logits -> image logits, as one of the usual poolings of multiple-instance learning.
 
     With p the cells' probabilities: ``linear`` softmax Σp² / Σp; ``noisy-or`` 1 − Π(1 − p); ``max`` the
     largest; ``attention`` Σ softmax(logits) p; ``lse`` the logarithm of the mean of the logits' exponentials.
-    With weights w a cell counts as w cells in each sum, 1 − p is raised to w, and the cell of the largest w p
-    is the ``max``. All are worked out in logarithms, so that probabilities near 0 and 1 keep their digits and
-    gradients.
+    All are worked out in logarithms, so that probabilities near 0 and 1 keep their digits and gradients.
 
     Args:
         logits: float (B, n, C) of cells.
         there: bool (B, n), which cells there are; a field without any gets a logit that says no.
         pooling: which one.
-        weights: how much cells count, float (B, n) above 0; by default all alike.
 
     Returns:
         float32 (B, C).
@@ -115,25 +104,22 @@ def pool_cells(
     # Where there is no cell at all any numbers do, as long as they have a finite gradient.
     counted = (there | ~shown)[:, :, None]
     z = logits.float()
-    weights = torch.ones_like(z[:, :, :1]) if weights is None else weights.float()[:, :, None]
-    log_weights = weights.log()
 
     def sum_over(values: Tensor) -> Tensor:
-        return (values + log_weights).masked_fill(~counted, float("-inf")).logsumexp(dim=1)
+        return values.masked_fill(~counted, float("-inf")).logsumexp(dim=1)
 
     yes, no = functional.logsigmoid(z), functional.logsigmoid(-z)
     if pooling == "linear":
         found = sum_over(2 * yes) - sum_over(yes + no)
     elif pooling == "noisy-or":
-        none = (weights * no).masked_fill(~counted, 0).sum(dim=1).clamp_max(-_TINY)
+        none = no.masked_fill(~counted, 0).sum(dim=1).clamp_max(-_TINY)
         found = torch.log(-torch.expm1(none)).clamp_min(_NEVER) - none
     elif pooling == "max":
-        strongest = (yes + log_weights).masked_fill(~counted, float("-inf")).argmax(dim=1, keepdim=True)
-        found = z.gather(1, strongest)[:, 0]
+        found = z.masked_fill(~counted, float("-inf")).amax(dim=1)
     elif pooling == "attention":
         found = sum_over(z + yes) - sum_over(z + no)
     else:
-        found = sum_over(z) - sum_over(torch.zeros_like(z[:, :, :1]))
+        found = sum_over(z) - counted.sum(dim=1).log()
     return torch.where(shown, found, _NEVER)
 
 
@@ -158,15 +144,16 @@ def pooled_logits(
 
     Args:
         maps, cells, pooling: see :func:`pool_cells`.
-        protein: how much cells count for classes that their image shows, float (B, n): what hardly holds any
-            of the protein is not what an image was given a label for. By default all count alike, as they do
-            for classes that it does not show.
+        protein: which cells count for classes that their image shows, bool (B, n): what hardly holds any of
+            the protein is not what a label is about. By default all count, as they do for other classes.
         shown: labels (B, C), where ``protein`` is given.
     """
     shares = cell_shares(cells, (maps.shape[-2], maps.shape[-1]))
     of_cells, there = mean_in_cells(maps, shares), shares.any(dim=2)
     logits = pool_cells(of_cells, there, pooling)
     if protein is not None and shown is not None:
-        weighted = pool_cells(of_cells, there, pooling, protein[:, : shares.shape[1]])
-        logits = torch.where(shown > 0, weighted, logits)
+        rich = there & protein[:, : shares.shape[1]]
+        # Where those that hold enough have no pixel of the map, the others count.
+        rich = torch.where(rich.any(dim=1, keepdim=True), rich, there)
+        logits = torch.where(shown > 0, pool_cells(of_cells, rich, pooling), logits)
     return with_negative(logits) if maps.shape[1] == N_CLASSES else logits

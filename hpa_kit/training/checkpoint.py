@@ -86,7 +86,7 @@ def read_checkpoint(path: Path | str, only: Collection[str] | None = None) -> Ch
         if settings.get("network") == "cam" and settings.get("masks") and "pooling" not in settings:
             settings["pooling"] = "field"  # of versions whose classifiers took masks and did not look at them
         if settings.get("network") == "cam":
-            settings.setdefault("cell_weighting", "even")  # of versions that had no other
+            settings.setdefault("cell_bag", "all")  # of versions that had no other
         return Checkpoint(settings, state, metadata["version"])
     except InputError:
         raise

@@ -7,10 +7,10 @@ import torch
 from hpa_kit.classes import N_CLASSES, NEGATIVE
 from hpa_kit.models.cell_pooling import (
     cell_shares,
+    cells_with_protein,
     mean_in_cells,
     pool_cells,
     pooled_logits,
-    protein_in_cells,
     with_negative,
 )
 from hpa_kit.scoring.mean_logit import mean_logits
@@ -63,44 +63,32 @@ def test_sure_cells_and_fields_without_cells_have_finite_gradients(pooling):
     assert (z.grad[1] == 0).all()
 
 
-@pytest.mark.parametrize("pooling", ["linear", "noisy-or", "attention", "lse"])
-def test_a_cell_of_weight_two_is_two_cells(pooling):
-    z = torch.from_numpy(logits(3)).float()[None]
-    there = torch.ones(1, 4, dtype=torch.bool)
-    weighted = pool_cells(z, there[:, :3], pooling, torch.tensor([[1.0, 2.0, 1.0]]))
-    torch.testing.assert_close(weighted, pool_cells(z[:, [0, 1, 1, 2]], there, pooling))
-
-
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_cells_that_hardly_count_leave_the_logit_to_the_one_that_does(pooling):
-    z = torch.tensor([[[3.0], [-1.0], [2.0]]])
-    found = pool_cells(z, torch.ones(1, 3, dtype=torch.bool), pooling, torch.tensor([[1e-6, 1.0, 1e-6]]))
-    torch.testing.assert_close(found, z[:, 1], atol=1e-3, rtol=0)
-
-
 def test_a_cell_counts_by_what_its_pixels_have_above_the_ground_beside_the_richest():
     cells = torch.arange(5).repeat_interleave(2)[None, :, None].repeat(1, 1, 10)
     fields = torch.full((1, 4, 10, 10), 255, dtype=torch.uint8)
     fields[0, 1] = 20
     fields[0, 1, 2, :5] = 220  # a quarter of cell 1: as much as 100 all over
-    fields[0, 1, 4:6] = 50  # cell 2, all over: 0.3 of that
-    fields[0, 1, 6:8] = 35  # cell 3: half of that again
-    found = protein_in_cells(fields, cells)
-    torch.testing.assert_close(found, torch.tensor([[1.0, 1.0, 0.125, 0.002]]))
+    fields[0, 1, 4:6] = 45  # cell 2, all over: a quarter of that
+    fields[0, 1, 6:8] = 44  # cell 3: a little less
+    assert cells_with_protein(fields, cells).tolist() == [[True, True, False, False]]
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_where_no_cell_holds_any_protein_or_there_is_no_cell_all_count_alike(label):
+def test_where_no_cell_holds_any_protein_or_there_is_no_cell_none_is_left_out(label):
     fields, cells = torch.full((2, 3, 4, 4), 7, dtype=torch.uint8), torch.full((2, 4, 4), label)
-    found = protein_in_cells(fields, cells)
-    assert found.shape == (2, label) and (found == 0.002).all()
+    found = cells_with_protein(fields, cells)
+    assert found.shape == (2, label) and found.dtype == torch.bool and found.all()
 
 
-def test_a_class_that_an_image_shows_is_looked_for_where_its_protein_is():
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_class_that_an_image_shows_is_looked_for_where_its_protein_is(pooling):
     maps = torch.tensor([[[[4.0, -4.0]], [[4.0, -4.0]]]])  # two classes, a cell on the left and one beside it
-    cells, protein = torch.tensor([[[1, 2]]]), torch.tensor([[0.002, 1.0]])
-    shown, hidden = pooled_logits(maps, cells, "linear", protein, torch.tensor([[1.0, 0.0]]))[0]
-    assert shown < -1 < 3 < hidden
+    cells, shown = torch.tensor([[[1, 2]]]), torch.tensor([[1.0, 0.0]])
+    found = pooled_logits(maps, cells, pooling, torch.tensor([[False, True]]), shown)[0]
+    everywhere = pooled_logits(maps, cells, pooling)[0]
+    torch.testing.assert_close(found, torch.stack([torch.tensor(-4.0), everywhere[1]]))
+    nowhere = pooled_logits(maps, cells, pooling, torch.tensor([[False, False]]), shown)[0]
+    torch.testing.assert_close(nowhere, everywhere)
 
 
 def test_a_batch_without_any_cell_says_no_everywhere():

@@ -71,18 +71,16 @@ def test_a_classifier_of_before_there_was_pooling_has_learnt_from_whole_fields_w
     settings, masks
 ):
     run = train(settings(epochs=1))
-    without(
-        run / BEST, "pooling", "cell_pooling", "cell_weighting", "consistency", "label_round", masks=masks
-    )
+    without(run / BEST, "pooling", "cell_pooling", "cell_bag", "consistency", "label_round", masks=masks)
     assert not load_member(run).settings.pools_cells
     assert not settings_of(run).pools_cells
 
 
-def test_in_runs_of_before_there_was_a_choice_all_cells_count_alike(settings, masks):
+def test_in_runs_of_before_there_was_a_choice_all_cells_count(settings, masks):
     run = train(settings(epochs=1, masks=masks))
-    assert settings_of(run).cells.weighting == "protein"
-    without(run / BEST, "cell_weighting")
-    assert settings_of(run).cells.weighting == "even"
+    assert settings_of(run).cells.bag == "protein"
+    without(run / BEST, "cell_bag")
+    assert settings_of(run).cells.bag == "all"
 
 
 def without(file, *young, **more):
@@ -127,12 +125,12 @@ def test_the_loss_is_of_the_pooled_logits_of_all_classes_but_negative():
     torch.testing.assert_close(losses["focal"], expected)
 
 
-def test_cells_count_for_what_their_image_shows_as_they_hold_of_the_protein():
+def test_of_what_an_image_shows_the_cells_that_hold_the_protein_tell():
     model, data = classifier(), batch()
     data.fields[:, 1] = 10
     data.fields[:, 1][data.cells == 2] = 200
     maps = model.forward_maps(data.fields)
-    found = CamObjective(model, image_loss=ImageLoss("linear", weighting="protein"))(data, 0.0)["focal"]
+    found = CamObjective(model, image_loss=ImageLoss("linear", bag="protein"))(data, 0.0)["focal"]
     alone = torch.where(data.cells == 2, 1, 0)
     logits = torch.where(data.targets > 0, pooled_logits(maps, alone), pooled_logits(maps, data.cells))
     expected = focal_loss(logits[:, :NEGATIVE], data.targets[:, :NEGATIVE])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hpa_kit.classes import N_CLASSES, NEGATIVE
-from hpa_kit.config import CellPooling, CellWeighting, TrainSettings
+from hpa_kit.config import CellBag, CellPooling, TrainSettings
 from hpa_kit.models import CamClassifier, CamHeads, focal_loss, mean_logits
 from hpa_kit.models.losses import FOCAL_GAMMA
 from hpa_kit.training.data import Batch
@@ -29,7 +29,7 @@ class ForwardOutputs(NamedTuple):
         progress: part of all steps that are done, from 0 to 1.
         normalised: the fields as the backbone saw them, float (B, in_channels, S, S).
         heads: what came out.
-        protein: how much cells count for the labels of their image, float (B, n); None where all count alike.
+        protein: which cells count for the labels of their image, bool (B, n); None where all do.
     """
 
     model: CamClassifier
@@ -48,16 +48,16 @@ class ImageLoss:
     Args:
         pooling: how image logits come from those of cells; None takes the means of the maps.
         gamma: of the focal loss; 0 is cross-entropy.
-        weighting: of cells, for the labels of their image.
+        bag: which cells count for the labels of their image.
     """
 
     def __init__(
         self,
         pooling: CellPooling | None = None,
         gamma: float = FOCAL_GAMMA,
-        weighting: CellWeighting = "even",
+        bag: CellBag = "all",
     ) -> None:
-        self.pooling, self.gamma, self.weighting = pooling, gamma, weighting
+        self.pooling, self.gamma, self.bag = pooling, gamma, bag
 
     def logits(
         self,
@@ -78,13 +78,13 @@ class ImageLoss:
         return pooled_logits(maps, cells, self.pooling, protein, shown)
 
     def protein(self, batch: Batch) -> Tensor | None:
-        """How much the cells of a batch count; None where they count alike."""
-        if self.pooling is None or self.weighting == "even":
+        """Which cells of a batch count for the labels of their image; None where all do."""
+        if self.pooling is None or self.bag == "all":
             return None
-        from hpa_kit.models.cell_pooling import protein_in_cells
+        from hpa_kit.models.cell_pooling import cells_with_protein
 
         assert batch.cells is not None
-        return protein_in_cells(batch.fields, batch.cells)
+        return cells_with_protein(batch.fields, batch.cells)
 
     def of_logits(self, logits: Tensor, targets: Tensor, cells: Tensor | None) -> Tensor:
         """The loss of image logits against labels (B, C), of the 19 classes or of their sub-categories."""
@@ -132,7 +132,7 @@ class CamObjective(Objective):
         terms: list[LossTerm] = []
         pooling = settings.cells.how if settings.pools_cells else None
         gamma = FOCAL_GAMMA if settings.loss == "focal" else 0.0
-        image_loss = ImageLoss(pooling, gamma, settings.cells.weighting)
+        image_loss = ImageLoss(pooling, gamma, settings.cells.bag)
         subcategories = None
         if settings.sc_cam.subcategories is not None:
             from hpa_kit.training.subcategories import read_subcategories
