@@ -192,11 +192,20 @@ def write_networks(networks: CellNetworks, backbone: str, folder: Path) -> list[
     return paths
 
 
+def trained_here(path: Path) -> bool:
+    """Whether a file of one network is of :func:`write_networks`.
+
+    Raises:
+        InputError: it is named as safetensors, and is no whole file of such.
+    """
+    return path.suffix == ".safetensors" and _metadata(path).get("network") == _FORMAT
+
+
 def _of_file(path: Path) -> tuple[nn.Module, int, bool]:
     """One network, its side, and whether this kit has trained it."""
-    about = _metadata(path) if path.suffix == ".safetensors" else {}
-    if about.get("network") != _FORMAT:
+    if not trained_here(path):
         return load_published_network(path), NETWORK_SIDE, False
+    about = _metadata(path)
     network = cell_network(about["backbone"])
     _fill(network, read_weights(path), path)
     return network, int(about["side"]), True

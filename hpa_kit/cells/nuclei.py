@@ -1,6 +1,6 @@
 """Nuclei without a network: thresholds, a split of touching ones, and a judgement of each object."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -133,15 +133,12 @@ def _merge_basins(basins: LabelMap, depth: Image, neck: float) -> LabelMap:
     """Join neighbours whose pass is wider than ``neck`` times the thinner one's width, widest pass first."""
     peak = _greatest(depth, basins)
     touch = _touching(basins)
-    width = touch.widths(depth)
-
-    def joins(i: int, j: int, k: int) -> bool:
-        if width[k] <= neck * min(peak[i], peak[j]):
-            return False
-        peak[i] = peak[j] = max(peak[i], peak[j])
-        return True
-
-    return _joined(basins, touch, -width, joins)
+    width, joined = touch.widths(depth), _Joined(basins)
+    for i, j, k in joined.pairs(touch, -width):
+        if width[k] > neck * min(peak[i], peak[j]):
+            joined.join(i, j)
+            peak[i] = max(peak[i], peak[j])
+    return joined.regions()
 
 
 def _join_lobes(parts: LabelMap, depth: Image, signal: Image, rules: NucleusRules) -> LabelMap:
@@ -156,16 +153,13 @@ def _join_lobes(parts: LabelMap, depth: Image, signal: Image, rules: NucleusRule
     middle = region_quantile(signal.ravel()[touch.here][None], places, 0.5)[1:]
     bridge = middle / np.maximum(np.minimum(bright[touch.one], bright[touch.two]), 1e-6)
     largest = rules.together * float(np.median(size[1:][size[1:] > 0]))
-
-    def joins(i: int, j: int, k: int) -> bool:
-        if bridge[k] < rules.bridge or size[i] + size[j] > largest:
-            return False
-        if width[k] < rules.waist * min(peak[i], peak[j]):
-            return False
-        size[i] = size[j] = size[i] + size[j]
-        return True
-
-    return _joined(parts, touch, -bridge, joins)
+    joined = _Joined(parts)
+    for i, j, k in joined.pairs(touch, -bridge):
+        wide = width[k] >= rules.waist * min(peak[i], peak[j])
+        if wide and bridge[k] >= rules.bridge and size[i] + size[j] <= largest:
+            joined.join(i, j)
+            size[i] += size[j]
+    return joined.regions()
 
 
 class _Touching(NamedTuple):
@@ -211,22 +205,32 @@ def _borders(regions):  # type: ignore[no-untyped-def]
     return np.array(here, np.int64), np.array(there, np.int64)
 
 
-def _joined(
-    regions: LabelMap, touch: _Touching, priority: NDArray[np.float32], joins: Callable[[int, int, int], bool]
-) -> LabelMap:
-    """Number touching regions alike where ``joins``, asked of roots in order of priority, says so."""
-    parent = np.arange(int(regions.max(initial=0)) + 1, dtype=np.int32)
+class _Joined:
+    """Regions that are joined one by one: the smallest number of those that are joined stands for all."""
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            i = int(parent[i])
+    def __init__(self, regions: LabelMap) -> None:
+        self._regions = regions
+        self._parent = list(range(int(regions.max(initial=0)) + 1))
+
+    def pairs(self, touch: _Touching, priority: NDArray[np.float32]) -> Iterator[tuple[int, int, int]]:
+        """Give pairs by rising priority: what stands for each, where they are not joined yet; the pair."""
+        for k in np.argsort(priority, kind="stable"):
+            i, j = sorted((self._root(int(touch.one[k])), self._root(int(touch.two[k]))))
+            if i != j:
+                yield i, j, int(k)
+
+    def join(self, i: int, j: int) -> None:
+        """Have the first stand for the second, too."""
+        self._parent[j] = i
+
+    def regions(self) -> LabelMap:
+        """Number alike what was joined."""
+        return np.array([self._root(i) for i in range(len(self._parent))], np.int32)[self._regions]
+
+    def _root(self, i: int) -> int:
+        while self._parent[i] != i:
+            i = self._parent[i]
         return i
-
-    for k in np.argsort(priority, kind="stable"):
-        i, j = sorted((root(int(touch.one[k])), root(int(touch.two[k]))))
-        if i != j and joins(i, j, int(k)):
-            parent[j] = i
-    return np.array([root(i) for i in range(parent.size)], np.int32)[regions]
 
 
 def _greatest(image: Image, regions: LabelMap) -> Image:

@@ -74,42 +74,29 @@ def done_by_workers(
         return
     total, largest = sum(map(len, batches)), max(map(len, batches))
     forecast = Forecast(what, total, largest * max(1, workers.count()))
+    said, tally = set[str](), _Tally()
     with (
         progress_bar(what, done + total, initial=done) as bar,
-        closing(_done(what, workers, job, batches)) as results,
+        closing(_answered(what, workers, job, batches)) as answers,
     ):
-        for id, result in results:
-            yield id, result
-            forecast.add(1)
-            bar.update()
-
-
-def _done(
-    what: str, workers: Workers, job: Job, batches: Sequence[Sequence[Item]]
-) -> Generator[tuple[str, Any], None, None]:
-    said: set[str] = set()
-    tally = _Tally()
-    with closing(_answered(what, workers, job, batches)) as answers:
         for items, came in answers:
-            if isinstance(came, Failure):
-                yield items[0].id, came
-                continue
             for level, text in came.said:
                 if text not in said:
                     said.add(text)
                     log.log(level, text)
             tally.add(came)
-            if isinstance(came.results, Failure):
-                yield items[0].id, came.results
-            else:
-                yield from came.results.items()
+            results = {items[0].id: came.results} if isinstance(came.results, Failure) else came.results
+            for id, result in results.items():
+                yield id, result
+                forecast.add(1)
+                bar.update()
     log.info(f"{what}: {tally}")
 
 
 def _answered(
     what: str, workers: Workers, job: Job, batches: Sequence[Sequence[Item]]
-) -> Generator[tuple[list[Item], Done | Failure], None, None]:
-    """Have workers do batches, and give what came of each; of one that failed, what came of its fields."""
+) -> Generator[tuple[list[Item], Done], None, None]:
+    """Have workers do batches, and give what came of each; only one of a single field may be a failure."""
     number, pickled, own = uuid4().hex, cloudpickle.dumps(job), versions()
     to_do = deque(map(list, batches))
     # Dask blames all that a dead worker was to do, so these are tried with nothing else under way.
@@ -138,7 +125,7 @@ def _answered(
                 came = _came(what, workers, future)
             except _WorkersDied as death:
                 if was_alone:
-                    yield items, Failure(str(death))
+                    yield items, Done(Failure(str(death)))
                 else:
                     log.warning(f"{what}: {_named(items)}: {death}; each is tried alone, at the end")
                     suspects.extend(items)

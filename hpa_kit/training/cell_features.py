@@ -1,13 +1,11 @@
 """Features of cells: what an encoder makes of the crop of each, kept for heads that learn in minutes."""
 
-import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +27,7 @@ from hpa_kit.progress import progress_bar
 from hpa_kit.resume import stamps_of_folders
 from hpa_kit.scoring.inputs import cell_places
 from hpa_kit.timing import Forecast
+from hpa_kit.training.cards import sha256
 from hpa_kit.training.cell_features_file import CellFeatures, read_cell_features, write_cell_features
 from hpa_kit.training.checkpoint import BEST, checkpoint_file, write_checkpoint
 from hpa_kit.training.member import build_network, load_member
@@ -151,23 +150,18 @@ class FeaturesJob:
         encoder = load_encoder(self.encoder, settings.device)
 
         def work(items: "Sequence[Item]") -> Iterator[tuple[str, NDArray[np.float16] | Failure]]:
-            yield from self._encoded_or_why(items, partial(_encoded, encoder, masks=masks, settings=settings))
+            """Encode fields together; where one of them fails, each by itself."""
+            folders = {id: self.folders[place] for id, place in items}
+            found = attempt(lambda: list(_encoded(encoder, folders, masks, settings, self.flips)))
+            if not isinstance(found, Failure):
+                yield from found
+            elif len(items) == 1:
+                yield items[0].id, found
+            else:
+                for item in items:
+                    yield from work([item])
 
         return work
-
-    def _encoded_or_why(
-        self, items: "Sequence[Item]", encode: Callable[..., Iterator[tuple[str, NDArray[np.float16]]]]
-    ) -> Iterator[tuple[str, NDArray[np.float16] | Failure]]:
-        """Encode fields together; where one of them fails, each by itself."""
-        folders = {id: self.folders[place] for id, place in items}
-        found = attempt(lambda: list(encode(folders, flips=self.flips)))
-        if not isinstance(found, Failure):
-            yield from found
-        elif len(items) == 1:
-            yield items[0].id, found
-        else:
-            for item in items:
-                yield from self._encoded_or_why([item], encode)
 
 
 def _by_workers(
@@ -198,9 +192,7 @@ def load_encoder(path: Path, device: str | torch.device = "cpu") -> Encoder:
     """
     member = load_member(path, device, networks=("crops",))
     file = checkpoint_file(path)
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return Encoder(member.model, member.settings, file, digest)
+    return Encoder(member.model, member.settings, file, sha256(file))
 
 
 def _checkpoint(settings: FeaturesSettings) -> Path:

@@ -1,6 +1,5 @@
 """Features of fields: what a trained network's pooled feature maps are, over several views."""
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from hpa_kit.models import ArcFaceNet, CamClassifier, mean_logits
 from hpa_kit.progress import progress_bar
 from hpa_kit.resume import stamps_of_folders
 from hpa_kit.timing import Forecast
+from hpa_kit.training.cards import sha256
 from hpa_kit.training.features_file import Features, read_features, write_features
 from hpa_kit.training.member import Member, load_member
 
@@ -175,8 +175,7 @@ def _folders(settings: FeaturesSettings, member: Member) -> dict[str, Images]:
 
 def _source(member: Member, views: FeatureViews, amp: bool) -> str:
     """A text that changes where the checkpoint's content, the views, the precision or the kit do."""
-    with Path(member.info["path"]).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256(Path(member.info["path"]))
     return f"{digest} sides {views.sides} flips {views.flips} amp {amp} by {__version__}"
 
 

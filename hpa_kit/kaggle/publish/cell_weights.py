@@ -1,13 +1,13 @@
 """Networks that find cells as a dataset: the published ones, or a run's own, with their card."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from hpa_kit import __version__
+from hpa_kit.errors import InputError
 from hpa_kit.kaggle.publish.dataset import CARD
-from hpa_kit.training.cards import Origin
+from hpa_kit.training.cards import Origin, sha256
 from hpa_kit.training.checkpoint import checkpoint_file, read_checkpoint, settings_of
 
 CELLS_SLUG = "hpa-kit-cells"
@@ -26,15 +26,23 @@ class CellNetwork(NamedTuple):
     @classmethod
     def of(cls, network: str, source: Path, path: Path) -> Self:
         """Make the card's line for a converted file."""
-        return cls(network, source.name, _sha256(source), path.name, _sha256(path))
+        return cls(network, source.name, sha256(source), path.name, sha256(path))
 
 
 def is_published(path: Path) -> bool:
-    """Whether a folder holds cell networks under the names of the published ones."""
+    """Whether a folder holds the published cell networks, by their files' names.
+
+    Raises:
+        InputError: it holds those of a run, which may have the same names.
+    """
+    from hpa_kit.cells.networks import trained_here
     from hpa_kit.cells.weights import PUBLISHED_NAMES
 
-    stems = {entry.stem for entry in path.iterdir()} if path.is_dir() else set()
-    return any(name in stems for names in PUBLISHED_NAMES.values() for name in names[:2])
+    names = {name for names in PUBLISHED_NAMES.values() for name in names}
+    files = [file for file in path.iterdir() if file.stem in names] if path.is_dir() else []
+    if any(map(trained_here, files)):
+        raise InputError(f"weights: {path} holds a run's networks, packed before; give the run")
+    return bool(files)
 
 
 def write_published(folder: Path, out: Path, licence: str) -> tuple[list[str], str]:
@@ -82,7 +90,7 @@ def write_trained(run: Path, out: Path, licence: str, origins: Sequence[Origin])
             if name.startswith(("val", "cells"))
         ),
         *(f"* weights of others in it: {one.weights}, licence: {one.licence}" for one in origins),
-        *(f"* `{path.name}`, sha256 `{_sha256(path)}`" for path in paths),
+        *(f"* `{path.name}`, sha256 `{sha256(path)}`" for path in paths),
     ]
     return [CARD, *sorted(path.name for path in paths)], "\n".join([*lines, "", _USE]) + "\n"
 
@@ -107,8 +115,3 @@ def _cells_card(networks: Sequence[CellNetwork], licence: str) -> str:
         _USE,
     ]
     return "\n".join(lines) + "\n"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

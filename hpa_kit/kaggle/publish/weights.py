@@ -1,6 +1,5 @@
 """Weights as Kaggle datasets with model cards: members with their ensemble; networks that find cells."""
 
-import hashlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -36,7 +35,7 @@ from hpa_kit.kaggle.publish.dataset import (
     notes,
     write_dataset,
 )
-from hpa_kit.training.cards import NOT_STATED, UNKNOWN, Origin, card_of, origins_of
+from hpa_kit.training.cards import NOT_STATED, UNKNOWN, Origin, card_of, origins_of, sha256
 from hpa_kit.training.checkpoint import finds_cells
 
 log = logging.getLogger(__name__)
@@ -80,7 +79,7 @@ class MemberCard(NamedTuple):
             trained = f"as published; crops of {side} pixels of 0.08 µm, neighbours {outside}"
             return cls(
                 path.name,
-                _sha256(path),
+                sha256(path),
                 path.stat().st_size,
                 settings.backbone,
                 trained,
@@ -98,7 +97,7 @@ class MemberCard(NamedTuple):
         metrics = tuple((name, float(value)) for name, value in (info.get("metrics") or {}).items())
         return cls(
             path.name,
-            _sha256(path),
+            sha256(path),
             path.stat().st_size,
             network,
             trained,
@@ -149,7 +148,8 @@ def weights_dataset(
         raise InputError(f"weights: {cells[0]} holds {what}; give it alone")
     kind = CELLS if cells else MEMBERS
     ensemble = None if cells else _ensemble(paths)
-    checkpoints = [] if published else cells or [member.checkpoint for member in _members(ensemble)]
+    members = () if ensemble is None else ensemble.members
+    checkpoints = [] if published else cells or [member.checkpoint for member in members]
     origins = _origins(checkpoints, weights_licence)
     _refuse_bound(origins, private, licence)
     if licence is None:
@@ -183,10 +183,6 @@ def _ensemble(paths: Sequence[Path]) -> EnsembleSettings:
     if len(paths) > 1:
         raise InputError(f"weights: {yamls[0]} names all its members; give it alone")
     return read_ensemble(yamls[0])
-
-
-def _members(ensemble: EnsembleSettings | None) -> Sequence[MemberSettings]:
-    return () if ensemble is None else ensemble.members
 
 
 def _origins(checkpoints: Sequence[Path], licence: str | None) -> dict[Path, list[Origin]]:
@@ -227,7 +223,7 @@ def _refuse_bound(origins: Mapping[Path, Sequence[Origin]], private: bool, licen
 
 def _only_others(ensemble: EnsembleSettings | None) -> bool:
     """Whether this kit has trained no member of an ensemble."""
-    return ensemble is not None and all(card_of(one.checkpoint) is not None for one in _members(ensemble))
+    return ensemble is not None and all(card_of(one.checkpoint) is not None for one in ensemble.members)
 
 
 def _write_members(
@@ -348,8 +344,3 @@ def _members_card(
         "that training started from, and those of others, have the licences that stand beside them.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -222,6 +222,17 @@ def test_networks_of_a_run_that_find_cells_are_packed_and_found_where_they_are_a
     assert "cells_met 0.75" in card
 
 
+@pytest.mark.parametrize("backbone", ["test_resnet", "dpn92"])  # which has the published files' names
+def test_what_a_run_was_packed_into_is_not_taken_for_the_published_networks(cells_run, tmp_path, backbone):
+    from hpa_kit.cells.networks import load_networks, write_networks
+
+    networks = load_networks(cells_run)
+    networks.side = 512
+    write_networks(networks, backbone, tmp_path / "packed")
+    with pytest.raises(InputError, match="packed holds a run's networks, packed before; give the run"):
+        weights_dataset([tmp_path / "packed"], tmp_path / "out", "jane-doe")
+
+
 def test_networks_that_find_cells_and_members_do_not_go_together(runs, cells_run, tmp_path):
     with pytest.raises(InputError, match="holds networks that find cells; give it alone"):
         weights_dataset([*runs, cells_run], tmp_path / "out", "jane-doe")
