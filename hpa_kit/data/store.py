@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hpa_kit.data.fields import CHANNELS, Images, read_field, resize_field
+from hpa_kit.data.fields import CHANNELS, Images, lab_scale, read_field, resize_field
 from hpa_kit.data.kept_fields import Origin, kept_fault, kept_path, origins, read_kept, write_kept
 from hpa_kit.data.labelled import fields_to_keep
 from hpa_kit.devices import available_bytes, cpus
@@ -87,6 +87,7 @@ class FieldStore:
     ) -> None:
         self.ids, self.size, self.n_channels = list(ids), size, n_channels
         self._folders = [images[id] if isinstance(images, Mapping) else images for id in self.ids]
+        self._say_scale()
         self._kept: Path | None = None
         if kept is not None:
             self.keep_in(kept, cpus())
@@ -178,6 +179,18 @@ class FieldStore:
         except InputError as error:
             warnings.warn(str(error), stacklevel=3)
         return _channels_last(planes)
+
+    def _say_scale(self) -> None:
+        """Say where fields are looked at at another scale than learnt from, by the first of each folder."""
+        first = dict(zip(reversed(self._folders), reversed(self.ids), strict=True))
+        for folder, id in first.items():
+            found = attempt(lab_scale, folder, id)
+            if not isinstance(found, Failure) and found[1] != 1:  # what cannot be read is said by its reader
+                log.warning(
+                    f"fields: ID {id} is {found[1]:.3g} times as wide as 2048² pixels of 0.08 µm, and is "
+                    f"resized to {self.size}² all the same; infer and predict look at it at so many times "
+                    "that side: networks that learn from such fields need pixel_size 0 in all commands"
+                )
 
     def _read_all(self) -> NDArray[np.uint8]:
         memory = np.empty((len(self), self.size, self.size, len(CHANNELS)), dtype=np.uint8)

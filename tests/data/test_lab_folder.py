@@ -24,6 +24,7 @@ from hpa_kit.data import (
 )
 from hpa_kit.data.fields import find_channels
 from hpa_kit.data.kept_fields import read_kept
+from hpa_kit.data.store import FieldStore
 from hpa_kit.errors import InputError
 from hpa_kit.resume import field_stamps
 
@@ -129,6 +130,15 @@ def test_the_scale_is_the_image_s_or_the_user_s(plates):
     assert scale("p1/A01/f1", pixel_size=0) == scale("p1/A02/f2") == (1.0, 1.0)
     assert scale("p1/A01/f1", pixel_size=4) == pytest.approx((50, 50 * small))
     assert scale("p1/A02/f2", pixel_size=4) == pytest.approx((50, 50 * small))
+
+
+def test_fields_that_are_learnt_from_at_another_scale_than_inference_s_are_said(plates, caplog):
+    for pixel_size in (0, 4):
+        FieldStore(images(plates, pixel_size=pixel_size), ["p1/A01/f1", "p1/A02/f2"], 32)
+        assert bool(caplog.text) == (pixel_size == 4)
+    assert len(caplog.records) == 1
+    assert "ID p1/A01/f1 is 0.756 times as wide as 2048² pixels of 0.08 µm" in caplog.text
+    assert "need pixel_size 0 in all commands" in caplog.text
 
 
 def test_of_the_competition_s_layout_the_user_says_the_scale(tmp_path):
