@@ -8,6 +8,7 @@ from skimage.measure import label
 
 from hpa_kit.cells import ClassicalSegmenter
 from hpa_kit.cells.classical import Scale
+from hpa_kit.cells.matching import match_cells
 from hpa_kit.config import SimulateSettings
 from hpa_kit.data import find_fields, read_field, resize_field
 from hpa_kit.data.simulate.field import draw, prepare
@@ -32,15 +33,12 @@ def assert_well_formed(nuclei, cells, shape):
 
 
 def agreement(truth, cells):
-    """IoU of each cell of ``truth`` with the cell that it shares most pixels with, and the cells without one.
+    """IoU of each cell of ``truth`` with the cell that fits it best, and the cells that fit none.
 
     A cell is met from an IoU of 0.6 on; a cell that meets none at 0.5 is one too many.
     """
-    n, m = int(truth.max()), int(cells.max())
-    both = np.bincount(truth.ravel().astype(np.int64) * (m + 1) + cells.ravel(), minlength=(n + 1) * (m + 1))
-    both = both.reshape(n + 1, m + 1)
-    iou = (both / np.maximum(both.sum(1, keepdims=True) + both.sum(0) - both, 1))[1:, 1:]
-    return iou.max(1, initial=0), int((iou.max(0, initial=0) < 0.5).sum())
+    matched = match_cells(truth, cells)
+    return matched.true_iou, int((matched.found_iou < 0.5).sum())
 
 
 @pytest.mark.parametrize(
