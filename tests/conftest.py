@@ -1,5 +1,6 @@
 """What all tests share: where reference data lies, and how a test that needs it skips."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,12 @@ hypothesis.settings.load_profile("same")
 # The one place that says where the reference data is: its folder has `reference/` and `real/`.
 REFERENCE_SETTING = "HPA_KIT_REFERENCE"
 REFERENCE_DEFAULT = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, so no collection of garbage looks through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
