@@ -33,7 +33,7 @@ def make_member(tmp_path_factory: pytest.TempPathFactory) -> MakeMember:
         settings = TrainSettings(
             data="data",
             out=run,
-            backbone="resnet10t",
+            backbone="test_resnet",
             stride=16,
             size=size,
             in_channels=in_channels,
@@ -61,7 +61,7 @@ def make_segmenter(tmp_path_factory: pytest.TempPathFactory) -> MakeMember:
         torch.manual_seed(seed)
         run = tmp_path_factory.mktemp("run")
         settings = TrainSettings(
-            data="data", out=run, network="unet", pseudo_labels="labels", backbone="resnet10t", size=size
+            data="data", out=run, network="unet", pseudo_labels="labels", backbone="test_resnet", size=size
         )
         model = build_network(settings)
         for name, weight in model.named_parameters():
@@ -85,7 +85,7 @@ def make_crop_member(tmp_path_factory: pytest.TempPathFactory) -> MakeMember:
         torch.manual_seed(seed)
         run = tmp_path_factory.mktemp("run")
         settings = TrainSettings(
-            data="data", out=run, network="crops", masks="masks", backbone="resnet10t", stride=8,
+            data="data", out=run, network="crops", masks="masks", backbone="test_resnet", stride=8,
             size=size, crop_size=side, **changes,
         )  # fmt: skip
         model = build_network(settings)

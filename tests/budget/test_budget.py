@@ -35,14 +35,14 @@ def quick(monkeypatch):
 
 def settings(data, out, **changes):
     return BudgetSettings(
-        data=data, out=out, backbone="resnet10t", size=64, batch=2, **{"device": "auto", **changes}
+        data=data, out=out, backbone="test_resnet", size=64, batch=2, **{"device": "auto", **changes}
     )
 
 
 def test_all_that_processors_do_is_measured_and_what_a_gpu_measured_stays(data, tmp_path, quick, capsys):
     page = tmp_path / "budget.md"
     page.write_text("# Mine\n\nAbove the tables.\n\n" + tables(GPU, 4))
-    options = ["--size", "64", "--backbone", "resnet10t", "--cores", "2"]
+    options = ["--size", "64", "--backbone", "test_resnet", "--cores", "2"]
     assert main(["budget", str(data), "--out", str(page), *options]) == 0
     above, found = read_page(page)
     assert above == "# Mine\n\nAbove the tables.\n\n" and found.keys() == BY_PROCESSORS | GPU.keys()
@@ -90,7 +90,7 @@ def test_what_trained_networks_do_is_measured_where_a_device_is_named(
     found = dict(networks.measure_networks(asked, "cpu", tmp_path))
     assert found.keys() == {stage.measure for stage in BY_NETWORKS}
     assert found["unet"].seconds == 2 and found["predict"].seconds > 0 and found["features"].seconds > 0
-    assert found["features"].bytes == 2 * 512 * 4  # two scales of a network with 512 maps
+    assert found["features"].bytes == 2 * 96 * 4  # two scales of a network with 96 maps
 
 
 def test_memory_that_runs_out_halves_the_batch_down_to_two(data, tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_memory_that_runs_out_halves_the_batch_down_to_two(data, tmp_path, monke
     asked = settings(data, tmp_path / "budget.md", device="cpu").model_copy(update={"batch": 40})
     assert networks._learning(asked, "cam", "cpu", tmp_path) == 3.0 / 5 and tried == [40, 20, 10, 5]
     monkeypatch.setattr(networks, "_step_seconds", lambda *_: too_small(None, "", 9, "", None))
-    with pytest.raises(InputError, match="too little memory to train resnet10t"):
+    with pytest.raises(InputError, match="too little memory to train test_resnet"):
         networks._learning(asked, "cam", "cpu", tmp_path)
 
 

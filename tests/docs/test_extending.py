@@ -28,7 +28,7 @@ QUICK = {
     "infer": "--map-size 64 --workers 1 --device cpu",
     "segment": "--workers 1 --device cpu",
 }
-SMALL = "--backbone resnet10t"
+SMALL = "--backbone test_resnet"
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 
 from hpa_kit.models import ArcFaceNet, add_margin, bce_loss, ce_loss
 
-TINY = "resnet10t"
+TINY = "test_resnet"
 
 
 def fields(n=3, side=64):

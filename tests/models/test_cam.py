@@ -6,7 +6,7 @@ import torch
 from hpa_kit.errors import InputError
 from hpa_kit.models import CamClassifier
 
-TINY = "resnet10t"
+TINY = "test_resnet"
 
 
 def fields(n=2, side=64, channels=4):
@@ -69,8 +69,8 @@ def test_leaving_out_the_last_stage_and_dilating_the_others_sees_more_than_cutti
 
 
 def test_the_last_stage_cannot_be_left_out_at_its_own_stride():
-    with pytest.raises(InputError, match="resnet10t gives .* for stride 32"):
-        CamClassifier("resnet10t", stride=32, stride_by="both")
+    with pytest.raises(InputError, match="test_resnet gives .* for stride 32"):
+        CamClassifier("test_resnet", stride=32, stride_by="both")
 
 
 def test_bytes_and_floats_to_255_mean_the_same_field():

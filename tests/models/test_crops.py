@@ -9,7 +9,7 @@ from hpa_kit.classes import NEGATIVE
 from hpa_kit.errors import InputError
 from hpa_kit.models import CropNet
 
-TINY = "resnet10t"
+TINY = "test_resnet"
 
 
 def net(**changes) -> CropNet:

@@ -357,7 +357,7 @@ def folds_cell_of(data: Path, out: Path, **settings: Any) -> dict[str, Any]:
     names = parameters_of("train") | {
         "kaggle": hpa_kit.kaggle, "time": time, "started": time.time(), "environment": environment,
         "inputs": str(out.parent / "none"), "data": data, "out": out, "settings": settings,
-        "backbone": "resnet10t", "size": 32, "stride": 8, "epochs": 1, "batch": 4, "workers": 0,
+        "backbone": "test_resnet", "size": 32, "stride": 8, "epochs": 1, "batch": 4, "workers": 0,
         "device": "cpu", "masks": False,
     }  # fmt: skip
     exec(source, names)

@@ -19,7 +19,7 @@ stages:
   label_maps:
     segment: {split: train}
   cam:
-    train: {masks: $label_maps, backbone: resnet10t, stride: 8, size: 64, epochs: 1, lr: 0.01, batch: 4}
+    train: {masks: $label_maps, backbone: test_resnet, stride: 8, size: 64, epochs: 1, lr: 0.01, batch: 4}
     folds: [0]
   ensemble:
     ensemble: {members: [{checkpoint: $cam}]}

@@ -34,7 +34,7 @@ def learn(data):
 
     def learn(out, **changes):
         quick = {
-            "data": data, "backbone": "resnet10t", "stride": 8, "size": 64, "epochs": 1, "batch": 4,
+            "data": data, "backbone": "test_resnet", "stride": 8, "size": 64, "epochs": 1, "batch": 4,
             "folds": 2, "workers": 0, "device": "cpu", "masks": data / "masks",
         }  # fmt: skip
         return train(TrainSettings(**{**quick, "out": out, **changes}))

@@ -15,12 +15,12 @@ stages:
   label_maps:
     segment: {split: train}
   cam:
-    train: {masks: $label_maps, backbone: resnet10t, size: 64, epochs: 3}
+    train: {masks: $label_maps, backbone: test_resnet, size: 64, epochs: 3}
     folds: all
   soft:
     pseudo-labels: {members: $cam, masks: $label_maps, labels: soft}
   crops:
-    train: {network: crops, pseudo_labels: $soft, folds_of: $cam, backbone: resnet10t, size: 64, epochs: 1}
+    train: {network: crops, pseudo_labels: $soft, folds_of: $cam, backbone: test_resnet, size: 64, epochs: 1}
     folds: all
     optional: 1
   untuned:

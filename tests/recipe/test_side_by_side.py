@@ -8,7 +8,7 @@ from hpa_kit.data.simulate import simulate
 from hpa_kit.recipe import carry_out
 from hpa_kit.training import train
 
-NETWORK = {"backbone": "resnet10t", "stride": 8, "size": 32, "epochs": 1, "batch": 4, "lr": 0.01}
+NETWORK = {"backbone": "test_resnet", "stride": 8, "size": 32, "epochs": 1, "batch": 4, "lr": 0.01}
 RECIPE = f"""
 about: two networks
 folds: 2

@@ -27,7 +27,7 @@ def test_a_stage_is_a_command_and_what_others_write_stands_in_its_place(settings
     out = tmp_path / "out"
     assert words_of(plan, "cam_fold1") == [
         "train", str(data), "--fold", "1", "--folds", "2", "--masks", str(out / "label_maps"),
-        "--backbone", "resnet10t", "--size", "64", "--epochs", "3", "--out", str(out / "cam_fold1"),
+        "--backbone", "test_resnet", "--size", "64", "--epochs", "3", "--out", str(out / "cam_fold1"),
     ]  # fmt: skip
     members = [str(out / "cam_fold0"), str(out / "cam_fold1")]
     assert words_of(plan, "soft")[:5] == ["pseudo-labels", str(data), "--members", *members]

@@ -33,7 +33,7 @@ def session(data, one_thread):
     def start(working, resume_from=None, masks=None, **options):
         out = working / "run"
         values = {
-            "data": data, "out": out, "resume_from": resume_from, "backbone": "resnet10t", "size": 32,
+            "data": data, "out": out, "resume_from": resume_from, "backbone": "test_resnet", "size": 32,
             "stride": 8, "epochs": 1, "folds": 2, "batch": 2, "workers": 0, "device": "cpu",
         }  # fmt: skip
         values |= cells_to_learn_from(masks, out, resume_from, options) | options

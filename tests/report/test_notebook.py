@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from copied_kit import copy_kit
+from copied_kit import link_kit
 from PIL import Image
 
 import hpa_kit
@@ -43,7 +43,7 @@ def training(tmp_path_factory):
     data = tmp_path_factory.mktemp("training") / "data"
     simulate(SimulateSettings(out=data, train=4, test=2, size=64, classes=(0, 7), seed=1, workers=1))
     return TrainSettings(
-        data=data, out=data.parent / "run", backbone="resnet10t", stride=16, size=64, epochs=2, folds=2,
+        data=data, out=data.parent / "run", backbone="test_resnet", stride=16, size=64, epochs=2, folds=2,
         workers=0, device="cpu",
     )  # fmt: skip
 
@@ -75,14 +75,15 @@ def test_cams_are_drawn_after_every_epoch_without_a_change_to_the_run(training, 
 
 
 def test_two_processes_train_as_the_notebook_starts_them_and_the_first_leaves_the_maps(
-    training, tmp_path, monkeypatch, capsys
+    training, tmp_path, monkeypatch, capsys, warm_python
 ):
     """From a kit that is on no path but this process's own."""
-    copy = copy_kit(tmp_path / "kit" / "hpa_kit")
+    copy = link_kit(tmp_path / "kit" / "hpa_kit")
     with (copy / "__init__.py").open("a") as file:
         file.write("\nprint('from', __file__)\n")
     monkeypatch.setattr(hpa_kit, "__file__", str(copy / "__init__.py"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("hpa_kit.together.subprocess.Popen", warm_python.start)
     quick = training.model_copy(update={"size": 32, "epochs": 1, "out": tmp_path / "two"})
     two = train_on_all(quick, processes=2)
     heard = capsys.readouterr().out

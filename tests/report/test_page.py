@@ -189,7 +189,7 @@ def run(tmp_path):
     from hpa_kit.training.member import build_network
 
     run = tmp_path / "run"
-    settings = TrainSettings(data="data", out=run, backbone="resnet10t", stride=16, size=64)
+    settings = TrainSettings(data="data", out=run, backbone="test_resnet", stride=16, size=64)
     write_checkpoint(run / BEST, settings, {"model": build_network(settings).state_dict(), "epoch": 1})
     return run
 

@@ -43,7 +43,7 @@ def make_run_settings(competition):
     def make(**changes):
         quick = {
             "data": competition,
-            "backbone": "resnet10t",
+            "backbone": "test_resnet",
             "stride": 8,
             "size": 32,
             "epochs": 3,

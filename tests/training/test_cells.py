@@ -26,7 +26,7 @@ from hpa_kit.training.objectives.cam import ForwardOutputs, ImageLoss
 from hpa_kit.training.objectives.consistency import Consistency
 from hpa_kit.training.trainer import Trainer
 
-TINY = "resnet10t"
+TINY = "test_resnet"
 CPU = torch.device("cpu")
 IDS = [f"00{number}e1" for number in range(13)]
 

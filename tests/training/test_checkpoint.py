@@ -17,7 +17,7 @@ from hpa_kit.training.run_state import random_state, restore_random_state
 
 
 def settings(tmp_path, **changes):
-    return TrainSettings(data=tmp_path, out=tmp_path / "run", backbone="resnet10t", size=64, **changes)
+    return TrainSettings(data=tmp_path, out=tmp_path / "run", backbone="test_resnet", size=64, **changes)
 
 
 def test_any_nested_state_comes_back_as_it_was(tmp_path):

@@ -10,7 +10,7 @@ from hpa_kit.training import load_member
 from hpa_kit.training.checkpoint import write_checkpoint
 from hpa_kit.training.member import build_network
 
-TINY = "resnet10t"
+TINY = "test_resnet"
 
 
 def fields(n=2, channels=4):
@@ -130,7 +130,7 @@ def test_angles_hand_on_their_backbone_only(saved, settings):
 
 
 def test_stage_two_starts_with_the_backbone_of_a_classifier_as_far_as_that_goes(saved, settings):
-    path, _, zero = saved("zero")  # resnet10t at stride 16: its last stage is left out
+    path, _, zero = saved("zero")  # test_resnet at stride 16: its last stage is left out
     stage2 = settings(network="unet", pseudo_labels="labels")
     torch.manual_seed(0)
     fresh = build_network(stage2).state_dict()

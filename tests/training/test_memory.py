@@ -31,7 +31,7 @@ def really_kept(model, fields):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "stride", "size"), [("resnet10t", 8, 64), (PLAIN, 16, 64), (DINOV2, 14, 70)]
+    ("backbone", "stride", "size"), [("test_resnet", 8, 64), (PLAIN, 16, 64), (DINOV2, 14, 70)]
 )
 def test_what_is_told_is_what_torch_keeps(settings, monkeypatch, backbone, stride, size):
     monkeypatch.setattr(functional, "scaled_dot_product_attention", fused)

@@ -23,7 +23,7 @@ from hpa_kit.training.objectives.base import class_counts, macro_f1
 from hpa_kit.training.objectives.puzzle import cut_tiles, merge_tiles
 from hpa_kit.training.subcategories import write_subcategories
 
-TINY = "resnet10t"
+TINY = "test_resnet"
 NO_FIELDS = pd.DataFrame({"ID": [], "Label": []})
 
 

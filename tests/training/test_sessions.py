@@ -166,7 +166,7 @@ def test_files_may_lie_elsewhere_in_the_next_session_but_not_be_others(settings,
 
     for folder, name in (("a", "weights"), ("b", "weights"), ("b", "others")):
         (tmp_path / folder).mkdir(exist_ok=True)
-        save_file(timm.create_model("resnet10t").state_dict(), tmp_path / folder / f"{name}.safetensors")
+        save_file(timm.create_model("test_resnet").state_dict(), tmp_path / folder / f"{name}.safetensors")
     train(settings(pretrained=tmp_path / "a" / "weights.safetensors", time_limit=NO_TIME))
     run = train(settings(pretrained=tmp_path / "b" / "weights.safetensors", time_limit=NO_TIME))
     assert steps_of(run) == 2

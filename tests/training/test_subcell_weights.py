@@ -78,7 +78,7 @@ def test_weights_of_three_channels_are_told_by_names_or_by_the_user(files, tmp_p
 
 
 def test_a_trained_member_is_not_written_over(files, member) -> None:
-    with pytest.raises(InputError, match="holds resnet10t"):
+    with pytest.raises(InputError, match="holds test_resnet"):
         convert_subcell(files[0], files[1:], member, channels="rbg")
 
 

@@ -68,7 +68,7 @@ def undisturbed(competition, tmp_path_factory):
     """A run with dropout and averaged weights that nothing disturbed."""
     torch.set_num_threads(1)
     made = TrainSettings(
-        data=competition, out=tmp_path_factory.mktemp("undisturbed") / "run", backbone="resnet10t", stride=8,
+        data=competition, out=tmp_path_factory.mktemp("undisturbed") / "run", backbone="test_resnet", stride=8,
         size=32, epochs=3, batch=3, optimiser="adamw", lr=1e-3, folds=4, workers=0, device="cpu",
         drop_rate=0.3, ema=0.9,
     )  # fmt: skip
@@ -206,7 +206,7 @@ def test_a_pretrained_file_is_not_needed_to_go_on(settings, tmp_path, monkeypatc
     from safetensors.torch import save_file
 
     path = tmp_path / "weights.safetensors"
-    save_file(timm.create_model("resnet10t").state_dict(), path)
+    save_file(timm.create_model("test_resnet").state_dict(), path)
     made = settings(pretrained=path, epochs=2)
     with monkeypatch.context() as patch:
         cut_off(patch, "step", 5)
@@ -272,7 +272,7 @@ def test_tensorboard_shows_scalars_once_per_epoch_and_hyper_parameters(settings,
     assert [event.step for event in shown] == [1, 2, 3]
     assert [event.value for event in shown] == pytest.approx([float(row["val_loss"]) for row in metrics(run)])
     hyper = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    assert b"resnet10t" in hyper and b"weight_decay" in hyper
+    assert b"test_resnet" in hyper and b"weight_decay" in hyper
     assert "tensorflow" not in sys.modules
 
 

@@ -63,7 +63,7 @@ def test_layers_learn_the_slower_the_nearer_to_the_field(settings):
 def test_evenly_averaged_networks_keep_the_statistics_of_what_is_frozen(settings):
     from hpa_kit.training.member import build_network
 
-    made = settings(backbone="resnet10t", trainable="last:1", swa=0.1, ema=0)
+    made = settings(backbone="test_resnet", trainable="last:1", swa=0.1, ema=0)
     model = build_network(made)
     averages = Averages(model, made, 10)
     averages.update(model, 5)

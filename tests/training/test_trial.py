@@ -28,7 +28,10 @@ CPU = torch.device("cpu")
         ),
         ({"backbone": "test_vit"}, "no stage of stride 32; it has .16."),
         ({"backbone": "resnet5O"}, "no model 'resnet5O'"),
-        ({"batch": 1}, "batch: one field a step .* size 32 .*resnet10t single values.*take batch 2 or more"),
+        (
+            {"batch": 1},
+            "batch: one field a step .* size 32 .*test_resnet single values.*take batch 2 or more",
+        ),
         (
             {"backbone": "resnest14d", "batch": 1, "size": 64},
             "take batch 2 or more",
@@ -63,7 +66,7 @@ def test_a_network_of_one_side_is_trained_at_another_and_read_back(settings):
 
 def test_a_process_with_a_single_value_normalises_it_by_what_is_known():
     processes = Processes(rank=1, world=2)
-    model = processes.synchronised(CamClassifier("resnet10t"), CPU).train()
+    model = processes.synchronised(CamClassifier("test_resnet"), CPU).train()
     first = next(module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d))
     last = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)][-1]
     model(torch.randint(0, 256, (1, 4, 32, 32))).sum().backward()

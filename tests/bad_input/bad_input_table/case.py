@@ -10,7 +10,7 @@ INFER = "infer {data} --members {member} --masks {masks} --out {out} --views non
 STORE = "store {data} --out {out} --size 32"
 SEGMENT = "segment {data} --out {out} --split train --segmenter classical --device cpu"
 TRAIN = (
-    "train {data} --out {out} --backbone resnet10t --size 32 --stride 8 --epochs 1 --batch 3 --folds 2 "
+    "train {data} --out {out} --backbone test_resnet --size 32 --stride 8 --epochs 1 --batch 3 --folds 2 "
     "--workers 0 --device cpu"
 )
 

@@ -27,12 +27,12 @@ CASES = (
     ),
     _case(
         "training fields of a side that the backbone cannot take",
-        TRAIN.replace("resnet10t --size 32 --stride 8", "test_vit --size 100 --stride 16"),
+        TRAIN.replace("test_resnet --size 32 --stride 8", "test_vit --size 100 --stride 16"),
         "size: backbone test_vit cannot look at fields of 100 x 100; …takes: 96 and 112 (…)",
     ),
     _case(
         "a backbone that has no maps of the stride",
-        TRAIN.replace("resnet10t --size 32 --stride 8", "test_vit --size 96 --stride 32"),
+        TRAIN.replace("test_resnet --size 32 --stride 8", "test_vit --size 96 --stride 32"),
         "backbone: test_vit has no stage of stride 32; it has [16]",
     ),
     _case(

@@ -45,7 +45,7 @@ def _of_settings(settings: object, state: object = None):
     return _checkpoint(safetensors({"__metadata__": metadata}))
 
 
-RUN = {"data": "data", "out": "run", "backbone": "resnet10t", "stride": 16, "size": 32}
+RUN = {"data": "data", "out": "run", "backbone": "test_resnet", "stride": 16, "size": 32}
 
 
 def _best_as_last(world: World) -> None:
@@ -54,7 +54,7 @@ def _best_as_last(world: World) -> None:
     from hpa_kit.training.checkpoint import LAST, write_checkpoint
 
     settings = TrainSettings(
-        data=world["data"], out=world["out"], backbone="resnet10t", size=32, stride=8, epochs=1, batch=3,
+        data=world["data"], out=world["out"], backbone="test_resnet", size=32, stride=8, epochs=1, batch=3,
         folds=2, workers=0, device="cpu",
     )  # fmt: skip
     write_checkpoint(world["out"] / LAST, settings, {"model": {}, "epoch": 1, "metrics": {}})

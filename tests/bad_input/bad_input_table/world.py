@@ -121,6 +121,6 @@ def _write_member(world: World) -> None:
     from hpa_kit.training.member import build_network
 
     torch.manual_seed(0)
-    settings = TrainSettings(data="data", out="run", backbone="resnet10t", stride=16, size=32)
+    settings = TrainSettings(data="data", out="run", backbone="test_resnet", stride=16, size=32)
     state = {"model": build_network(settings).state_dict(), "epoch": 1}
     write_checkpoint(world["member"] / BEST, settings, state)

@@ -32,7 +32,7 @@ def make_run(folder: Path, seed: int = 0) -> Path:
 
     folder.mkdir(parents=True)
     torch.manual_seed(seed)
-    settings = TrainSettings(data=Path("d"), out=folder, backbone="resnet10t", size=64, fold=seed, folds=5)
+    settings = TrainSettings(data=Path("d"), out=folder, backbone="test_resnet", size=64, fold=seed, folds=5)
     weights = build_network(settings).state_dict()
     averaged = {name: value + 1 if value.is_floating_point() else value for name, value in weights.items()}
     metrics = {"epoch": 3.0, "val_loss": 0.25, "macro_f1": 0.5}
@@ -120,7 +120,7 @@ def test_bare_runs_become_the_ensemble_that_infer_makes_of_them(runs, packed):
 def test_the_card_tells_scores_settings_and_licence(packed):
     card = (packed / "README.md").read_text()
     assert json.loads((packed / "dataset-metadata.json").read_text())["description"] == card  # the page
-    for said in ("CC0-1.0", "macro_f1 0.5", "resnet10t", "fold 1 of 5", "Human Protein Atlas"):
+    for said in ("CC0-1.0", "macro_f1 0.5", "test_resnet", "fold 1 of 5", "Human Protein Atlas"):
         assert said in card
     metadata = json.loads((packed / "dataset-metadata.json").read_text())
     assert metadata["licenses"] == [{"name": "CC0-1.0"}]
