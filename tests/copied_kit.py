@@ -13,7 +13,7 @@ def copy_kit(folder: Path) -> Path:
 
 
 def link_kit(folder: Path) -> Path:
-    """Make ``folder`` the package with an ``__init__.py`` of its own; all else, with what is compiled, is linked."""
+    """Link the package as ``folder``, with what is compiled, but for an ``__init__.py`` of its own."""
     package = Path(hpa_kit.__file__).parent
     folder.mkdir(parents=True)
     for path in package.iterdir():

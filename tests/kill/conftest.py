@@ -161,7 +161,10 @@ UPDATES = 2  # per epoch: of eight fields one of two folds is held out, two fiel
 ARCHIVE = 3  # label maps are packed by so many, of eight fields
 PART = 1  # features are written by so many fields
 
-TRAIN = "--backbone test_resnet --stride 8 --stride-by both --size 32 --batch 2 --folds 2 --workers 0 --device cpu"
+TRAIN = (
+    "--backbone test_resnet --stride 8 --stride-by both --size 32 --batch 2 --folds 2 --workers 0 "
+    "--device cpu"
+)
 LOOK = f"data --members run --masks masks --map-size 32 --batch {BATCH} --workers {WORKERS} --device cpu"
 LOOKED = "hpa_kit.inference.ensemble:Ensemble.predict[]"
 BOTH, ONE = "both end", "one is refused"

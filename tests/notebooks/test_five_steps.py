@@ -31,8 +31,8 @@ COMMANDS = [line.replace("NAME", OWNER) for line in re.findall(r"^ {7}(\S.*)$", 
 
 # Which training is worth a notebook's while is not what is tried here; inference runs as it is pushed.
 QUICK = {
-    "hpa-kit-train": {"backbone": "test_resnet", "size": 64, "epochs": 1, "lr": 0.01, "batch": 4, "workers": 0,
-                      "settings": {"folds": 3}},
+    "hpa-kit-train": {"backbone": "test_resnet", "size": 64, "epochs": 1, "lr": 0.01, "batch": 4,
+                      "workers": 0, "settings": {"folds": 3}},
     "hpa-kit-infer": {},
 }  # fmt: skip
 

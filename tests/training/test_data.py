@@ -1,5 +1,6 @@
 """Where a run's fields come from, how often each is drawn, and what happens when one cannot be read."""
 
+import multiprocessing
 import shutil
 
 import cv2
@@ -130,6 +131,8 @@ def test_a_field_that_becomes_unreadable_is_one_line_with_its_name(own_competiti
         list(loader.epoch(1))
     assert str(caught.value).startswith("fields: ") and "green of ID 000e1" in str(caught.value)
     assert "\n" not in str(caught.value)
+    for reader in multiprocessing.active_children():
+        reader.terminate()  # for which torch would wait five seconds
 
 
 def real_targets(real):

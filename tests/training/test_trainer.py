@@ -68,8 +68,8 @@ def undisturbed(competition, tmp_path_factory):
     """A run with dropout and averaged weights that nothing disturbed."""
     torch.set_num_threads(1)
     made = TrainSettings(
-        data=competition, out=tmp_path_factory.mktemp("undisturbed") / "run", backbone="test_resnet", stride=8,
-        size=32, epochs=3, batch=3, optimiser="adamw", lr=1e-3, folds=4, workers=0, device="cpu",
+        data=competition, out=tmp_path_factory.mktemp("undisturbed") / "run", backbone="test_resnet",
+        stride=8, size=32, epochs=3, batch=3, optimiser="adamw", lr=1e-3, folds=4, workers=0, device="cpu",
         drop_rate=0.3, ema=0.9,
     )  # fmt: skip
     return train(made)
