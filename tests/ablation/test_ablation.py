@@ -258,7 +258,8 @@ def test_the_ablation_of_classifiers_runs_on_simulated_fields(tmp_path, capsys):
     simulated = ["simulate", str(data), "--train", "12", "--test", "4", "--size", "64", "--classes", "0,7"]
     assert main([*simulated, "--workers", "1"]) == 0
     words = ["ablation", str(data), "--seeds", "0", "--out", str(out), "--variants", "round0,both"]
-    words += "--rules copied --size 32 --backbone test_resnet --epochs 1 --folds 2".split()
+    words += ["--rules", "copied", "--size", "32", "--backbone", "test_resnet"]
+    words += ["--epochs", "1", "--folds", "2"]
     assert main(words) == 0
     results = pd.read_csv(out / "results.csv")
     assert results["variant"].unique().tolist() == ["round0", "both"]
