@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.spatial import KDTree
 
 from hpa_kit.cells.label_step import label_cells
 from hpa_kit.errors import InputError
@@ -16,13 +17,12 @@ def overlap(truth, found):
 def maps_of(centres, shape, nucleus=9, cell=22):
     """Network maps with a round nucleus and a round cell at each centre; borders where two cells meet."""
     y, x = np.mgrid[: shape[0], : shape[1]]
-    distances = np.sort(np.array([np.hypot(y - cy, x - cx) for cy, cx in centres]), axis=0)
+    nearest, second = np.moveaxis(KDTree(centres).query(np.stack([y, x], axis=-1), k=[1, 2])[0], -1, 0)
     nuclei, cells = np.zeros((*shape, 3), np.uint8), np.zeros((*shape, 3), np.uint8)
-    nuclei[..., 2] = np.where(distances[0] <= nucleus, 250, 0)
-    cells[..., 2] = np.where(distances[0] <= cell, 240, 0)
-    if len(centres) > 1:
-        meeting = (distances[1] - distances[0] < 3) & (distances[0] <= cell)
-        cells[..., 1][meeting], cells[..., 2][meeting] = 200, 40
+    nuclei[..., 2] = np.where(nearest <= nucleus, 250, 0)
+    cells[..., 2] = np.where(nearest <= cell, 240, 0)
+    meeting = (second - nearest < 3) & (nearest <= cell)
+    cells[..., 1][meeting], cells[..., 2][meeting] = 200, 40
     return nuclei, cells
 
 
