@@ -187,7 +187,9 @@ def test_shards_make_the_table_that_one_process_makes(make, tmp_path):
     assert make(shard=1, shards=2) is None
     make(shard=0, shards=2)
     for name in ("cell_scores.csv", "fields.csv"):
-        assert (tmp_path / "pseudo" / name).read_bytes() == (whole / name).read_bytes()
+        # Fields of a shard are in batches with others, and processors round them otherwise.
+        found, expected = (pd.read_csv(folder / name) for folder in (tmp_path / "pseudo", whole))
+        pd.testing.assert_frame_equal(found, expected, rtol=0, atol=1e-6)
     assert not (tmp_path / "pseudo" / "parts").exists()
 
 
