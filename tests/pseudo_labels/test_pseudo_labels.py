@@ -187,9 +187,9 @@ def test_shards_make_the_table_that_one_process_makes(make, tmp_path):
     assert make(shard=1, shards=2) is None
     make(shard=0, shards=2)
     for name in ("cell_scores.csv", "fields.csv"):
-        # Fields of a shard are in batches with others, and processors round them otherwise.
+        # Fields of a shard are in batches with others, and processors round the sixth digit otherwise.
         found, expected = (pd.read_csv(folder / name) for folder in (tmp_path / "pseudo", whole))
-        pd.testing.assert_frame_equal(found, expected, rtol=0, atol=1e-6)
+        pd.testing.assert_frame_equal(found, expected, rtol=0, atol=2e-6)
     assert not (tmp_path / "pseudo" / "parts").exists()
 
 
