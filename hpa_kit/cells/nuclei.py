@@ -212,7 +212,7 @@ class _Joined:
         self._regions = regions
         self._parent = list(range(int(regions.max(initial=0)) + 1))
 
-    def pairs(self, touch: _Touching, priority: NDArray[np.float32]) -> Iterator[tuple[int, int, int]]:
+    def pairs(self, touch: _Touching, priority: NDArray[np.floating]) -> Iterator[tuple[int, int, int]]:
         """Give pairs by rising priority: what stands for each, where they are not joined yet; the pair."""
         for k in np.argsort(priority, kind="stable"):
             i, j = sorted((self._root(int(touch.one[k])), self._root(int(touch.two[k]))))
