@@ -43,6 +43,7 @@ def settings(tmp_path):
 @pytest.fixture
 def at_once(monkeypatch, warm_python):
     """Processes have imported before what is not the kit's."""
+    importlib.import_module("torch")  # it looks for libraries by processes of its own, of another kind
     monkeypatch.setattr(subprocess, "Popen", partial(warm_python.start, level="images"))
 
 
