@@ -158,7 +158,7 @@ def test_a_backbone_of_the_notebooks_own_trains_where_it_is_known(settings, two_
     own = settings(device="auto", backbone="own_of_a_notebook")
     assert processes_for(own) == 1
     assert "the others' processes do not know own_of_a_notebook" in caplog.text
-    assert processes_for(settings(device="auto", backbone="test_resnet.c3_in1k")) == 2
+    assert processes_for(settings(device="auto", backbone="resnet10t.c3_in1k")) == 2
 
 
 def test_the_command_for_all_gpus_that_is_said_works_where_nothing_is_installed(
